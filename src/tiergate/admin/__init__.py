@@ -1,0 +1,1 @@
+"""The admin plane: API, dashboard, metrics page, on its own listener."""

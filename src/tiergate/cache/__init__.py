@@ -1,0 +1,1 @@
+"""Have we answered this before: key, freshness, exact and similar tiers, one flight per question."""

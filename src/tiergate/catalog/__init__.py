@@ -1,0 +1,1 @@
+"""Facts as dated rows: providers, models, abilities, token prices, GPU prices, published measurements."""

@@ -1,0 +1,1 @@
+"""Reads files and environment into one frozen, validated, secret-hiding settings object."""

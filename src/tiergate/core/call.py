@@ -1,0 +1,94 @@
+"""Calls and callers: one question by one caller, as every room sees it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Cause(StrEnum):
+    """Why a call exists; side work is a child call with its own cause."""
+
+    CLIENT = "client"
+    BATCH = "batch"
+    REPLAY = "replay"
+    SHADOW = "shadow"
+    REFRESH = "refresh"
+    EMBED = "embed"
+    PROBE = "probe"
+
+
+class CallClass(StrEnum):
+    """How urgent a call is."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
+class DataClass(StrEnum):
+    """Where a call's text may go; the strictest of header, key, model and rule wins."""
+
+    ANY = "any"
+    PRIVATE_ONLY = "private-only"
+
+    def stricter(self, other: "DataClass") -> "DataClass":
+        """Give the stricter of the two."""
+        return DataClass.PRIVATE_ONLY if DataClass.PRIVATE_ONLY in (self, other) else DataClass.ANY
+
+
+class EndState(StrEnum):
+    """How a call ended; exactly one per admitted call."""
+
+    SUCCESS = "success"
+    """The caller was given a complete answer."""
+    FAILED = "failed"
+    """No target gave an answer before the first content event."""
+    INTERRUPTED = "interrupted"
+    """The answer broke off after content had been sent; the caller was told so."""
+    CLIENT_CLOSED = "client_closed"
+    """The caller left before the end."""
+    LAPSED = "lapsed"
+    """The owner died with the call in flight; found by the next one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who is calling: a key, known by its name, and the team that it belongs to."""
+
+    key: str
+    team: str | None = None
+
+    @property
+    def tenant(self) -> str:
+        """The unit of separation: the key's team, else the key. Nothing crosses it."""
+        return self.team if self.team is not None else self.key
+
+
+LOCAL = Caller(key="local")
+"""The caller in open mode."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One question by one caller, read and checked, before anything was decided about it.
+
+    `body` is the object that policy looks at and the object that is forwarded; nobody changes it.
+    `received` is monotonic seconds, `received_ns` wall-clock nanoseconds since 1970.
+    """
+
+    id: str
+    caller: Caller
+    endpoint: str
+    asked_model: str
+    body: Mapping[str, Any]
+    prompt_bytes: int
+    streamed: bool
+    received_ns: int
+    received: float
+    parent: str | None = None
+    cause: Cause = Cause.CLIENT
+    call_class: CallClass = CallClass.INTERACTIVE
+    data_class: DataClass = DataClass.ANY
+    time_limit_s: float | None = None
+    """What the caller allows in all, counted from `received`; None: the class's default."""
+    tag: str | None = None

@@ -1,0 +1,45 @@
+"""Time and identity as arguments: a clock port and time-ordered ids."""
+
+import time
+from typing import Final, Protocol
+
+_CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS: Final = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)
+
+
+class Clock(Protocol):
+    """Where time comes from. Rooms that decide receive it, so tests hold time in their hand."""
+
+    def wall_ns(self) -> int:
+        """Nanoseconds since 1970 in UTC; may jump; for records only."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back; for durations and deadlines."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def wall_ns(self) -> int:
+        """Nanoseconds since 1970 in UTC."""
+        return time.time_ns()
+
+    def monotonic(self) -> float:
+        """Seconds of the monotonic clock, the same that asyncio's loop uses."""
+        return time.monotonic()
+
+
+def new_id(wall_ns: int, randomness: bytes) -> str:
+    """Make a 26-character id that sorts by time: 50 bits of milliseconds, 80 bits of randomness.
+
+    Args:
+        wall_ns: now, nanoseconds since 1970.
+        randomness: 10 bytes.
+
+    Crockford's base 32 in lower case, as in the ULID specification.
+    """
+    assert len(randomness) == 10
+    number = (wall_ns // 1_000_000) << 80 | int.from_bytes(randomness, "big")
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])

@@ -1,0 +1,70 @@
+"""Events: one frozen record for each thing worth telling; `telemetry` decides how it is told."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tiergate.core.call import CallClass, EndState
+from tiergate.core.target import Target
+from tiergate.core.usage import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEnded:
+    """A call reached its end; emitted exactly once for each call. Durations are milliseconds.
+
+    It carries names and counts, never text, keys or upstream messages.
+    """
+
+    call_id: str
+    wall_ns: int
+    endpoint: str
+    key: str
+    team: str | None
+    tag: str | None
+    asked_model: str
+    call_class: CallClass
+    streamed: bool
+    end: EndState
+    error_code: str | None
+    target: Target | None
+    attempts: int
+    ttft_ms: float | None
+    total_ms: float
+    usage: Usage | None
+    cash_nanos: int | None
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFailed:
+    """An attempt did not carry its call; the call may go on elsewhere."""
+
+    call_id: str
+    n: int
+    target: Target
+    error_code: str
+    status: int | None
+    elapsed_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A request was refused before it became a call; counted, never billed."""
+
+    endpoint: str
+    code: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something an operator should know: a word to search for, and a sentence."""
+
+    word: str
+    message: str
+    severe: bool = False
+
+
+Event = CallEnded | AttemptFailed | Refusal | Notice
+Emit = Callable[[Event], None]
+"""Where a room sends its events. Must not block and must not raise."""

@@ -1,0 +1,23 @@
+"""Money as integers of nano-dollars: exact to add, exact to store, read and shown as Decimal USD."""
+
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Final
+
+NANOS_PER_USD: Final = 1_000_000_000
+
+_ONE: Final = Decimal(1)
+
+
+def usd_to_nanos(usd: Decimal) -> int:
+    """Round an amount in USD to whole nano-dollars, half up, once."""
+    return int((usd * NANOS_PER_USD).quantize(_ONE, rounding=ROUND_HALF_UP))
+
+
+def nanos_to_usd(nanos: int) -> Decimal:
+    """Give an amount of nano-dollars as USD, exact, without trailing zeros.
+
+    >>> str(nanos_to_usd(42_000))
+    '0.000042'
+    """
+    amount = (Decimal(nanos) / NANOS_PER_USD).normalize()
+    return Decimal(format(amount, "f"))

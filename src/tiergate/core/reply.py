@@ -1,0 +1,68 @@
+"""Replies and chunks: what came back, as the provider wrote it and as we read it."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import NamedTuple
+
+from tiergate.core.money import nanos_to_usd
+from tiergate.core.target import Target
+from tiergate.core.usage import Usage
+
+
+class Chunk(NamedTuple):
+    """One event of a streamed reply, or the whole of one that is not streamed.
+
+    A tuple and no dataclass: one is made for every event of every stream, and a frozen dataclass of this
+    size takes three times as long to make.
+    """
+
+    data: bytes
+    """The JSON exactly as the upstream sent it."""
+    content: bool = False
+    """Carries text, reasoning, a tool call, a refusal or a finish reason: after it the target is fixed."""
+    text: str = ""
+    """Visible text of the first choice."""
+    finish: tuple[str, ...] = ()
+    """Finish reasons of the choices that end here."""
+    usage: Usage | None = None
+    bare_usage: bool = False
+    """Usage and nothing else; withheld from a client that did not ask for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a reply came from and how many attempts it took."""
+
+    call_id: str
+    target: Target
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A complete answer.
+
+    `cash_nanos` is what the provider will invoice, in nano-dollars; None while the price is unknown.
+    """
+
+    origin: Origin
+    data: bytes
+    text: str
+    finish: tuple[str, ...]
+    usage: Usage
+    cash_nanos: int | None
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """What the provider will invoice, in USD; None while the price is unknown."""
+        return None if self.cash_nanos is None else nanos_to_usd(self.cash_nanos)
+
+    @property
+    def target(self) -> str:
+        """`provider/model` that answered."""
+        return self.origin.target.name
+
+    @property
+    def tier(self) -> str:
+        """The tier that answered."""
+        return self.origin.target.tier.value

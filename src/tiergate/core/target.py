@@ -1,0 +1,27 @@
+"""Targets: a model at a provider, and the tier that it belongs to."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Tier(StrEnum):
+    """Who answers: a stored answer, a server of ours, or somebody's API."""
+
+    CACHE = "cache"
+    PRIVATE = "private"
+    HOSTED = "hosted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A model at a provider: the unit that routes order, prices name and breakers watch."""
+
+    provider: str
+    model: str
+    """The name that the provider itself uses; it may contain slashes."""
+    tier: Tier
+
+    @property
+    def name(self) -> str:
+        """`provider/model`, always a valid model name for a caller."""
+        return f"{self.provider}/{self.model}"

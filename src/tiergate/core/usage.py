@@ -1,0 +1,54 @@
+"""Usage in disjoint buckets: every token is counted in exactly one of them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class UsageSource(StrEnum):
+    """Where a usage came from; a report may add only what it may trust."""
+
+    REPORTED = "reported"
+    """The upstream said so."""
+    BOUNDED = "bounded"
+    """Nobody said; charged at the most that could have been generated."""
+    ESTIMATED = "estimated"
+    """Calculated from lengths, on private servers that report nothing."""
+    NONE = "none"
+    """Nothing was used: the request was never delivered, or was refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens by disjoint bucket (images are a count of images).
+
+    `input` excludes what was read from or written to a provider's prompt cache; `output` excludes
+    reasoning and audio. So the sums below never count a token twice.
+    """
+
+    input: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    output: int = 0
+    reasoning: int = 0
+    audio_in: int = 0
+    audio_out: int = 0
+    images: int = 0
+
+    @property
+    def input_tokens(self) -> int:
+        """All tokens that went in, cached or not."""
+        return self.input + self.cache_read + self.cache_write_5m + self.cache_write_1h + self.audio_in
+
+    @property
+    def output_tokens(self) -> int:
+        """All tokens that came out, visible or not."""
+        return self.output + self.reasoning + self.audio_out
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+
+NOTHING = Usage()

@@ -1,0 +1,142 @@
+"""The records of the ledger as values: what is written when money is held, settled and a call ends.
+
+Times are nanoseconds since 1970 (`_ns`), amounts nano-dollars (`_nanos`). No record holds text of a prompt
+or an answer, a key or a credential.
+"""
+
+from dataclasses import dataclass, field
+
+from tiergate.core import Blame, Call, EndState, Outcome, Target, Usage, UsageSource
+from tiergate.ledger.states import HoldState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The process that serves a store. Its epoch is larger than that of every owner before it."""
+
+    id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOpened:
+    """The part of a call's record that is known when it is admitted."""
+
+    call: Call
+    generation: int
+    """Of the settings that it was resolved under."""
+    deadline_ns: int
+    route: str
+    """The route's targets and reasons, as compact JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A hold, placed before an attempt's first upstream byte."""
+
+    opened: CallOpened
+    n: int
+    """Number of the attempt in its call, from 1."""
+    target: Target
+    bound_nanos: int | None
+    """The worst case of this target; None where it cannot be bounded (no price, no output limit)."""
+    price_id: str | None
+    queued_ns: int
+    permit_ns: int
+    in_flight: int
+    """Attempts in flight at this target when it was sent, itself included."""
+    credential_id: str | None = None
+
+    @property
+    def call_id(self) -> str:
+        """The call that the attempt belongs to."""
+        return self.opened.call.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """The truth about one attempt. `state` is SETTLED, or RELEASED on proven non-delivery."""
+
+    call_id: str
+    n: int
+    state: HoldState
+    outcome: Outcome
+    blame: Blame | None
+    error_code: str | None
+    status: int | None
+    sent_ns: int
+    first_ns: int | None
+    last_ns: int
+    usage: Usage
+    usage_source: UsageSource
+    cash_nanos: int | None
+    """None: the price is unknown."""
+    upstream_cost_nanos: int | None = None
+    """What the upstream itself said it costs, where it says so."""
+    replica: str | None = None
+    upstream_request_id: str | None = None
+    service_tier: str | None = None
+    gpu_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallClosed:
+    """The end of a call; written exactly once for each admitted call."""
+
+    opened: CallOpened
+    end: EndState
+    error_code: str | None
+    first_event_ns: int | None
+    last_event_ns: int
+    finish_reasons: tuple[str, ...]
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEntry:
+    """One attempt as read back from the store."""
+
+    n: int
+    target: str
+    tier: str
+    replica: str | None
+    state: HoldState
+    outcome: Outcome | None
+    blame: Blame | None
+    error_code: str | None
+    bound_nanos: int | None
+    usage: Usage
+    usage_source: UsageSource
+    price_id: str | None
+    cash_nanos: int | None
+    sent_ns: int | None
+    first_ns: int | None
+    last_ns: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One call as read back from the store, with its attempts."""
+
+    call_id: str
+    cause: str
+    key: str
+    team: str | None
+    tenant: str
+    tag: str | None
+    endpoint: str
+    asked_model: str
+    call_class: str
+    data_class: str
+    streamed: bool
+    generation: int
+    received_ns: int
+    first_event_ns: int | None
+    last_event_ns: int | None
+    prompt_bytes: int
+    route: str
+    finish_reasons: tuple[str, ...]
+    error_code: str | None
+    end: EndState | None
+    """None while it is in flight."""
+    attempts: tuple[AttemptEntry, ...] = field(default=())

@@ -1,0 +1,1 @@
+"""Total cost of ownership: demand + prices + measured capacity → cost curves, break-even, backtest."""

@@ -1,0 +1,1 @@
+"""Where could this go: call + catalog + health + load → ordered route with reasons."""

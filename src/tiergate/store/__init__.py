@@ -1,0 +1,1 @@
+"""Keeps ledger entries, keys, jobs and cached answers in SQLite; all SQL lives here."""

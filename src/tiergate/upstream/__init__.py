@@ -1,0 +1,1 @@
+"""Speaks to hosted APIs and private servers over HTTP; turns their answers and failures into ours."""

@@ -1,0 +1,1 @@
+"""The data plane's front door: HTTP endpoints, authentication header, streaming body."""

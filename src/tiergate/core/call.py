@@ -90,5 +90,7 @@ class Call:
     call_class: CallClass = CallClass.INTERACTIVE
     data_class: DataClass = DataClass.ANY
     time_limit_s: float | None = None
-    """What the caller allows in all, counted from `received`; None: the class's default."""
+    """What the caller allows in all, counted from `received`; None: no limit of its own."""
+    first_event_limit_s: float | None = None
+    """What the caller allows until the first event of a stream; None: no limit of its own."""
     tag: str | None = None

@@ -7,6 +7,7 @@
     │   ├── InvalidKey                 no key, or none that we know
     │   └── ModelNotFound              no model of that name; carries the list
     ├── UpstreamError                  a target was tried and did not answer
+    │   ├── TargetFull                 our own limit for it is reached; nothing was sent
     │   ├── UpstreamUnreachable        no connection: refused, no such name, TLS failure
     │   ├── UpstreamTimeout            connected, but too slow; says in which phase
     │   ├── UpstreamInterrupted        broke off before its end
@@ -88,6 +89,7 @@ class UpstreamError(TiergateError):
         delivery: whether the upstream can have seen the request.
         status: its HTTP status, if it gave one.
         elsewhere: whether another target may do better.
+        tried: (`provider/model`, sentence) of the attempts of the same call that failed before it.
     """
 
     blame = Blame.PROVIDER
@@ -105,6 +107,17 @@ class UpstreamError(TiergateError):
         self.target = target
         self.delivery = delivery
         self.status = status
+        self.tried: tuple[tuple[str, str], ...] = ()
+
+
+class TargetFull(UpstreamError):
+    """Our own limit of concurrency for the target is reached; nothing was sent."""
+
+    blame = Blame.US
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, target: str = "") -> None:
+        super().__init__(message, target=target, delivery=Delivery.NONE)
 
 
 class UpstreamUnreachable(UpstreamError):

@@ -1,5 +1,6 @@
 """Money and identity: hold the worst case, settle the truth, respect every ceiling, receipts."""
 
+from tiergate.ledger.book import Book
 from tiergate.ledger.ports import Journal, JournalStatistics
 from tiergate.ledger.records import AttemptEntry, CallClosed, CallOpened, Entry, Held, Owner, Settled
 from tiergate.ledger.states import (
@@ -27,6 +28,7 @@ __all__ = [
     "RECEIPT",
     "SLICE",
     "AttemptEntry",
+    "Book",
     "CallClosed",
     "CallOpened",
     "Entry",

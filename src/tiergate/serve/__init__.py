@@ -1,5 +1,26 @@
 """Life of one call: the only place that knows the order of the rooms."""
 
+from tiergate.serve.books import CallBooks
+from tiergate.serve.handle import handle
 from tiergate.serve.ports import Exchange, Question, Upstream
+from tiergate.serve.resolve import Resolved, find_model, resolve
+from tiergate.serve.rooms import Rooms
+from tiergate.serve.rules import Goal, ModelEntry, Rules
+from tiergate.serve.stream import StreamReply, StreamState
 
-__all__ = ["Exchange", "Question", "Upstream"]
+__all__ = [
+    "CallBooks",
+    "Exchange",
+    "Goal",
+    "ModelEntry",
+    "Question",
+    "Resolved",
+    "Rooms",
+    "Rules",
+    "StreamReply",
+    "StreamState",
+    "Upstream",
+    "find_model",
+    "handle",
+    "resolve",
+]

@@ -1,1 +1,49 @@
 """The public formats in bytes and back: OpenAI, server-sent events, errors; no network."""
+
+from tiergate.wire.chat import (
+    ChatQuestion,
+    ErrorInStream,
+    choices_asked,
+    output_tokens_asked,
+    read_chat,
+    read_chunk,
+    read_plain_chat,
+    read_reply,
+    render_chat,
+)
+from tiergate.wire.chatstream import DONE, ChatStream
+from tiergate.wire.errors import ErrorBody, read_error, write_error
+from tiergate.wire.jsontext import DEPTH_MAX, dumps, loads, read_object
+from tiergate.wire.plain import write_done, write_piece
+from tiergate.wire.sse import EVENT_BYTES_MAX, ServerSentEvent, SseParser, write_event
+from tiergate.wire.usage import read_usage, usage_object, with_cost
+
+__all__ = [
+    "DEPTH_MAX",
+    "DONE",
+    "EVENT_BYTES_MAX",
+    "ChatQuestion",
+    "ChatStream",
+    "ErrorBody",
+    "ErrorInStream",
+    "ServerSentEvent",
+    "SseParser",
+    "choices_asked",
+    "dumps",
+    "loads",
+    "output_tokens_asked",
+    "read_chat",
+    "read_chunk",
+    "read_error",
+    "read_object",
+    "read_plain_chat",
+    "read_reply",
+    "read_usage",
+    "render_chat",
+    "usage_object",
+    "with_cost",
+    "write_done",
+    "write_error",
+    "write_event",
+    "write_piece",
+]

@@ -1,0 +1,21 @@
+"""How patient the gateway is with its targets."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Bounds of one call. Times are seconds."""
+
+    attempts: int = 3
+    """In total, over all targets."""
+    first_event_s: float = 60
+    """Until the first event of a stream."""
+    idle_s: float = 60
+    """Between two events of a stream."""
+    total_s: float = 600
+    """The whole call, not streamed."""
+    stream_total_s: float = 3600
+    """The whole call, streamed."""
+    permit_wait_s: float = 1
+    """For a place at a target that is at its limit of concurrency."""

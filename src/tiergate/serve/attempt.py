@@ -1,0 +1,234 @@
+"""One attempt: a permit, a hold, the way out, and the account when it is over.
+
+The three are doors opened in this order and closed in the other, by the same exit for success, failure and
+cancellation. A stream that has begun takes the open doors along (stream.py).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final
+
+from tiergate.catalog import PriceBook
+from tiergate.core import (
+    AttemptFailed,
+    Blame,
+    Chunk,
+    Delivery,
+    Outcome,
+    Target,
+    TiergateError,
+    UpstreamAuthFailed,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamRejected,
+    UpstreamThrottled,
+)
+from tiergate.ledger import Book, Held, HoldState, Settled
+from tiergate.metering import Account, Meter, bound
+from tiergate.resilience import Permit
+from tiergate.serve.books import CallBooks, CallerLeft
+from tiergate.serve.egress import egress
+from tiergate.serve.ports import Exchange, Question
+from tiergate.serve.resolve import Resolved
+from tiergate.serve.rooms import Rooms
+from tiergate.wire import choices_asked, output_tokens_asked
+
+HELD_BACK_EVENTS_MAX: Final = 64
+HELD_BACK_BYTES_MAX: Final = 256 * 1024
+"""Start-up events before the first content wait here, so that the target may still change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """An attempt whose first content has arrived; `doors` close it."""
+
+    target: Target
+    n: int
+    first: Sequence[Chunk]
+    exchange: Exchange
+    hold: "OpenHold"
+    doors: ExitStack
+
+
+async def attempt(rooms: Rooms, books: CallBooks, resolved: Resolved, target: Target, n: int) -> Begun:
+    """Try one target until its first content event.
+
+    Raises:
+        UpstreamError: it did not answer; everything is closed and settled.
+    """
+    queued = rooms.clock.monotonic()
+    with ExitStack() as doors:
+        permit = doors.enter_context(await rooms.permits.take(target, wait_s=resolved.permit_wait_s))
+        books.attempts, books.target = n, target
+        hold = doors.enter_context(await _hold(rooms, books, resolved.prices, target, n, permit, queued))
+        question = Question(
+            call_id=books.call.id,
+            target=target,
+            endpoint=books.call.endpoint,
+            body=books.call.body,
+            streamed=books.call.streamed,
+            deadline=resolved.deadline,
+            first_event_s=resolved.first_event_s,
+            idle_s=resolved.idle_s,
+        )
+        exchange = await egress(rooms.upstream, question, resolved.data_class)
+        doors.enter_context(closing(exchange))
+        hold.exchange = exchange
+        first = await _first_content(exchange, hold.meter, target)
+        hold.mark_first_event()
+        return Begun(target=target, n=n, first=first, exchange=exchange, hold=hold, doors=doors.pop_all())
+    raise AssertionError("unreachable: an ExitStack swallows nothing here")
+
+
+async def _first_content(exchange: Exchange, meter: Meter, target: Target) -> list[Chunk]:
+    """Collect chunks up to and with the first content event."""
+    waiting: list[Chunk] = []
+    size = 0
+    async for chunks in exchange:
+        for chunk in chunks:
+            meter.take(chunk)
+            size += len(chunk.data)
+        waiting.extend(chunks)
+        if any(chunk.content for chunk in chunks):
+            return waiting
+        if len(waiting) > HELD_BACK_EVENTS_MAX or size > HELD_BACK_BYTES_MAX:
+            raise _no_content(target, "began with many events and no content in them")
+    raise _no_content(target, "ended without any content")
+
+
+def _no_content(target: Target, what: str) -> UpstreamProtocolError:
+    return UpstreamProtocolError(
+        f"The answer of {target.name} {what}.", target=target.name, delivery=Delivery.CONFIRMED
+    )
+
+
+async def _hold(
+    rooms: Rooms,
+    books: CallBooks,
+    prices: PriceBook,
+    target: Target,
+    n: int,
+    permit: Permit,
+    queued: float,
+) -> "OpenHold":
+    call = books.call
+    permitted = rooms.clock.monotonic()
+    price = prices.find(target, books.wall_ns(permitted))
+    choices = choices_asked(call.body)
+    worst = bound(
+        call.body,
+        prompt_bytes=call.prompt_bytes,
+        output_tokens=output_tokens_asked(call.body),
+        choices=choices,
+        price=price,
+    )
+    held = Held(
+        opened=books.opened,
+        n=n,
+        target=target,
+        bound_nanos=worst.nanos,
+        price_id=None if price.record is None else price.record.id,
+        queued_ns=books.wall_ns(queued),
+        permit_ns=books.wall_ns(permitted),
+        in_flight=permit.in_flight,
+    )
+    await rooms.book.hold(held)
+    return OpenHold(rooms, books, held, meter=Meter(bound=worst, price=price, choices=choices))
+
+
+class OpenHold:
+    """A hold that is placed; leaving the context settles it, once, by the way it was left."""
+
+    def __init__(self, rooms: Rooms, books: CallBooks, held: Held, *, meter: Meter) -> None:
+        self._book: Book = rooms.book
+        self._clock = rooms.clock
+        self._emit = rooms.emit
+        self._books = books
+        self._held = held
+        self.meter = meter
+        self.exchange: Exchange | None = None
+        self._sent = rooms.clock.monotonic()
+        self._first: float | None = None
+
+    def mark_first_event(self) -> None:
+        """Note that the target's first content is here."""
+        self._first = self._clock.monotonic()
+
+    def __enter__(self) -> "OpenHold":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        now = self._clock.monotonic()
+        account = self._account(error, now - self._sent)
+        self._books.account = account
+        self._books.finish = self.meter.finish
+        self._book.settle(self._settled(error, account, now))
+        if isinstance(error, UpstreamError):
+            self._emit(
+                AttemptFailed(
+                    call_id=self._held.call_id,
+                    n=self._held.n,
+                    target=self._held.target,
+                    error_code=error.code,
+                    status=error.status,
+                    elapsed_ms=(now - self._sent) * 1e3,
+                )
+            )
+
+    def _account(self, error: BaseException | None, elapsed_s: float) -> Account:
+        if error is None:
+            return self.meter.delivered(elapsed_s=elapsed_s)
+        if _costs_nothing(error):
+            return self.meter.undelivered()
+        return self.meter.cut(elapsed_s=elapsed_s)
+
+    def _settled(self, error: BaseException | None, account: Account, now: float) -> Settled:
+        outcome, blame = _judge(error)
+        undelivered = isinstance(error, UpstreamError) and error.delivery is Delivery.NONE
+        exchange, at = self.exchange, self._books.wall_ns
+        return Settled(
+            call_id=self._held.call_id,
+            n=self._held.n,
+            state=HoldState.RELEASED if undelivered else HoldState.SETTLED,
+            outcome=outcome,
+            blame=blame,
+            error_code=error.code if isinstance(error, TiergateError) else None,
+            status=error.status if isinstance(error, UpstreamError) else 200 if exchange else None,
+            sent_ns=at(self._sent),
+            first_ns=None if self._first is None else at(self._first),
+            last_ns=at(now),
+            usage=account.usage,
+            usage_source=account.source,
+            cash_nanos=account.cash_nanos,
+            replica=None if exchange is None else exchange.replica,
+            upstream_request_id=None if exchange is None else exchange.upstream_request_id,
+        )
+
+
+def _costs_nothing(error: BaseException) -> bool:
+    """Tell whether a failure proves that nothing is billed: never delivered, or refused with a status."""
+    if not isinstance(error, UpstreamError):
+        return False
+    refused = error.status is not None and not 200 <= error.status < 300
+    return error.delivery is Delivery.NONE or refused
+
+
+def _judge(error: BaseException | None) -> tuple[Outcome, Blame | None]:
+    match error:
+        case None:
+            return Outcome.SUCCESS, None
+        case UpstreamRejected():
+            return Outcome.IGNORE, Blame.CALLER
+        case UpstreamAuthFailed() | UpstreamThrottled():
+            return Outcome.DROPPED, Blame.US
+        case UpstreamError():
+            return Outcome.DROPPED, Blame.PROVIDER
+        case CallerLeft() | asyncio.CancelledError():
+            return Outcome.IGNORE, Blame.CALLER
+        case _:
+            return Outcome.IGNORE, Blame.US

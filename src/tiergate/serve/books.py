@@ -1,0 +1,115 @@
+"""The books of one call: opened when it is admitted, closed exactly once, whichever way it leaves.
+
+The closing writes the ledger's end of the call and emits the event that everybody else counts.
+"""
+
+import asyncio
+from types import TracebackType
+
+from tiergate.core import (
+    Call,
+    CallEnded,
+    Clock,
+    Emit,
+    EndState,
+    Target,
+    TiergateError,
+)
+from tiergate.ledger import Book, CallClosed, CallOpened
+from tiergate.metering import Account
+
+
+class CallerLeft(Exception):
+    """The caller went away before the end; says nothing about anybody else."""
+
+
+class CallBooks:
+    """A context around a call. What it learns on the way is what its end will say."""
+
+    def __init__(self, opened: CallOpened, *, book: Book, clock: Clock, emit: Emit) -> None:
+        self.opened = opened
+        self._book = book
+        self._clock = clock
+        self._emit = emit
+        self.attempts = 0
+        self.target: Target | None = None
+        self.account: Account | None = None
+        """Of the attempt that answered, or of the last that failed."""
+        self.finish: tuple[str, ...] = ()
+        self._first: float | None = None
+
+    @property
+    def call(self) -> Call:
+        """The call."""
+        return self.opened.call
+
+    def wall_ns(self, monotonic: float) -> int:
+        """Give a moment of this call as wall time; a clock that jumps cannot reorder a call."""
+        call = self.call
+        return call.received_ns + int((monotonic - call.received) * 1e9)
+
+    def mark_first_event(self) -> None:
+        """Note that content is about to leave for the caller."""
+        self._first = self._clock.monotonic()
+
+    @property
+    def ttft_ms(self) -> float | None:
+        """Milliseconds from receiving the call to its first content; None before that."""
+        return None if self._first is None else (self._first - self.call.received) * 1e3
+
+    @property
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the call was received."""
+        return (self._clock.monotonic() - self.call.received) * 1e3
+
+    def __enter__(self) -> "CallBooks":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        end = self._end(error)
+        code = error.code if isinstance(error, TiergateError) else None
+        now = self._clock.monotonic()
+        self._book.close(
+            CallClosed(
+                opened=self.opened,
+                end=end,
+                error_code=code,
+                first_event_ns=None if self._first is None else self.wall_ns(self._first),
+                last_event_ns=self.wall_ns(now),
+                finish_reasons=self.finish,
+                attempts=self.attempts,
+            )
+        )
+        self._emit(self._ended(end, code, now))
+
+    def _end(self, error: BaseException | None) -> EndState:
+        if error is None:
+            return EndState.SUCCESS
+        if isinstance(error, CallerLeft | asyncio.CancelledError):
+            return EndState.CLIENT_CLOSED
+        return EndState.FAILED if self._first is None else EndState.INTERRUPTED
+
+    def _ended(self, end: EndState, code: str | None, now: float) -> CallEnded:
+        call, account = self.call, self.account
+        return CallEnded(
+            call_id=call.id,
+            wall_ns=self.wall_ns(now),
+            endpoint=call.endpoint,
+            key=call.caller.key,
+            team=call.caller.team,
+            tag=call.tag,
+            asked_model=call.asked_model,
+            call_class=call.call_class,
+            streamed=call.streamed,
+            end=end,
+            error_code=code,
+            target=self.target,
+            attempts=self.attempts,
+            ttft_ms=self.ttft_ms,
+            total_ms=(now - call.received) * 1e3,
+            usage=None if account is None else account.usage,
+            cash_nanos=None if account is None else account.cash_nanos,
+            generation=self.opened.generation,
+        )

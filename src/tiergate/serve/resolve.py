@@ -1,0 +1,77 @@
+"""From what was asked to what is allowed: targets, limits of time and attempts.
+
+Pure, and the only place where settings, caller and call are put together.
+"""
+
+from dataclasses import dataclass
+
+from tiergate.catalog import PriceBook
+from tiergate.core import Call, DataClass, ModelNotFound, Target
+from tiergate.routing import Policy
+from tiergate.serve.rules import ModelEntry, Rules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """What one call may do. Times are seconds; `deadline` is on the monotonic clock."""
+
+    generation: int
+    prices: PriceBook
+    targets: tuple[Target, ...]
+    policy: Policy
+    data_class: DataClass
+    attempts_max: int
+    deadline: float
+    first_event_s: float
+    idle_s: float
+    permit_wait_s: float
+
+
+def resolve(call: Call, rules: Rules) -> Resolved:
+    """Put call and rules together.
+
+    Raises:
+        ModelNotFound: the asked model is none of ours.
+    """
+    entry = find_model(call.asked_model, rules)
+    retry = rules.retry
+    limit_s = retry.stream_total_s if call.streamed else retry.total_s
+    if call.time_limit_s is not None:
+        limit_s = min(limit_s, call.time_limit_s)
+    return Resolved(
+        generation=rules.generation,
+        prices=rules.prices,
+        targets=entry.targets,
+        policy=entry.policy,
+        data_class=call.data_class,
+        attempts_max=retry.attempts,
+        deadline=call.received + limit_s,
+        first_event_s=_shorter(retry.first_event_s, call.first_event_limit_s),
+        idle_s=retry.idle_s,
+        permit_wait_s=retry.permit_wait_s,
+    )
+
+
+def find_model(asked: str, rules: Rules) -> ModelEntry:
+    """Find a model by its name in the settings, as `provider/upstream-name`, or through `"*"`.
+
+    Raises:
+        ModelNotFound: with the list of names.
+    """
+    entry = rules.models.get(asked)
+    if entry is not None:
+        return entry
+    provider, slash, name = asked.partition("/")
+    if slash and name and provider in rules.providers:
+        return ModelEntry(targets=(Target(provider=provider, model=name, tier=rules.providers[provider]),))
+    if rules.any_model:
+        targets = tuple(
+            Target(provider=provider, model=asked, tier=rules.providers[provider])
+            for provider in rules.any_model
+        )
+        return ModelEntry(targets=targets, policy=rules.any_model_policy)
+    raise ModelNotFound(asked, tuple(rules.models))
+
+
+def _shorter(limit_s: float, asked_s: float | None) -> float:
+    return limit_s if asked_s is None else min(limit_s, asked_s)

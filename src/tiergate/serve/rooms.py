@@ -1,0 +1,23 @@
+"""The rooms that a call passes, handed in by whoever builds the house."""
+
+from dataclasses import dataclass
+
+from tiergate.admission import Admission
+from tiergate.core import Clock, Emit
+from tiergate.ledger import Book
+from tiergate.resilience import Permits
+from tiergate.serve.ports import Upstream
+from tiergate.serve.rules import Rules
+
+
+@dataclass(slots=True, kw_only=True)
+class Rooms:
+    """Everything that `handle` works with. Only `rules` is ever replaced, whole, by a reload."""
+
+    rules: Rules
+    admission: Admission
+    permits: Permits
+    book: Book
+    upstream: Upstream
+    clock: Clock
+    emit: Emit

@@ -1,0 +1,44 @@
+"""The rules: one immutable snapshot of everything that the settings decide about a call."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tiergate.catalog import PriceBook
+from tiergate.core import CallClass, Target, Tier
+from tiergate.resilience import RetryPolicy
+from tiergate.routing import Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """A model that callers may ask for: its targets in the order of the settings, and the policy."""
+
+    targets: tuple[Target, ...]
+    policy: Policy = Policy.IN_ORDER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What one generation of the settings says. A reload makes the next; a running call keeps its own.
+
+    `providers` gives each provider's tier, so that `provider/upstream-name` is a model too; `any_model` names
+    the providers that take every other name (the entry `"*"`), in order.
+    """
+
+    generation: int
+    models: Mapping[str, ModelEntry]
+    providers: Mapping[str, Tier]
+    prices: PriceBook
+    any_model: tuple[str, ...] = ()
+    any_model_policy: Policy = Policy.IN_ORDER
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    goals: Mapping[CallClass, "Goal"] = field(default_factory=dict)
+    """What `in time` means for a class; for routing and reports, not a limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """The times that a class of calls should meet, in seconds."""
+
+    first_event_s: float | None
+    total_s: float

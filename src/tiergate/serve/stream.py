@@ -1,0 +1,85 @@
+"""A streamed reply on its way to the caller: the one delicate place, where open doors change hands.
+
+    READY ──next──► FLOWING ──end of the answer──► ENDED (doors closed: success)
+      │                │ ├────failure of the upstream──► ENDED (doors closed: interrupted)
+      └──────leave─────┴─┴────the caller left──────────► ENDED (doors closed: client closed)
+
+Whoever receives it uses it as a context. Closing is synchronous: no cancellation can come between.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import ExitStack
+from enum import Enum
+from types import TracebackType
+
+from tiergate.core import Chunk, Origin
+from tiergate.serve.attempt import Begun
+from tiergate.serve.books import CallBooks, CallerLeft
+
+
+class StreamState(Enum):
+    """Where a stream stands."""
+
+    READY = "ready"
+    FLOWING = "flowing"
+    ENDED = "ended"
+
+
+class StreamReply:
+    """Iterates over what arrives together; ends normally only when the answer was complete.
+
+    Raises while iterating:
+        UpstreamError: the answer broke off; what was given out before is not complete.
+    """
+
+    def __init__(self, begun: Begun, books: CallBooks, doors: ExitStack) -> None:
+        self.origin = Origin(call_id=books.call.id, target=begun.target, attempts=begun.n)
+        self._begun = begun
+        self._books = books
+        self._doors = doors
+        self.state = StreamState.READY
+
+    @property
+    def cash_nanos(self) -> int | None:
+        """The cost of what was reported so far, in nano-dollars; None where nothing is known."""
+        return self._begun.hold.meter.reported_cash_nanos
+
+    @property
+    def books(self) -> CallBooks:
+        """Times and account of the call; final once the stream has ended."""
+        return self._books
+
+    def __enter__(self) -> "StreamReply":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave(CallerLeft())
+
+    def __aiter__(self) -> "StreamReply":
+        return self
+
+    async def __anext__(self) -> Sequence[Chunk]:
+        if self.state is StreamState.READY:
+            self.state = StreamState.FLOWING
+            return self._begun.first
+        if self.state is StreamState.ENDED:
+            raise StopAsyncIteration
+        try:
+            chunks = await self._begun.exchange.__anext__()
+        except StopAsyncIteration:
+            self._leave(None)
+            raise
+        except BaseException as error:
+            self._leave(CallerLeft() if isinstance(error, asyncio.CancelledError) else error)
+            raise
+        for chunk in chunks:
+            self._begun.hold.meter.take(chunk)
+        return chunks
+
+    def _leave(self, error: BaseException | None) -> None:
+        if self.state is not StreamState.ENDED:
+            self.state = StreamState.ENDED
+            self._doors.__exit__(None if error is None else type(error), error, None)

@@ -1,0 +1,65 @@
+# Every target sets up what it needs in .venv; nothing outside this folder is touched.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-header \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test test-engine check fix lock bench-gateway clean
+
+help:  ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.base  ## See the whole gateway work, on this machine, without any key (about 40 s)
+	@$(BIN)/tiergate demo
+
+serve: $(VENV)/.base  ## Run the gateway with ./tiergate.yaml
+	@$(BIN)/tiergate serve
+
+test: $(VENV)/.dev  ## Run all tests that need nothing but this folder
+	$(BIN)/python -m pytest -q
+
+test-engine: $(VENV)/.engine  ## Run the tests against a real inference engine (installs one, about 1 GB)
+	$(VENV)-engine/bin/python -m pytest -q -m engine tests/engine
+
+check: $(VENV)/.dev  ## Lint, types, the map of the house, the lock files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/architecture
+
+fix: $(VENV)/.dev  ## Format and mend what can be mended by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(VENV)/.dev  ## Write the lock files anew from pyproject.toml and requirements/*.in
+	$(PIP) install pip-tools
+	$(COMPILE) -o requirements/base.txt pyproject.toml
+	$(COMPILE) -o requirements/build.txt requirements/build.in
+	$(COMPILE) -c requirements/base.txt -o requirements/dev.txt requirements/dev.in
+
+bench-gateway: $(VENV)/.dev  ## Measure the gateway beside nginx and other gateways; writes BENCHMARKS.md
+	$(BIN)/python benchmarks/gateway.py
+
+clean:  ## Remove the environments
+	rm -rf $(VENV) $(VENV)-engine
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Tiergate needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "This Python cannot make environments. On Debian: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: requirements/base.txt requirements/build.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes --only-binary :all: -r requirements/base.txt -r requirements/build.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.base
+	$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
+	@touch $@

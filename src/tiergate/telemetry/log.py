@@ -1,0 +1,190 @@
+"""The log: one JSON line for each event, written beside the event loop.
+
+A log that cannot be written must not stop a call, so lines wait in a bounded queue and a thread writes them;
+what does not fit is counted and said in the next line that is written. Values are names and counts; lines
+are printable ASCII, everything else in them is escaped, so one record is always one line and no terminal
+obeys it.
+"""
+
+import re
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, assert_never
+
+from tiergate.core import AttemptFailed, CallEnded, Event, Notice, Refusal, nanos_to_usd
+from tiergate.wire import dumps
+
+_NAME_MAX = 200
+_NOT_PRINTABLE_ASCII = re.compile(r"[^ -~]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogStatistics:
+    """Lines written, and lines dropped because they could not be written, or not fast enough."""
+
+    written: int
+    dropped: int
+
+
+class LineLog:
+    """A sink for events. Call it from the event loop; `close` writes what waits."""
+
+    def __init__(
+        self, write: Callable[[bytes], object], *, wall_ns: Callable[[], int], lines_max: int = 20_000
+    ) -> None:
+        self._write = write
+        self._wall_ns = wall_ns
+        self._lines_max = lines_max
+        self._waiting: deque[Event] = deque()
+        self._wake = threading.Event()
+        self._written = 0
+        self._unqueued = 0
+        self._unwritten = 0
+        self._dropped_said = 0
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="tiergate-log", daemon=True)
+        self._thread.start()
+
+    def __call__(self, event: Event) -> None:
+        """Take an event. Returns at once."""
+        if len(self._waiting) >= self._lines_max:
+            self._unqueued += 1
+            return
+        self._waiting.append(event)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def close(self, *, wait_s: float = 2) -> None:
+        """Write what waits, for at most `wait_s`."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(wait_s)
+
+    def statistics(self) -> LogStatistics:
+        """What was written and dropped."""
+        return LogStatistics(written=self._written, dropped=self._dropped)
+
+    @property
+    def _dropped(self) -> int:
+        # Two counters, since two threads count.
+        return self._unqueued + self._unwritten
+
+    def _work(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            self._write_waiting()
+            if self._closing and not self._waiting:
+                return
+
+    def _write_waiting(self) -> None:
+        lines = []
+        while self._waiting:
+            lines.append(_written_line(line_of(self._waiting.popleft(), self._wall_ns())))
+        events, lost = len(lines), self._dropped - self._dropped_said
+        if lost:
+            notice = Notice(word="log_lines_dropped", message=f"{lost} log lines were dropped.", severe=True)
+            lines.append(_written_line(line_of(notice, self._wall_ns())))
+        if not lines:
+            return
+        try:
+            self._write(b"\n".join(lines) + b"\n")
+        except (OSError, ValueError):
+            # Nobody reads our log any more (a closed pipe or file, a full disk). Calls go on without it.
+            self._unwritten += events
+            return
+        self._dropped_said += lost
+        self._written += len(lines)
+
+
+def line_of(event: Event, wall_ns: int) -> dict[str, Any]:
+    """Say an event as the fields of a log line. Times are RFC 3339 in UTC, durations milliseconds."""
+    match event:
+        case CallEnded():
+            return _call_line(event)
+        case AttemptFailed():
+            return {
+                "time": _time(wall_ns),
+                "level": "warning",
+                "event": "attempt_failed",
+                "call": event.call_id,
+                "attempt": event.n,
+                "target": event.target.name[:_NAME_MAX],
+                "error": event.error_code,
+                "status": event.status,
+                "elapsed_ms": round(event.elapsed_ms, 3),
+            }
+        case Refusal():
+            return {
+                "time": _time(wall_ns),
+                "level": "info",
+                "event": "refused",
+                "endpoint": event.endpoint,
+                "error": event.code,
+                "status": event.status,
+            }
+        case Notice():
+            return {
+                "time": _time(wall_ns),
+                "level": "error" if event.severe else "info",
+                "event": event.word,
+                "message": event.message,
+            }
+        case _:
+            assert_never(event)
+
+
+def _call_line(event: CallEnded) -> dict[str, Any]:
+    usage, target = event.usage, event.target
+    return {
+        "time": _time(event.wall_ns),
+        "level": "info",
+        "event": "call",
+        "call": event.call_id,
+        "endpoint": event.endpoint,
+        "key": event.key,
+        "team": event.team,
+        "tag": event.tag,
+        "model": event.asked_model[:_NAME_MAX],
+        "class": event.call_class.value,
+        "streamed": event.streamed,
+        "end": event.end.value,
+        "error": event.error_code,
+        "target": None if target is None else target.name[:_NAME_MAX],
+        "tier": None if target is None else target.tier.value,
+        "attempts": event.attempts,
+        "ttft_ms": None if event.ttft_ms is None else round(event.ttft_ms, 3),
+        "total_ms": round(event.total_ms, 3),
+        "input_tokens": None if usage is None else usage.input_tokens,
+        "output_tokens": None if usage is None else usage.output_tokens,
+        "cost_usd": None if event.cash_nanos is None else nanos_to_usd(event.cash_nanos),
+        "generation": event.generation,
+    }
+
+
+def _written_line(fields: dict[str, Any]) -> bytes:
+    """Write a line in printable ASCII: JSON alone leaves C1 controls and Unicode's line separators as they are."""
+    try:
+        line = dumps(fields)
+    except UnicodeEncodeError:  # half a surrogate pair: a file name that is not UTF-8, say
+        line = dumps({name: _encodable(value) for name, value in fields.items()})
+    if line.isascii() and b"\x7f" not in line:
+        return line
+    return _NOT_PRINTABLE_ASCII.sub(_escaped, line.decode()).encode()
+
+
+def _encodable(value: object) -> object:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _escaped(character: re.Match[str]) -> str:
+    units = character[0].encode("utf-16-be")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+
+def _time(wall_ns: int) -> str:
+    moment = datetime.fromtimestamp(wall_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{moment}.{wall_ns // 1_000_000 % 1000:03d}Z"

@@ -1,0 +1,117 @@
+"""From settings to the values that the rooms work with. Nothing is decided here that a room could decide."""
+
+from datetime import date
+from typing import Final
+
+from tiergate.admission import Keyring
+from tiergate.catalog import PriceBook, PriceRecord, Rates
+from tiergate.config.sections import Price as PriceSection
+from tiergate.config.sections import Provider as ProviderSection
+from tiergate.config.settings import Settings
+from tiergate.core import CallClass, Caller, Target, Tier
+from tiergate.resilience import RetryPolicy
+from tiergate.routing import Policy
+from tiergate.serve import Goal, ModelEntry, Rules
+from tiergate.upstream import Credential, Provider
+
+ANY_MODEL: Final = "*"
+"""The entry that takes every name that is not listed."""
+
+_MIB: Final = 1 << 20
+_SINCE_EVER: Final = date(1970, 1, 1)
+
+
+def rules(settings: Settings, *, generation: int) -> Rules:
+    """Give the rules that calls are resolved under."""
+    any_model = settings.models.get(ANY_MODEL)
+    return Rules(
+        generation=generation,
+        models={
+            name: ModelEntry(
+                targets=tuple(_target(text, settings) for text in model.targets), policy=Policy(model.policy)
+            )
+            for name, model in settings.models.items()
+            if name != ANY_MODEL
+        },
+        providers={name: Tier(provider.tier) for name, provider in settings.providers.items()},
+        prices=PriceBook(_record(row) for row in settings.prices),
+        any_model=()
+        if any_model is None
+        else tuple(target.partition("/")[0] for target in any_model.targets),
+        any_model_policy=Policy.IN_ORDER if any_model is None else Policy(any_model.policy),
+        retry=_retry(settings),
+        goals={
+            CallClass.INTERACTIVE: Goal(
+                first_event_s=settings.classes.interactive.first_event_s,
+                total_s=settings.classes.interactive.total_s,
+            ),
+            CallClass.BATCH: Goal(
+                first_event_s=settings.classes.batch.first_event_s, total_s=settings.classes.batch.total_s
+            ),
+        },
+    )
+
+
+def providers(settings: Settings) -> dict[str, Provider]:
+    """Give what the upstream needs to know of each provider, by name."""
+    return {name: _provider(name, section, settings) for name, section in settings.providers.items()}
+
+
+def keyring(settings: Settings, *, house_token: str) -> Keyring:
+    """Give the keys that open the door; `house_token` lets this machine's own command line in."""
+    keys = [(key.secret.reveal(), Caller(key=key.name, team=key.team)) for key in settings.keys]
+    return Keyring([*keys, (house_token, Caller(key="local"))], is_open=settings.auth == "open")
+
+
+def concurrency(settings: Settings) -> dict[str, int | None]:
+    """Give the limit of calls in flight of each provider, by name."""
+    return {name: provider.limits.concurrency for name, provider in settings.providers.items()}
+
+
+def _target(text: str, settings: Settings) -> Target:
+    provider, _, model = text.partition("/")
+    return Target(provider=provider, model=model, tier=Tier(settings.providers[provider].tier))
+
+
+def _record(row: PriceSection) -> PriceRecord:
+    usd = row.usd_per_1m
+    return PriceRecord(
+        target=row.target,
+        rates=Rates(
+            input=usd.input,
+            output=usd.output,
+            cache_read=usd.cache_read,
+            cache_write_5m=usd.cache_write_5m,
+            cache_write_1h=usd.cache_write_1h,
+            reasoning=usd.reasoning,
+            audio_in=usd.audio_in,
+            audio_out=usd.audio_out,
+        ),
+        valid_from=row.valid_from or _SINCE_EVER,
+        source=row.source,
+    )
+
+
+def _retry(settings: Settings) -> RetryPolicy:
+    given = settings.resilience
+    return RetryPolicy(
+        attempts=given.attempts,
+        first_event_s=given.first_event_s,
+        idle_s=given.idle_s,
+        total_s=given.total_s,
+        stream_total_s=given.stream_total_s,
+    )
+
+
+def _provider(name: str, section: ProviderSection, settings: Settings) -> Provider:
+    return Provider(
+        name=name,
+        tier=Tier(section.tier),
+        base_urls=section.urls,
+        credentials=tuple(
+            Credential(id=f"{name}-{number}", secret=key.reveal())
+            for number, key in enumerate(section.api_keys, start=1)
+        ),
+        ca_file=None if section.ca_file is None else str(section.ca_file),
+        event_bytes_max=int(settings.limits.event_mb * _MIB),
+    )

@@ -1,0 +1,108 @@
+"""What this version cannot honour yet, in one table, so that no setting is ever silently ignored.
+
+When a capability arrives, its row goes, and nothing else has to change.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from tiergate.config.problems import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """A setting that is understood and not honoured yet.
+
+    Attributes:
+        path: where it stands; `*` is any name or number.
+        stops: whether the start is refused; otherwise it is told once.
+        sentence: why, and what to do.
+        honoured: values that this version does honour.
+    """
+
+    path: tuple[str, ...]
+    stops: bool
+    sentence: str
+    honoured: frozenset[str] = frozenset()
+
+
+_REMOVE: Final = "remove it to start"
+
+PENDING: Final = (
+    Pending(path=("budgets",), stops=True, sentence=f"no budget is held yet by this version: {_REMOVE}"),
+    Pending(path=("store",), stops=True, sentence=f"only SQLite in data_dir serves as store yet: {_REMOVE}"),
+    Pending(path=("redis",), stops=True, sentence=f"Redis is not used yet: {_REMOVE}"),
+    Pending(
+        path=("models", "*", "policy"),
+        stops=True,
+        sentence="targets are tried in order only yet: remove it, or write in-order",
+        honoured=frozenset({"in-order"}),
+    ),
+    Pending(
+        path=("providers", "*", "api"),
+        stops=True,
+        sentence="only the openai dialect is spoken yet: use the vendor's OpenAI-compatible address with "
+        "api: openai, or remove this provider",
+        honoured=frozenset({"openai"}),
+    ),
+    Pending(path=("providers", "*", "proxy"), stops=True, sentence=f"proxies are not used yet: {_REMOVE}"),
+    Pending(
+        path=("cache", "exact", "when"),
+        stops=True,
+        sentence="no answer is given from stock yet: remove it, or write never",
+        honoured=frozenset({"never", "temperature-zero"}),
+    ),
+    Pending(
+        path=("log", "bodies"),
+        stops=True,
+        sentence="prompts and answers are never written to the log yet: remove it, or write never",
+        honoured=frozenset({"never"}),
+    ),
+    Pending(path=("admin",), stops=False, sentence="nothing listens there yet"),
+    Pending(
+        path=("providers", "*", "limits", "rpm"),
+        stops=False,
+        sentence="requests per minute are not held back yet; concurrency is",
+    ),
+    Pending(
+        path=("providers", "*", "limits", "tpm"),
+        stops=False,
+        sentence="tokens per minute are not held back yet; concurrency is",
+    ),
+    Pending(path=("cache",), stops=False, sentence="no answer is given from stock yet"),
+    Pending(path=("alerts",), stops=False, sentence="no alert is sent yet"),
+    Pending(path=("retention",), stops=False, sentence="nothing is deleted by age yet"),
+    Pending(path=("resilience", "heartbeat_s"), stops=False, sentence="no heartbeat is sent yet"),
+)
+
+
+def find(given: Mapping[str, object]) -> tuple[tuple[Path, Pending], ...]:
+    """Find the settings that were given and cannot be honoured.
+
+    Args:
+        given: the data of a file, or `settings.model_dump(mode="json", exclude_unset=True)`.
+    """
+    return tuple(
+        (path, row) for row in PENDING for path, value in _at(given, row.path) if _counts(value, row)
+    )
+
+
+def rows_for(path: tuple[str, ...]) -> tuple[Pending, ...]:
+    """Give the rows that speak about a setting, its path written with `*` for names."""
+    return tuple(row for row in PENDING if row.path == path)
+
+
+def _at(given: object, pattern: tuple[str, ...], path: Path = ()) -> Iterator[tuple[Path, object]]:
+    if not pattern:
+        yield path, given
+    elif isinstance(given, Mapping):
+        name, *rest = pattern
+        for found in given if name == "*" else [name]:
+            if found in given:
+                yield from _at(given[found], tuple(rest), (*path, found))
+
+
+def _counts(value: object, row: Pending) -> bool:
+    empty = value is None or (isinstance(value, str | list | tuple | Mapping) and not value)
+    return not empty and not (isinstance(value, str) and value in row.honoured)

@@ -1,0 +1,309 @@
+"""The sections of the settings, one frozen model each, with the sentence that documents every field."""
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WrapSerializer
+
+from tiergate.config.addresses import Address
+from tiergate.config.values import (
+    Api,
+    BaseUrl,
+    CallerName,
+    Credential,
+    Day,
+    Duration,
+    Engine,
+    FilePath,
+    FreeText,
+    Listen,
+    ModelName,
+    Policy,
+    Scope,
+    TargetName,
+    Tier,
+    Truth,
+    Usd,
+    WebUrl,
+    number,
+    whole,
+)
+
+Key = TypeVar("Key")
+Item = TypeVar("Item")
+
+
+def _empty_is_none(value: object) -> object:
+    return None if value == "" else value
+
+
+def _thaw(value: Mapping[Any, Any], serialize: Callable[[Any], Any]) -> Any:
+    return serialize(dict(value))
+
+
+OPTIONAL: Final = BeforeValidator(_empty_is_none)
+"""An empty text means that the setting is not given, so that `${NAME:-}` switches it off."""
+
+Table = Annotated[Mapping[Key, Item], AfterValidator(MappingProxyType), WrapSerializer(_thaw)]
+"""A mapping with names of the user's choice, read-only once it is read."""
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, no unknown keys, no values in error texts."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        serialize_by_alias=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        use_attribute_docstrings=False,
+    )
+
+
+class Admin(Section):
+    """The admin plane: dashboard, metrics and API on a listener of its own."""
+
+    listen: Listen = Field(
+        default=Address("127.0.0.1:4401"),
+        description="Address of the admin plane. Outside loopback it needs a token.",
+    )
+    token: Annotated[Credential | None, OPTIONAL] = Field(
+        default=None,
+        description="Bearer token of the admin plane. None: one is made, kept in data_dir (0600) and its URL "
+        "printed once.",
+    )
+
+
+class Retention(Section):
+    """How long records are kept."""
+
+    calls: Duration = Field(default=90 * 86_400.0, description="Records of calls and attempts.")
+    rollups: Duration = Field(
+        default=3 * 365 * 86_400.0, description="Sums by day, from which reports are made."
+    )
+    jobs: Duration = Field(default=30 * 86_400.0, description="Finished batch jobs and their files.")
+    receipts: Duration = Field(default=86_400.0, description="Answers kept for a repeated Idempotency-Key.")
+
+
+class Limits(Section):
+    """Limits of size."""
+
+    body_mb: Annotated[float, number("0", "1024")] = Field(
+        default=32.0, description="Largest request body in MiB; a larger one is answered with 413."
+    )
+    event_mb: Annotated[float, number("0", "64")] = Field(
+        default=1.0, description="Largest single event of an upstream's stream in MiB."
+    )
+
+
+class ClassGoals(Section):
+    """What "in time" means for a class of calls."""
+
+    first_event_s: Annotated[Duration | None, OPTIONAL] = Field(
+        default=None, description="Goal for the first event of an answer, in seconds."
+    )
+    total_s: Duration = Field(
+        default=86_400.0, description="Goal for the whole answer when a call brings no deadline, in seconds."
+    )
+
+
+class InteractiveGoals(ClassGoals):
+    """What "in time" means for interactive calls."""
+
+    first_event_s: Annotated[Duration | None, OPTIONAL] = Field(
+        default=2.0, description="Goal for the first event of an answer, in seconds."
+    )
+    total_s: Duration = Field(
+        default=120.0, description="Goal for the whole answer when a call brings no deadline, in seconds."
+    )
+
+
+class Classes(Section):
+    """The classes of calls."""
+
+    interactive: InteractiveGoals = Field(
+        default_factory=InteractiveGoals, description="Calls that somebody waits for."
+    )
+    batch: ClassGoals = Field(default_factory=ClassGoals, description="Calls that may take their time.")
+
+
+class ProviderLimits(Section):
+    """What a provider lets us do, or what a server of ours can bear."""
+
+    rpm: Annotated[Annotated[int, whole(1, 10_000_000)] | None, OPTIONAL] = Field(
+        default=None, description="Requests per minute that the provider allows."
+    )
+    tpm: Annotated[Annotated[int, whole(1, 100_000_000_000)] | None, OPTIONAL] = Field(
+        default=None, description="Tokens per minute that the provider allows."
+    )
+    concurrency: Annotated[Annotated[int, whole(1, 100_000)] | None, OPTIONAL] = Field(
+        default=None, description="Calls in flight at the same time. None: no limit."
+    )
+
+
+class Cost(Section):
+    """What a private server costs, whether it works or waits."""
+
+    gpu_hour_usd: Usd = Field(description="USD per GPU and hour.")
+    gpus: Annotated[int, whole(1, 100_000)] = Field(default=1, description="Number of GPUs.")
+
+
+class Provider(Section):
+    """Somebody's API, or a server of ours."""
+
+    api: Api = Field(default="openai", description="The dialect that it speaks.")
+    base_url: Annotated[BaseUrl | None, OPTIONAL] = Field(
+        default=None,
+        description="Where it is, up to and with the version, such as https://api.example.com/v1. Give this "
+        "or replicas.",
+    )
+    replicas: tuple[BaseUrl, ...] = Field(
+        default=(), description="Base URLs of servers that hold the same models. Give this or base_url."
+    )
+    api_keys: tuple[Credential, ...] = Field(
+        default=(), description="Its API keys, best as `${NAME}`. They go to its own address only."
+    )
+    tier: Tier = Field(
+        default="hosted",
+        description="hosted: somebody's API, text leaves the house. private: a server of ours.",
+    )
+    reseller: Truth = Field(
+        default=False, description="Whether prompts pass a third party on their way to the model's maker."
+    )
+    engine: Annotated[Engine | None, OPTIONAL] = Field(
+        default=None, description="The software of a private server, where it is known."
+    )
+    cost: Cost | None = Field(default=None, description="What a private server costs.")
+    limits: ProviderLimits = Field(
+        default_factory=ProviderLimits, description="What it allows, or what it can bear."
+    )
+    proxy: Annotated[WebUrl | None, OPTIONAL] = Field(
+        default=None, description="HTTP proxy on the way to it. Proxies of the environment are never used."
+    )
+    ca_file: Annotated[FilePath | None, OPTIONAL] = Field(
+        default=None,
+        description="PEM file of the authority that signed its certificate, instead of the system's.",
+    )
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The addresses of all its servers."""
+        return (self.base_url,) if self.base_url is not None else self.replicas
+
+
+class Model(Section):
+    """A model name for callers, and the targets behind it."""
+
+    targets: tuple[TargetName, ...] = Field(
+        min_length=1,
+        description="Targets as provider/upstream-name, best first. The model `*` takes provider/* and "
+        "stands for every name that is not listed.",
+    )
+    policy: Policy = Field(default="in-order", description="How a target is chosen.")
+
+
+class UsdPer1m(Section):
+    """USD for a million tokens, by bucket; a token falls into exactly one."""
+
+    input: Usd = Field(description="Prompt tokens that no prompt cache held.")
+    output: Usd = Field(description="Answer tokens without reasoning.")
+    cache_read: Usd | None = Field(
+        default=None, description="Prompt tokens read from the provider's cache. None: as input."
+    )
+    cache_write_5m: Usd | None = Field(
+        default=None, description="Prompt tokens written to its cache for 5 minutes. None: as input."
+    )
+    cache_write_1h: Usd | None = Field(
+        default=None, description="Prompt tokens written to its cache for an hour. None: as input."
+    )
+    reasoning: Usd | None = Field(default=None, description="Reasoning tokens. None: as output.")
+    audio_in: Usd | None = Field(default=None, description="Audio tokens heard. None: as input.")
+    audio_out: Usd | None = Field(default=None, description="Audio tokens spoken. None: as output.")
+
+
+class Price(Section):
+    """A dated price of a target; it wins over the bundled price data."""
+
+    target: TargetName = Field(description="The target as provider/upstream-name.")
+    usd_per_1m: UsdPer1m = Field(description="USD per million tokens.")
+    valid_from: Annotated[Day | None, OPTIONAL] = Field(
+        default=None, alias="from", description="First day of this price, in UTC. None: since ever."
+    )
+    source: FreeText = Field(default="settings", description="Where the price was read.")
+
+
+class Budget(Section):
+    """A ceiling for money."""
+
+    scope: Scope = Field(description="Whose money.")
+    usd: Usd = Field(description="The ceiling.")
+    per: Literal["total", "day", "week", "month"] = Field(default="total", description="Its window.")
+    slack_usd: Usd = Field(default=Decimal(0), description="What calls in flight may take beyond it.")
+
+
+class CallerKey(Section):
+    """A key for callers, beside those that are made at run time."""
+
+    name: CallerName = Field(description="Its name in records and reports.")
+    secret: Credential = Field(description="What the caller sends as Bearer token, best as `${NAME}`.")
+    team: Annotated[CallerName | None, OPTIONAL] = Field(
+        default=None, description="Team whose tenant it belongs to; None: a tenant of its own."
+    )
+
+
+class ExactCache(Section):
+    """Answers that are given again to the same question."""
+
+    when: Literal["temperature-zero", "always", "never"] = Field(
+        default="temperature-zero", description="Which answers are kept."
+    )
+    ttl: Duration = Field(default=3600.0, description="How long an answer is fresh.")
+    keep: Literal["memory", "store"] = Field(default="memory", description="Where answers are kept.")
+    max_mb: Annotated[int, whole(1, 1_000_000)] = Field(default=256, description="Most MiB of answers kept.")
+
+
+class Cache(Section):
+    """Answers from stock."""
+
+    exact: ExactCache = Field(default_factory=ExactCache, description="The tier of exactly equal questions.")
+
+
+class Resilience(Section):
+    """How long to wait and how often to try."""
+
+    attempts: Annotated[int, whole(1, 5)] = Field(
+        default=3, description="Most attempts per call, over all targets."
+    )
+    first_event_s: Duration = Field(default=60.0, description="Longest wait for an upstream's first event.")
+    idle_s: Duration = Field(default=60.0, description="Longest silence between two events.")
+    total_s: Duration = Field(default=600.0, description="Longest time of a call that is not streamed.")
+    stream_total_s: Duration = Field(default=3600.0, description="Longest time of a streamed call.")
+    heartbeat_s: Duration = Field(
+        default=15.0, description="Silence after which a client is sent a heartbeat."
+    )
+
+
+class Log(Section):
+    """What the log holds beside one line per call."""
+
+    bodies: Literal["never", "errors", "all"] = Field(
+        default="never", description="Whose prompts and answers are written to the log."
+    )
+
+
+class Alerts(Section):
+    """When somebody is told about a budget."""
+
+    at: tuple[Annotated[float, number("0", "10")], ...] = Field(
+        default=(0.5, 0.8, 1.0), description="Parts of a budget at which an alert is sent."
+    )
+    webhook: Annotated[WebUrl | None, OPTIONAL] = Field(
+        default=None, description="URL that alerts are posted to."
+    )
+
+
+ModelTable = Table[ModelName, Model]

@@ -8,7 +8,7 @@ COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-engine check fix lock bench-gateway clean
+.PHONY: help demo serve test test-engine check fix lock bench-gateway bench-rivals clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -22,8 +22,8 @@ serve: $(VENV)/.base  ## Run the gateway with ./tiergate.yaml
 test: $(VENV)/.dev  ## Run all tests that need nothing but this folder
 	$(BIN)/python -m pytest -q
 
-test-engine: $(VENV)/.engine  ## Run the tests against a real inference engine (installs one, about 1 GB)
-	$(VENV)-engine/bin/python -m pytest -q -m engine tests/engine
+test-engine: $(VENV)/.dev $(VENV)-engine/.engine  ## Run the tests against a real inference engine (installs one, 1 GB or more)
+	$(BIN)/python -m pytest -q -m engine tests/engine
 
 check: $(VENV)/.dev  ## Lint, types, the map of the house, the lock files
 	$(BIN)/ruff check .
@@ -63,3 +63,15 @@ $(VENV)/.base: requirements/base.txt requirements/build.txt pyproject.toml | $(B
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.base
 	$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
 	@touch $@
+
+# The engine has an environment of its own: the gateway only speaks HTTP to it.
+$(VENV)-engine/.engine: requirements/engine.in | $(BIN)/python
+	$(PYTHON) -m venv $(VENV)-engine
+	$(VENV)-engine/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/engine.in
+	@touch $@
+
+# Other gateways, to measure beside ours; each in a place of its own.
+bench-rivals:  ## Install LiteLLM, sglang-router and (with npm) Portkey for make bench-gateway
+	$(PYTHON) -m venv .venv-litellm && .venv-litellm/bin/python -m pip install --quiet 'litellm[proxy]'
+	$(PYTHON) -m venv .venv-sglang-router && .venv-sglang-router/bin/python -m pip install --quiet sglang-router
+	if command -v npm >/dev/null; then npm install --silent --prefix .venv-portkey @portkey-ai/gateway; fi

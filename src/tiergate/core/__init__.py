@@ -32,11 +32,13 @@ from tiergate.core.outcome import Blame, Delivery, Outcome
 from tiergate.core.reply import Chunk, Origin, Reply
 from tiergate.core.target import Target, Tier
 from tiergate.core.usage import NOTHING, Usage, UsageSource
+from tiergate.core.version import VERSION
 
 __all__ = [
     "LOCAL",
     "NANOS_PER_USD",
     "NOTHING",
+    "VERSION",
     "AttemptFailed",
     "Blame",
     "Call",

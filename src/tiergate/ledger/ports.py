@@ -8,11 +8,18 @@ from tiergate.ledger.records import CallClosed, Entry, Held, Owner, Settled
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalStatistics:
-    """A journal's own state: records waiting to be written, and what was written since it was opened."""
+    """A journal's own state: what waits to be written, and what became of the rest since it was opened."""
 
     waiting: int
     commits: int
     records: int
+    """Holds, settlements and ends that were written; one that found nothing to change counts too."""
+    refused: int = 0
+    """Holds that were refused."""
+    uncounted: int = 0
+    """Ends of calls that cost nothing and were not written because too much was waiting."""
+    lost: int = 0
+    """Settlements and ends that a broken store did not take; what they would settle lapses, still charged."""
 
 
 class Journal(Protocol):
@@ -30,6 +37,9 @@ class Journal(Protocol):
     async def hold(self, held: Held) -> None:
         """Write a hold (and its call, with the first one) and return when it is committed.
 
+        When it is cancelled while it waits, the hold may stand or not: whoever asked for it releases it in
+        either case. Releasing a hold that is not there changes nothing.
+
         Raises:
             StorageUnavailable: nothing was written, nothing may be sent.
         """
@@ -40,15 +50,23 @@ class Journal(Protocol):
         ...
 
     def close(self, closed: CallClosed) -> None:
-        """Write a call's end; writes the whole call where it never held anything."""
+        """Write a call's end; writes the whole call where it never held anything. The first end stands."""
         ...
 
     async def flush(self) -> None:
-        """Return when everything handed in before is committed."""
+        """Return when everything handed in before is committed.
+
+        Raises:
+            StorageUnavailable: some of it never will be.
+        """
         ...
 
     async def entry(self, call_id: str) -> Entry | None:
-        """Read one call with its attempts; sees everything handed in before."""
+        """Read one call with its attempts; sees everything handed in before.
+
+        Raises:
+            StorageUnavailable: it cannot be read now.
+        """
         ...
 
     async def entries(self, *, after: str | None = None, limit: int = 100) -> list[Entry]:

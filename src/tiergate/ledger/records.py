@@ -90,6 +90,7 @@ class CallClosed:
     last_event_ns: int
     finish_reasons: tuple[str, ...]
     attempts: int
+    """Holds that were asked for, refused ones too; 0 says that it cannot have cost anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

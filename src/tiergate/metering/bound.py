@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tiergate.catalog import Price
 from tiergate.core import Usage
-from tiergate.metering.cash import cash_nanos
+from tiergate.metering.cash import dearest_nanos
 
 _TOKENS_PER_MESSAGE: Final = 16
 _TOKENS_PER_CALL: Final = 64
@@ -46,11 +46,9 @@ def bound(
     messages = body.get("messages")
     count = len(messages) if isinstance(messages, list) else 1
     tokens_in = prompt_bytes + _TOKENS_PER_MESSAGE * count + _TOKENS_PER_CALL
-    if output_tokens is None:
-        return Bound(input_tokens=tokens_in, output_tokens=None, nanos=0 if _is_free(price) else None)
-    tokens_out = output_tokens * choices
-    worst = Usage(input=tokens_in, output=tokens_out)
-    return Bound(input_tokens=tokens_in, output_tokens=tokens_out, nanos=cash_nanos(worst, price))
+    tokens_out = None if output_tokens is None else output_tokens * choices
+    nanos = dearest_nanos(tokens_in, tokens_out, price)
+    return Bound(input_tokens=tokens_in, output_tokens=tokens_out, nanos=nanos)
 
 
 def bounded_usage(bound: Bound, *, elapsed_s: float, choices: int) -> Usage:
@@ -58,7 +56,3 @@ def bounded_usage(bound: Bound, *, elapsed_s: float, choices: int) -> Usage:
     possible = ceil((elapsed_s + 1) * TOKENS_PER_S_MAX) * choices
     most = possible if bound.output_tokens is None else min(bound.output_tokens, possible)
     return Usage(input=bound.input_tokens, output=most)
-
-
-def _is_free(price: Price) -> bool:
-    return cash_nanos(Usage(input=1, output=1), price) == 0

@@ -26,6 +26,29 @@ def cash_nanos(usage: Usage, price: Price) -> int | None:
     return usd_to_nanos(_weighted(usage, rates) / _MILLION)
 
 
+def dearest_nanos(tokens_in: int, tokens_out: int | None, price: Price) -> int | None:
+    """Give the most that a provider can invoice for so many tokens, whichever buckets they fall into.
+
+    None: the price is unknown, or nothing limits an output that costs (`tokens_out` None).
+    """
+    if price.state is PriceState.OWNED:
+        return 0
+    if price.record is None:
+        return None
+    rates = price.record.rates
+    rate_in = _dearest(
+        rates.input, rates.cache_read, rates.cache_write_5m, rates.cache_write_1h, rates.audio_in
+    )
+    rate_out = _dearest(rates.output, rates.reasoning, rates.audio_out)
+    if tokens_out is None and rate_out:
+        return None
+    return usd_to_nanos((tokens_in * rate_in + (tokens_out or 0) * rate_out) / _MILLION)
+
+
+def _dearest(*rates: Decimal | None) -> Decimal:
+    return max(rate for rate in rates if rate is not None)
+
+
 def _weighted(usage: Usage, rates: Rates) -> Decimal:
     total = usage.input * rates.input + usage.output * rates.output
     for tokens, rate, whole in (

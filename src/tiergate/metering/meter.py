@@ -6,7 +6,7 @@ from typing import Final
 from tiergate.catalog import Price, PriceState
 from tiergate.core import NOTHING, Chunk, Usage, UsageSource
 from tiergate.metering.bound import Bound, bounded_usage
-from tiergate.metering.cash import cash_nanos
+from tiergate.metering.cash import cash_nanos, dearest_nanos
 
 _BYTES_PER_TOKEN: Final = 4
 """A rule of thumb for English text; used only where nothing is invoiced."""
@@ -39,7 +39,7 @@ class Meter:
             self._reported = chunk.usage
         if chunk.finish:
             self.finish += chunk.finish
-        self._text_bytes += len(chunk.text)
+        self._text_bytes += len(chunk.text.encode())
 
     @property
     def reported_cash_nanos(self) -> int | None:
@@ -52,7 +52,7 @@ class Meter:
             return self._account(self._reported, UsageSource.REPORTED)
         if self._price.state is PriceState.OWNED:
             return self._account(self._guess(), UsageSource.ESTIMATED)
-        return self._account(self._most(elapsed_s), UsageSource.BOUNDED)
+        return self._most(elapsed_s)
 
     def cut(self, *, elapsed_s: float) -> Account:
         """Give the account of an answer that broke off, or of a request that may have been answered.
@@ -62,17 +62,19 @@ class Meter:
         """
         if self._reported is not None and len(self.finish) >= self._choices:
             return self._account(self._reported, UsageSource.REPORTED)
-        return self._account(self._most(elapsed_s), UsageSource.BOUNDED)
+        return self._most(elapsed_s)
 
     def undelivered(self) -> Account:
-        """Give the account of a request that provably never arrived, or was refused."""
-        return self._account(NOTHING, UsageSource.NONE)
+        """Give the account of a request that never arrived, or was refused: nothing, at any price."""
+        return Account(usage=NOTHING, source=UsageSource.NONE, cash_nanos=0)
 
     def _account(self, usage: Usage, source: UsageSource) -> Account:
         return Account(usage=usage, source=source, cash_nanos=cash_nanos(usage, self._price))
 
-    def _most(self, elapsed_s: float) -> Usage:
-        return bounded_usage(self._bound, elapsed_s=elapsed_s, choices=self._choices)
+    def _most(self, elapsed_s: float) -> Account:
+        usage = bounded_usage(self._bound, elapsed_s=elapsed_s, choices=self._choices)
+        cash = dearest_nanos(usage.input, usage.output, self._price)
+        return Account(usage=usage, source=UsageSource.BOUNDED, cash_nanos=cash)
 
     def _guess(self) -> Usage:
         prompt = self._bound.input_tokens // _BYTES_PER_TOKEN

@@ -39,7 +39,7 @@ def what_now(
 ) -> Try | Stop:
     """Decide the next step from the failures so far, one for each target that was tried, in order."""
     if failures and not failures[-1].elsewhere:
-        return Stop(error=failures[-1])
+        return Stop(error=_verdict(failures))
     made = sum(not isinstance(failure, TargetFull) for failure in failures)
     if len(failures) == len(targets) or made >= attempts_max:
         return Stop(error=_verdict(failures))

@@ -1,6 +1,6 @@
 """Life of one call: the only place that knows the order of the rooms."""
 
-from tiergate.serve.books import CallBooks
+from tiergate.serve.books import STOPPING, CallBooks, Stopping
 from tiergate.serve.handle import handle
 from tiergate.serve.ports import Exchange, Question, Upstream
 from tiergate.serve.resolve import Resolved, find_model, resolve
@@ -9,6 +9,7 @@ from tiergate.serve.rules import Goal, ModelEntry, Rules
 from tiergate.serve.stream import StreamReply, StreamState
 
 __all__ = [
+    "STOPPING",
     "CallBooks",
     "Exchange",
     "Goal",
@@ -17,6 +18,7 @@ __all__ = [
     "Resolved",
     "Rooms",
     "Rules",
+    "Stopping",
     "StreamReply",
     "StreamState",
     "Upstream",

@@ -4,7 +4,6 @@ The three are doors opened in this order and closed in the other, by the same ex
 cancellation. A stream that has begun takes the open doors along (stream.py).
 """
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from tiergate.core import (
 from tiergate.ledger import Book, Held, HoldState, Settled
 from tiergate.metering import Account, Meter, bound
 from tiergate.resilience import Permit
-from tiergate.serve.books import CallBooks, CallerLeft
+from tiergate.serve.books import CallBooks, CallerLeft, meaning
 from tiergate.serve.egress import egress
 from tiergate.serve.ports import Exchange, Question
 from tiergate.serve.resolve import Resolved
@@ -43,7 +42,7 @@ HELD_BACK_BYTES_MAX: Final = 256 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """An attempt whose first content has arrived; `doors` close it."""
+    """An attempt whose first content has arrived, or whose whole reply has; `doors` close it."""
 
     target: Target
     n: int
@@ -54,14 +53,15 @@ class Begun:
 
 
 async def attempt(rooms: Rooms, books: CallBooks, resolved: Resolved, target: Target, n: int) -> Begun:
-    """Try one target until its first content event.
+    """Try one target until its first content event; without a stream, until its end.
 
     Raises:
         UpstreamError: it did not answer; everything is closed and settled.
     """
     queued = rooms.clock.monotonic()
     with ExitStack() as doors:
-        permit = doors.enter_context(await rooms.permits.take(target, wait_s=resolved.permit_wait_s))
+        wait_s = max(0.0, min(resolved.permit_wait_s, resolved.deadline - queued))
+        permit = doors.enter_context(await rooms.permits.take(target, wait_s=wait_s))
         books.attempts, books.target = n, target
         hold = doors.enter_context(await _hold(rooms, books, resolved.prices, target, n, permit, queued))
         question = Question(
@@ -78,6 +78,8 @@ async def attempt(rooms: Rooms, books: CallBooks, resolved: Resolved, target: Ta
         doors.enter_context(closing(exchange))
         hold.exchange = exchange
         first = await _first_content(exchange, hold.meter, target)
+        if not question.streamed:
+            await _to_the_end(exchange)
         hold.mark_first_event()
         return Begun(target=target, n=n, first=first, exchange=exchange, hold=hold, doors=doors.pop_all())
     raise AssertionError("unreachable: an ExitStack swallows nothing here")
@@ -97,6 +99,12 @@ async def _first_content(exchange: Exchange, meter: Meter, target: Target) -> li
         if len(waiting) > HELD_BACK_EVENTS_MAX or size > HELD_BACK_BYTES_MAX:
             raise _no_content(target, "began with many events and no content in them")
     raise _no_content(target, "ended without any content")
+
+
+async def _to_the_end(exchange: Exchange) -> None:
+    """See the end of a reply that is one chunk: only then was it complete."""
+    async for _ in exchange:
+        raise AssertionError("a reply that is not streamed is one chunk")
 
 
 def _no_content(target: Target, what: str) -> UpstreamProtocolError:
@@ -163,6 +171,7 @@ class OpenHold:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        error = meaning(error)
         now = self._clock.monotonic()
         account = self._account(error, now - self._sent)
         self._books.account = account
@@ -183,14 +192,16 @@ class OpenHold:
     def _account(self, error: BaseException | None, elapsed_s: float) -> Account:
         if error is None:
             return self.meter.delivered(elapsed_s=elapsed_s)
-        if _costs_nothing(error):
+        if self.exchange is None and _costs_nothing(error):
             return self.meter.undelivered()
         return self.meter.cut(elapsed_s=elapsed_s)
 
     def _settled(self, error: BaseException | None, account: Account, now: float) -> Settled:
         outcome, blame = _judge(error)
-        undelivered = isinstance(error, UpstreamError) and error.delivery is Delivery.NONE
         exchange, at = self.exchange, self._books.wall_ns
+        undelivered = (
+            exchange is None and isinstance(error, UpstreamError) and error.delivery is Delivery.NONE
+        )
         return Settled(
             call_id=self._held.call_id,
             n=self._held.n,
@@ -211,7 +222,10 @@ class OpenHold:
 
 
 def _costs_nothing(error: BaseException) -> bool:
-    """Tell whether a failure proves that nothing is billed: never delivered, or refused with a status."""
+    """Tell whether a failure proves that nothing is billed: never delivered, or refused with a status.
+
+    Only before an answer has begun: what is said inside of an answer does not undo it.
+    """
     if not isinstance(error, UpstreamError):
         return False
     refused = error.status is not None and not 200 <= error.status < 300
@@ -228,7 +242,7 @@ def _judge(error: BaseException | None) -> tuple[Outcome, Blame | None]:
             return Outcome.DROPPED, Blame.US
         case UpstreamError():
             return Outcome.DROPPED, Blame.PROVIDER
-        case CallerLeft() | asyncio.CancelledError():
+        case CallerLeft():
             return Outcome.IGNORE, Blame.CALLER
         case _:
             return Outcome.IGNORE, Blame.US

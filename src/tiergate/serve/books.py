@@ -5,6 +5,7 @@ The closing writes the ledger's end of the call and emits the event that everybo
 
 import asyncio
 from types import TracebackType
+from typing import Final
 
 from tiergate.core import (
     Call,
@@ -18,9 +19,28 @@ from tiergate.core import (
 from tiergate.ledger import Book, CallClosed, CallOpened
 from tiergate.metering import Account
 
+STOPPING: Final = "stopping"
+"""The message of a cancellation by which the gateway ends a call; any other says that the caller left."""
+
 
 class CallerLeft(Exception):
     """The caller went away before the end; says nothing about anybody else."""
+
+
+class Stopping(TiergateError):
+    """The gateway is going down and cannot finish this call."""
+
+    code = "shutting_down"
+
+    def __init__(self) -> None:
+        super().__init__("The gateway is going down; try again, elsewhere or later.")
+
+
+def meaning(error: BaseException | None) -> BaseException | None:
+    """Give what a cancellation means for the books; anything else means itself."""
+    if not isinstance(error, asyncio.CancelledError):
+        return error
+    return Stopping() if STOPPING in error.args else CallerLeft()
 
 
 class CallBooks:
@@ -68,6 +88,7 @@ class CallBooks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        error = meaning(error)
         end = self._end(error)
         code = error.code if isinstance(error, TiergateError) else None
         now = self._clock.monotonic()
@@ -87,7 +108,7 @@ class CallBooks:
     def _end(self, error: BaseException | None) -> EndState:
         if error is None:
             return EndState.SUCCESS
-        if isinstance(error, CallerLeft | asyncio.CancelledError):
+        if isinstance(error, CallerLeft):
             return EndState.CLIENT_CLOSED
         return EndState.FAILED if self._first is None else EndState.INTERRUPTED
 

@@ -7,15 +7,14 @@
 Whoever receives it uses it as a context. Closing is synchronous: no cancellation can come between.
 """
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import ExitStack
 from enum import Enum
 from types import TracebackType
 
-from tiergate.core import Chunk, Origin
+from tiergate.core import Chunk, Origin, TiergateError
 from tiergate.serve.attempt import Begun
-from tiergate.serve.books import CallBooks, CallerLeft
+from tiergate.serve.books import CallBooks, CallerLeft, meaning
 
 
 class StreamState(Enum):
@@ -56,7 +55,7 @@ class StreamReply:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave(CallerLeft())
+        self._leave(error if isinstance(error, TiergateError) else CallerLeft())
 
     def __aiter__(self) -> "StreamReply":
         return self
@@ -73,7 +72,7 @@ class StreamReply:
             self._leave(None)
             raise
         except BaseException as error:
-            self._leave(CallerLeft() if isinstance(error, asyncio.CancelledError) else error)
+            self._leave(meaning(error))
             raise
         for chunk in chunks:
             self._begun.hold.meter.take(chunk)

@@ -166,7 +166,7 @@ def _call_line(event: CallEnded) -> dict[str, Any]:
 
 
 def _written_line(fields: dict[str, Any]) -> bytes:
-    """Write a line in printable ASCII: JSON alone leaves C1 controls and Unicode's line separators as they are."""
+    """Write a line in printable ASCII; JSON itself would leave C1 controls and Unicode line ends in it."""
     try:
         line = dumps(fields)
     except UnicodeEncodeError:  # half a surrogate pair: a file name that is not UTF-8, say

@@ -1,1 +1,30 @@
 """Speaks to hosted APIs and private servers over HTTP; turns their answers and failures into ours."""
+
+from tiergate.upstream.openai import HttpUpstream, ReplicaStatistics, UpstreamStatistics
+from tiergate.upstream.opening import open_transport
+from tiergate.upstream.provider import Credential, Provider
+from tiergate.upstream.transport import (
+    Endpoint,
+    Origin,
+    OriginStatistics,
+    Response,
+    Timing,
+    Transport,
+    TransportStatistics,
+)
+
+__all__ = [
+    "Credential",
+    "Endpoint",
+    "HttpUpstream",
+    "Origin",
+    "OriginStatistics",
+    "Provider",
+    "ReplicaStatistics",
+    "Response",
+    "Timing",
+    "Transport",
+    "TransportStatistics",
+    "UpstreamStatistics",
+    "open_transport",
+]

@@ -1,1 +1,20 @@
 """The data plane's front door: HTTP endpoints, authentication header, streaming body."""
+
+from tiergate.web.application import DataPlane, DoorPolicy
+from tiergate.web.listener import Listener, ListenerLimits
+from tiergate.web.models import models_list
+from tiergate.web.visit import LOOPBACK_NAMES, ClientGone, ClientStalled, ConnectionBroken, Visit, VisitLimits
+
+__all__ = [
+    "LOOPBACK_NAMES",
+    "ClientGone",
+    "ClientStalled",
+    "ConnectionBroken",
+    "DataPlane",
+    "DoorPolicy",
+    "Listener",
+    "ListenerLimits",
+    "Visit",
+    "VisitLimits",
+    "models_list",
+]

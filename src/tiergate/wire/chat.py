@@ -41,10 +41,11 @@ def read_plain_chat(data: bytes) -> ChatQuestion:
     """Read and check the body of `POST /v1/chat/stream`, which always streams.
 
     Raises:
-        InvalidRequest: as `read_chat`; also where the body says `"stream": false`.
+        InvalidRequest: as `read_chat`; also where the body's `stream` says anything but true.
     """
     body = read_object(data)
-    if body.get("stream") is False:
+    stream = body.get("stream")
+    if stream is not None and stream is not True:
         raise InvalidRequest("/v1/chat/stream always streams; remove `stream`.", param="stream")
     return _question({**body, "stream": True})
 
@@ -146,8 +147,13 @@ class ErrorInStream(Exception):  # a step of reading, not an error that leaves t
         self.error = error
 
 
-def read_chunk(data: bytes) -> Chunk:
+def read_chunk(data: bytes, ended: set[int] | None = None) -> Chunk:
     """Read one event of a streamed reply.
+
+    Args:
+        data: its JSON.
+        ended: indices of the choices that ended before; those that end here are added. A finish reason that
+            is said again is no new one.
 
     Raises:
         UpstreamProtocolError: it is not JSON, or no chunk of a chat completion.
@@ -159,11 +165,11 @@ def read_chunk(data: bytes) -> Chunk:
         body = _read_leniently(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError("The upstream sent an event that is not JSON.") from error
-    if body.error is not None:
+    if body.error:
         raise ErrorInStream(error_of({"error": body.error}) or ErrorBody(None))
     if body.choices is None and body.usage is None:
         return _odd_event(data)
-    return _chunk(data, body)
+    return _chunk(data, body, set() if ended is None else ended)
 
 
 def read_reply(data: bytes) -> Chunk:
@@ -179,20 +185,22 @@ def read_reply(data: bytes) -> Chunk:
         body = _read_leniently(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError("The upstream answered with something that is not JSON.") from error
-    if body.error is not None:
+    if body.error:
         raise ErrorInStream(error_of({"error": body.error}) or ErrorBody(None))
     if not body.choices:
         raise ProtocolError("The upstream's answer holds no choices.")
-    return _chunk(data, body)
+    return _chunk(data, body, set())
 
 
-def _chunk(data: bytes, body: _Body) -> Chunk:
+def _chunk(data: bytes, body: _Body, ended: set[int]) -> Chunk:
     content, text = False, ""
     finish: tuple[str, ...] = ()
     for choice in body.choices or ():
         if choice.finish_reason is not None:
-            finish += (choice.finish_reason,)
             content = True
+            if choice.index not in ended:
+                ended.add(choice.index)
+                finish += (choice.finish_reason,)
         said = choice.delta or choice.message
         if said is not None:
             if said.content and choice.index == 0:
@@ -215,21 +223,16 @@ def _says_something(said: _Delta) -> bool:
 
 
 def _odd_event(data: bytes) -> Chunk:
-    """Pass an event on that has neither choices nor usage, as long as it is an object."""
-    body = loads(data)
-    if isinstance(body, dict) and body.get("object") != "error":
-        return Chunk(data)
-    raise ProtocolError("The upstream sent an event that is no chunk of a chat completion.")
+    """Pass an event on that has neither choices nor usage, unless it is an error object without wrapper."""
+    body = _object(data)
+    if body.get("object") == "error":
+        raise ErrorInStream(error_of(body) or ErrorBody(None))
+    return Chunk(data)
 
 
 def _read_leniently(data: bytes) -> _Body:
     """Read a body whose fields have other types than the dialect's, taking what can be understood."""
-    try:
-        body = loads(data)
-    except ValueError as error:
-        raise ProtocolError("The upstream sent something that is not JSON.") from error
-    if not isinstance(body, dict):
-        raise ProtocolError("The upstream sent JSON that is no chat completion.")
+    body = _object(data)
     choices = body.get("choices")
     usage = body.get("usage")
     return _Body(
@@ -239,6 +242,16 @@ def _read_leniently(data: bytes) -> _Body:
         usage=usage if isinstance(usage, dict) else None,
         error=body.get("error"),
     )
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        body = loads(data)
+    except ValueError as error:
+        raise ProtocolError("The upstream sent something that is not JSON.") from error
+    if not isinstance(body, dict):
+        raise ProtocolError("The upstream sent JSON that is no chat completion.")
+    return body
 
 
 def _lenient_choice(choice: dict[str, Any]) -> _Choice:

@@ -31,7 +31,8 @@ class ChatStream:
 
     def __init__(self, *, choices: int = 1, event_bytes_max: int = EVENT_BYTES_MAX) -> None:
         self._parser = SseParser(event_bytes_max=event_bytes_max)
-        self._unfinished = choices
+        self._choices = choices
+        self._ended: set[int] = set()
         self.done = False
         """The terminal marker was seen."""
         self.failure: UpstreamError | None = None
@@ -50,9 +51,7 @@ class ChatStream:
                     break
                 if not event.data:
                     continue
-                chunk = self._read(event)
-                self._unfinished -= len(chunk.finish)
-                chunks.append(chunk)
+                chunks.append(self._read(event))
         except ErrorInStream as error:
             self.failure = _reported(error.error)
         except UpstreamProtocolError as error:
@@ -67,7 +66,7 @@ class ChatStream:
         """
         if self.done:
             return
-        if self._unfinished > 0:
+        if len(self._ended) < self._choices:
             raise UpstreamInterrupted("The upstream's stream ended before its answer was complete.")
         self.warnings = (*self.warnings, "no_done_marker")
 
@@ -77,7 +76,7 @@ class ChatStream:
             data = _on_one_line(data)
         if event.name == b"error":
             raise ErrorInStream(_error_event(data))
-        return read_chunk(data)
+        return read_chunk(data, self._ended)
 
 
 def _on_one_line(data: bytes) -> bytes:

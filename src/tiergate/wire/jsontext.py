@@ -64,11 +64,11 @@ def _refuse_duplicates(data: bytes) -> None:
 
 
 def _object_without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise InvalidRequest(f"The key {twice[:100]!r} stands twice in the same object; send it once.")
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise InvalidRequest(f"The key {key[:100]!r} stands twice in the same object; send it once.")
+        found[key] = value
     return found
 
 
@@ -88,7 +88,8 @@ def _too_deep() -> InvalidRequest:
 
 
 def _reason(error: Exception) -> str:
-    # msgspec's sentences name positions, never the text of the body; a Unicode error would quote it.
+    # msgspec's sentences name positions, never the text of the body; a Unicode error would quote it, and
+    # counts from the beginning of the string that it stands in.
     if isinstance(error, UnicodeDecodeError):
-        return f"byte {error.start} is not UTF-8"
+        return "it holds bytes that are not UTF-8"
     return str(error).rstrip(".")

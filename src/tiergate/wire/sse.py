@@ -6,7 +6,7 @@ event without data is no event, and one that the end of the stream cuts off is d
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from tiergate.core import UpstreamProtocolError
@@ -30,20 +30,21 @@ class SseParser:
 
     def __init__(self, *, event_bytes_max: int = EVENT_BYTES_MAX) -> None:
         self._event_bytes_max = event_bytes_max
-        self._rest: list[bytes] = []
-        """The unfinished line, in the pieces that it arrived in: joined once, so many pieces cost no more."""
-        self._rest_size = 0
-        self._data: list[bytes] = []
-        self._data_size = 0
+        self._rest = bytearray()
+        """The unfinished line. It grows in place, so many small pieces cost no more than a large one."""
+        self._data = bytearray()
+        """The data lines of the unfinished event, each with its LF."""
         self._name = b""
         self._started = False
         self._after_cr = False
 
-    def feed(self, piece: bytes) -> list[ServerSentEvent]:
+    def feed(self, piece: bytes) -> Iterable[ServerSentEvent]:
         """Take the next bytes and give the events that they complete, in order.
 
+        The events are read while they are taken: take them all before the next piece.
+
         Raises:
-            UpstreamProtocolError: an event is larger than the bound.
+            UpstreamProtocolError: an event is larger than the bound; those before it were given.
         """
         if (
             self._started
@@ -56,57 +57,57 @@ class SseParser:
             return events
         return self._feed_lines(piece)
 
-    def _feed_lines(self, piece: bytes) -> list[ServerSentEvent]:
+    def _feed_lines(self, piece: bytes) -> Iterator[ServerSentEvent]:
         if not self._started and not (piece := self._without_bom(piece)):
-            return []
+            return
         if self._after_cr and piece:
             self._after_cr = False
             piece = piece.removeprefix(b"\n")
         lines = _LINE_END.split(piece)
         if piece.endswith(b"\r"):
             self._after_cr = True
-        events: list[ServerSentEvent] = []
         for line in lines[:-1]:
             if self._rest:
-                line = b"".join((*self._rest, line))  # noqa: PLW2901 - the line's beginning came earlier
+                self._rest += line
+                line = bytes(self._rest)  # noqa: PLW2901 - the line's beginning came earlier
                 self._rest.clear()
-                self._rest_size = 0
-            self._line(line, events.append)
+            if (event := self._line(line)) is not None:
+                yield event
         if lines[-1]:
-            self._rest.append(lines[-1])
-            self._rest_size += len(lines[-1])
-        self._check_size()
-        return events
+            self._rest += lines[-1]
+            self._check_size(len(self._rest))
 
     def _without_bom(self, piece: bytes) -> bytes:
-        start = b"".join((*self._rest, piece))
+        start = bytes(self._rest) + piece
+        self._rest.clear()
         if len(start) < len(_BOM) and _BOM.startswith(start):
-            self._rest = [start] if start else []
+            self._rest += start
             return b""
         self._started = True
-        self._rest.clear()
         return start.removeprefix(_BOM)
 
-    def _line(self, line: bytes, emit: Callable[[ServerSentEvent], None]) -> None:
+    def _line(self, line: bytes) -> ServerSentEvent | None:
         if not line:
-            if self._data:
-                emit(ServerSentEvent(b"\n".join(self._data), self._name))
+            event = ServerSentEvent(bytes(self._data[:-1]), self._name) if self._data else None
             self._data.clear()
-            self._data_size = 0
             self._name = b""
-            return
+            return event
+        self._check_size(len(line))
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
-            self._data.append(value)
-            self._data_size += len(value) + 1
-            self._check_size()
+            self._data += value
+            self._data += b"\n"
         elif field == b"event":
             self._name = value
+        return None
 
-    def _check_size(self) -> None:
-        if self._data_size + self._rest_size > self._event_bytes_max:
-            raise _too_large(self._event_bytes_max)
+    def _check_size(self, line_size: int) -> None:
+        # A line counts with all its bytes, whether it has arrived whole or not: so no cut changes the bound.
+        if len(self._data) + line_size > self._event_bytes_max:
+            raise UpstreamProtocolError(
+                f"The upstream sent an event of more than {self._event_bytes_max} bytes."
+            )
 
 
 def write_event(data: bytes) -> bytes:
@@ -120,13 +121,7 @@ def _whole_events(piece: bytes, event_bytes_max: int) -> list[ServerSentEvent] |
         return None
     events = []
     for block in piece[:-2].split(b"\n\n"):
-        if not block.startswith(b"data: ") or b"\n" in block:
+        if not block.startswith(b"data: ") or b"\n" in block or len(block) > event_bytes_max:
             return None
-        if len(block) > event_bytes_max:
-            raise _too_large(event_bytes_max)
         events.append(ServerSentEvent(block[6:]))
     return events
-
-
-def _too_large(event_bytes_max: int) -> UpstreamProtocolError:
-    return UpstreamProtocolError(f"The upstream sent an event of more than {event_bytes_max} bytes.")

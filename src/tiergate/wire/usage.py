@@ -13,13 +13,21 @@ def read_usage(reported: object) -> Usage | None:
 
     Cached, reasoning and audio tokens are parts of the totals in this dialect; here they are taken out of
     them. A part that is larger than its total makes the whole report unusable: better bounded than wrong.
+    Some providers (xAI, Gemini) leave reasoning out of `completion_tokens` and bill it: what `total_tokens`
+    holds beyond the other two came out, too.
     """
     if not isinstance(reported, Mapping):
         return None
+    if reported.get("prompt_tokens") is None:
+        return None
+    if reported.get("completion_tokens") is None and reported.get("total_tokens") is None:
+        return None
     prompt = _count(reported, "prompt_tokens")
     completion = _count(reported, "completion_tokens")
-    if prompt is None or completion is None:
+    total = _count(reported, "total_tokens")
+    if prompt is None or completion is None or total is None:
         return None
+    completion = max(completion, total - prompt)
     prompt_parts = _details(reported, "prompt_tokens_details")
     completion_parts = _details(reported, "completion_tokens_details")
     cached = _count(prompt_parts, "cached_tokens")
@@ -43,9 +51,15 @@ def read_usage(reported: object) -> Usage | None:
 
 
 def with_cost(data: bytes, cost_usd: Decimal | None) -> bytes:
-    """Give a reply or chunk again with `usage.cost` in USD; null where the price is unknown."""
-    reply = loads(data)
-    usage = reply.get("usage")
+    """Give a reply or chunk again with `usage.cost` in USD; null where the price is unknown.
+
+    One without a usage object, or that only a lenient reader can read, is given back as it is.
+    """
+    try:
+        reply = loads(data)
+    except ValueError:
+        return data
+    usage = reply.get("usage") if isinstance(reply, dict) else None
     if not isinstance(usage, dict):
         return data
     usage["cost"] = cost_usd

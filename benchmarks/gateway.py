@@ -1,0 +1,503 @@
+"""Measures the gateway beside nginx and, where they are installed, other gateways; writes BENCHMARKS.md.
+
+Everything runs on this machine in one run: each gateway alone on the first core, load generator (wrk) and
+upstream on the second. The machine may be shared and noisy, so read the ratios and not the figures. nginx as
+a plain reverse proxy is the practical limit of one core; it reads nothing and counts nothing.
+
+    make bench-gateway                       nginx and Tiergate
+    make bench-rivals bench-gateway          also LiteLLM, Portkey and sglang-router, each in a place of its own
+
+Needs wrk and nginx (Debian: apt install wrk nginx-light) and two cores.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+GATEWAY_CORE, LOAD_CORE = "0", "1"
+UPSTREAM_PORT, STREAM_PORT, GATEWAY_PORT = 4711, 4712, 4713
+KEY: Final = "bench-key-0123456789abcdef"
+
+REPLY: Final = json.dumps(
+    {
+        "id": "chatcmpl-bench",
+        "object": "chat.completion",
+        "created": 1767225600,
+        "model": "m",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "All work and no play makes a dull day. " * 52},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 20, "completion_tokens": 500, "total_tokens": 520},
+    },
+    separators=(",", ":"),
+)
+QUESTION: Final = {
+    "model": "m",
+    "messages": [{"role": "user", "content": "How was your day? " * 20}],
+    "max_tokens": 500,
+}
+
+NGINX_UPSTREAM: Final = """
+daemon off; master_process off; error_log /dev/null crit; pid {folder}/upstream.pid;
+events {{ worker_connections 8192; }}
+http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {folder}/u;
+  server {{ listen 127.0.0.1:{port} backlog=4096;
+    location / {{ default_type application/json; return 200 '{reply}'; }} }} }}
+"""
+NGINX_PROXY: Final = """
+daemon off; master_process off; error_log /dev/null crit; pid {folder}/proxy.pid;
+events {{ worker_connections 8192; }}
+http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;
+  upstream up {{ server 127.0.0.1:{upstream}; keepalive 4096; keepalive_requests 1000000000; }}
+  server {{ listen 127.0.0.1:{port} backlog=4096;
+    location / {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; }} }} }}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """A gateway that can be measured: how it is started for an upstream port, and why not if it cannot."""
+
+    name: str
+    version: str
+    features: str
+    command: Callable[[Path, int], Sequence[str]]
+    environment: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    start_s_max: float = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What wrk reported."""
+
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+    errors: int
+
+
+def tiergate() -> Contender:
+    """Tiergate with everything on that it has: keys, prices, a hold and a settlement for each call, the log."""
+
+    def command(folder: Path, upstream: int) -> Sequence[str]:
+        config = folder / "tiergate.yaml"
+        data = folder / f"data-{time.monotonic_ns()}"
+        config.write_text(
+            f"listen: 127.0.0.1:{GATEWAY_PORT}\ndata_dir: {data}\nauth: keys\n"
+            f"keys: [{{name: bench, secret: {KEY}}}]\n"
+            f"providers: {{up: {{base_url: 'http://127.0.0.1:{upstream}/v1', api_keys: [{KEY}]}}}}\n"
+            "models: {m: {targets: [up/m]}}\n"
+            "prices: [{target: up/m, usd_per_1m: {input: 2.00, output: 8.00}, source: benchmark}]\n",
+            encoding="utf-8",
+        )
+        return (sys.executable, "-m", "tiergate.app.cli", "serve", "--config", str(config))
+
+    version = subprocess.run(
+        [sys.executable, "-m", "tiergate.app.cli", "--version"], capture_output=True, text=True, check=True
+    ).stdout.split()[-1]
+    return Contender(
+        name="Tiergate",
+        version=version,
+        features="keys, prices, hold and settle in the ledger, log",
+        command=command,
+    )
+
+
+def nginx() -> Contender:
+    """Nginx as a plain reverse proxy."""
+
+    def command(folder: Path, upstream: int) -> Sequence[str]:
+        config = folder / "proxy.conf"
+        config.write_text(
+            NGINX_PROXY.format(folder=folder, upstream=upstream, port=GATEWAY_PORT), encoding="utf-8"
+        )
+        return ("nginx", "-e", "/dev/null", "-c", str(config))
+
+    said = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr
+    return Contender(
+        name="nginx", version=said.strip().rpartition("/")[2], features="none: a plain proxy", command=command
+    )
+
+
+def litellm() -> Contender | None:
+    """LiteLLM's proxy, without database and keys."""
+    program = ROOT / ".venv-litellm/bin/litellm"
+    if not program.exists():
+        return None
+
+    def command(folder: Path, upstream: int) -> Sequence[str]:
+        config = folder / "litellm.yaml"
+        config.write_text(
+            "model_list:\n  - model_name: m\n    litellm_params:\n      model: openai/m\n"
+            f"      api_base: http://127.0.0.1:{upstream}/v1\n      api_key: {KEY}\n",
+            encoding="utf-8",
+        )
+        return (str(program), "--config", str(config), "--host", "127.0.0.1", "--port", str(GATEWAY_PORT))
+
+    return Contender(
+        name="LiteLLM proxy",
+        version=_pip_version(program.parent / "python", "litellm"),
+        features="no keys, no database",
+        command=command,
+        environment={
+            "LITELLM_TELEMETRY": "False",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_LOG": "ERROR",
+        },
+        start_s_max=120,
+    )
+
+
+def portkey() -> Contender | None:
+    """Portkey's open gateway on Node."""
+    folder = ROOT / ".venv-portkey/node_modules/@portkey-ai/gateway"
+    if not (folder / "build/start-server.js").exists():
+        return None
+
+    def command(_: Path, __: int) -> Sequence[str]:
+        return ("node", str(folder / "build/start-server.js"), "--headless", f"--port={GATEWAY_PORT}")
+
+    return Contender(
+        name="Portkey gateway",
+        version=json.loads((folder / "package.json").read_text("utf-8"))["version"],
+        features="no keys, no accounting",
+        command=command,
+        headers={"x-portkey-provider": "openai"},
+    )
+
+
+def sglang_router() -> Contender | None:
+    """Sglang's router, in Rust."""
+    python = ROOT / ".venv-sglang-router/bin/python"
+    if not python.exists():
+        return None
+
+    def command(_: Path, upstream: int) -> Sequence[str]:
+        return (
+            *(
+                str(python),
+                "-m",
+                "sglang_router.launch_router",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(GATEWAY_PORT),
+            ),
+            *("--worker-urls", f"http://127.0.0.1:{upstream}", "--policy", "round_robin"),
+            *("--disable-retries", "--disable-circuit-breaker", "--log-level", "error"),
+        )
+
+    return Contender(
+        name="sglang-router",
+        version=_pip_version(python, "sglang-router"),
+        features="no keys, no accounting",
+        command=command,
+    )
+
+
+def main() -> int:
+    """Measure everything and write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=8, help="of load for each figure (default 8)")
+    parser.add_argument("--only", help="names of gateways, comma-separated")
+    parser.add_argument("--output", type=Path, default=ROOT / "BENCHMARKS.md")
+    given = parser.parse_args()
+    missing = [program for program in ("nginx", "wrk", "taskset") if shutil.which(program) is None]
+    if missing or (os.cpu_count() or 1) < 2:
+        print(
+            f"Needs two cores and {', '.join(missing) or 'wrk and nginx'}. On Debian: apt install wrk nginx-light"
+        )
+        return 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (65536, 65536))
+    found = [nginx(), tiergate(), sglang_router(), portkey(), litellm()]
+    names = None if given.only is None else {name.strip().lower() for name in given.only.split(",")}
+    contenders = [one for one in found if one is not None and (names is None or one.name.lower() in names)]
+    with tempfile.TemporaryDirectory(prefix="tiergate-bench-") as folder, ExitStack() as stack:
+        stack.enter_context(_reply_upstream(Path(folder)))
+        stack.enter_context(_stream_upstream())
+        rows = {contender.name: _measure(contender, Path(folder), given.seconds) for contender in contenders}
+    given.output.write_text(_page(contenders, rows, given.seconds), encoding="utf-8")
+    print(f"\nWritten: {given.output}")
+    return 0
+
+
+def _measure(contender: Contender, folder: Path, seconds: float) -> dict[str, object]:
+    row: dict[str, object] = {}
+    with _running(contender, folder, UPSTREAM_PORT) as process:
+        row["rest_mb"] = _resident_mb(process.pid)
+        for connections in (1, 32, 256):
+            row[f"whole_{connections}"] = _wrk(contender, connections, seconds, stream=False)
+            print(f"  {contender.name}: {connections} connections: {row[f'whole_{connections}']}", flush=True)
+    with _running(contender, folder, STREAM_PORT) as process:
+        before = _resident_mb(process.pid)
+        for streams in (1, 100, 500, 1000):
+            row[f"stream_{streams}"] = _wrk(contender, streams, max(seconds, 7), stream=True)
+            print(f"  {contender.name}: {streams} streams: {row[f'stream_{streams}']}", flush=True)
+        row["kib_per_stream"] = max(0.0, _resident_mb(process.pid, peak=True) - before) * 1024 / 1000
+    return row
+
+
+def _wrk(contender: Contender, connections: int, seconds: float, *, stream: bool) -> Load:
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}", **contender.headers}
+    if contender.name == "Portkey gateway":
+        headers["x-portkey-custom-host"] = f"http://127.0.0.1:{STREAM_PORT if stream else UPSTREAM_PORT}/v1"
+    body = json.dumps({**QUESTION, "stream": True} if stream else QUESTION, separators=(",", ":"))
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
+        script.write("\n".join(['wrk.method = "POST"', f"wrk.body = [[{body}]]", *lines]))
+        script.flush()
+        url = f"http://127.0.0.1:{GATEWAY_PORT}/v1/chat/completions"
+        options = (
+            "-t1",
+            f"-c{connections}",
+            f"-d{seconds:.0f}s",
+            "--timeout",
+            "30s",
+            "--latency",
+            "-s",
+            script.name,
+        )
+        said = subprocess.run(
+            ["taskset", "-c", LOAD_CORE, "wrk", *options, url], capture_output=True, text=True, check=True
+        ).stdout
+    return _read_wrk(said)
+
+
+def _read_wrk(said: str) -> Load:
+    def latency(share: str) -> float:
+        found = re.search(rf"^\s+{share}%\s+([\d.]+)(us|ms|s|m)$", said, re.MULTILINE)
+        assert found is not None, said
+        return float(found[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60000.0}[found[2]]
+
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    assert rate is not None, said
+    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
+    broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
+    errors = (int(failed[1]) if failed else 0) + (sum(map(int, broken.groups())) if broken else 0)
+    return Load(per_s=float(rate[1]), p50_ms=latency("50"), p99_ms=latency("99"), errors=errors)
+
+
+@contextmanager
+def _running(contender: Contender, folder: Path, upstream: int) -> Iterator[subprocess.Popen[bytes]]:
+    command = ["taskset", "-c", GATEWAY_CORE, *contender.command(folder, upstream)]
+    with (folder / f"{contender.name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **contender.environment},
+            start_new_session=True,
+        )
+        try:
+            _until_it_answers(contender, process, upstream)
+            yield process
+        finally:
+            # Its own process group, so that workers of its own end with it.
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def _until_it_answers(contender: Contender, process: subprocess.Popen[bytes], upstream: int) -> None:
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}", **contender.headers}
+    headers["x-portkey-custom-host"] = f"http://127.0.0.1:{upstream}/v1"
+    stream = upstream == STREAM_PORT
+    body = json.dumps({**QUESTION, "stream": stream}).encode()
+    deadline = time.monotonic() + contender.start_s_max
+    last: object = None
+    while time.monotonic() < deadline and process.poll() is None:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{GATEWAY_PORT}/v1/chat/completions", data=body, headers=headers
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                response.read()
+                return
+        except (urllib.error.URLError, OSError) as error:
+            last = error
+            time.sleep(0.1)
+    raise SystemExit(f"{contender.name} did not answer: {last}")
+
+
+@contextmanager
+def _reply_upstream(folder: Path) -> Iterator[None]:
+    config = folder / "upstream.conf"
+    config.write_text(NGINX_UPSTREAM.format(folder=folder, port=UPSTREAM_PORT, reply=REPLY), encoding="utf-8")
+    command = ["taskset", "-c", LOAD_CORE, "nginx", "-e", "/dev/null", "-c", str(config)]
+    with _process(command, UPSTREAM_PORT):
+        yield
+
+
+@contextmanager
+def _stream_upstream() -> Iterator[None]:
+    script = Path(__file__).with_name("stream_upstream.py")
+    with _process(["taskset", "-c", LOAD_CORE, sys.executable, str(script), str(STREAM_PORT)], STREAM_PORT):
+        yield
+
+
+@contextmanager
+def _process(command: Sequence[str], port: int) -> Iterator[None]:
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _resident_mb(pid: int, *, peak: bool = False) -> float:
+    """Give the resident memory of a process and its children, in MB."""
+    total = 0.0
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+    for one in (str(pid), *children):
+        status = Path(f"/proc/{one}/status").read_text("ascii")
+        found = re.search(rf"{'VmHWM' if peak else 'VmRSS'}:\s+(\d+) kB", status)
+        total += int(found[1]) / 1000 if found else 0
+    return total
+
+
+def _pip_version(python: Path, package: str) -> str:
+    code = f"import importlib.metadata as m; print(m.version({package!r}))"
+    return subprocess.run(
+        [str(python), "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def _seconds(command: Sequence[str]) -> float:
+    took = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        took.append(time.perf_counter() - start)
+    return min(took)
+
+
+def _page(contenders: Sequence[Contender], rows: dict[str, dict[str, object]], seconds: float) -> str:
+    own = rows.get("Tiergate", {})
+    start_s = _seconds([sys.executable, "-m", "tiergate.app.cli", "--help"])
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench-gateway`; [the script](benchmarks/gateway.py) says how it measures.",
+        "",
+        _run_line(seconds),
+        "",
+        "| gateway | version | what it does to each call |",
+        "|---|---|---|",
+        *(f"| {one.name} | {one.version} | {one.features} |" for one in contenders),
+        "",
+        "## Whole replies (2.3 kB)",
+        "",
+        "| gateway | 1 connection: p50 ms | 32: calls/s | 256: calls/s | 256: p99 ms | against nginx (256) | errors |",
+        "|---|---|---|---|---|---|---|",
+        *(_whole_row(one.name, rows) for one in contenders),
+        "",
+        "## Streams (100 chunks, one every 20 ms: 2.0 s each when nothing is late)",
+        "",
+        "| gateway | 1 stream: p50 s | 100: p99 s | 500: chunks/s | 500: p99 s | 1000: chunks/s | 1000: p99 s | errors |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_stream_row(one.name, rows) for one in contenders),
+        "",
+        "## Memory and start",
+        "",
+        "| gateway | resident at rest, MB | per stream at 1000 streams, KiB |",
+        "|---|---|---|",
+        *(
+            f"| {one.name} | {rows[one.name]['rest_mb']:.0f} | {rows[one.name]['kib_per_stream']:.0f} |"
+            for one in contenders
+        ),
+        "",
+        f"`tiergate --help` takes {start_s:.2f} s (best of 5).",
+        "",
+    ]
+    if own and len(contenders) > 1:
+        lines += ["## Ratios", "", *_ratios(own, contenders, rows), ""]
+    return "\n".join(lines)
+
+
+def _run_line(seconds: float) -> str:
+    return (
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, Python {platform.python_version()}, {platform.system()} "
+        f"{platform.machine()}, {os.cpu_count()} shared cores: one for the gateway, one for load and upstream. "
+        f"{seconds:.0f} s for each figure, one run. **Read the ratios**: both sides were measured in this run."
+    )
+
+
+def _whole_row(name: str, rows: dict[str, dict[str, object]]) -> str:
+    one, some, many = (_load(rows, name, f"whole_{count}") for count in (1, 32, 256))
+    best = rows.get("nginx")
+    share = f"{many.per_s / _load(rows, 'nginx', 'whole_256').per_s:.2f}" if best else "-"
+    return (
+        f"| {name} | {one.p50_ms:.2f} | {some.per_s:,.0f} | {many.per_s:,.0f} | {many.p99_ms:.0f} | {share} "
+        f"| {one.errors + some.errors + many.errors} |"
+    )
+
+
+def _stream_row(name: str, rows: dict[str, dict[str, object]]) -> str:
+    loads = [_load(rows, name, f"stream_{count}") for count in (1, 100, 500, 1000)]
+    one, few, some, many = loads
+    return (
+        f"| {name} | {one.p50_ms / 1000:.2f} | {few.p99_ms / 1000:.2f} | {some.per_s * 100:,.0f} "
+        f"| {some.p99_ms / 1000:.2f} | {many.per_s * 100:,.0f} | {many.p99_ms / 1000:.2f} "
+        f"| {sum(load.errors for load in loads)} |"
+    )
+
+
+def _ratios(
+    own: dict[str, object], contenders: Sequence[Contender], rows: dict[str, dict[str, object]]
+) -> Iterator[str]:
+    for one in contenders:
+        if one.name == "Tiergate":
+            continue
+        for count in (32, 256):
+            ratio = (
+                _load(rows, "Tiergate", f"whole_{count}").per_s
+                / _load(rows, one.name, f"whole_{count}").per_s
+            )
+            yield f"- {count} connections: {ratio:.2f} times the calls per second of {one.name}"
+
+
+def _load(rows: dict[str, dict[str, object]], name: str, figure: str) -> Load:
+    found = rows[name][figure]
+    assert isinstance(found, Load)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""An upstream for measuring streams: 100 chunks each, one every 20 ms, for as many streams as are asked for.
+
+All streams share one clock tick, so that two thousand of them cost it a fraction of a core, and what is
+measured is the gateway. Prints `ready` and serves until its standard input ends.
+"""
+
+import asyncio
+import sys
+from typing import Final
+
+import uvloop
+
+CHUNKS: Final = 100
+TICK_S: Final = 0.020
+
+_HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def _event(data: bytes) -> bytes:
+    framed = b"data: " + data + b"\n\n"
+    return b"%x\r\n%b\r\n" % (len(framed), framed)
+
+
+_CHUNK: Final = _event(
+    b'{"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1767225600,"model":"m",'
+    b'"choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}]}'
+)
+_LAST: Final = (
+    _event(
+        b'{"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1767225600,"model":"m",'
+        b'"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}'
+    )
+    + _event(
+        b'{"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1767225600,"model":"m",'
+        b'"choices":[],"usage":{"prompt_tokens":20,"completion_tokens":100,"total_tokens":120}}'
+    )
+    + _event(b"[DONE]")
+    + b"0\r\n\r\n"
+)
+
+
+class Stream(asyncio.Protocol):
+    """One connection; each request on it starts a stream at the next tick."""
+
+    running: Final[dict["Stream", int]] = {}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember the way back."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.waiting = b""
+
+    def data_received(self, data: bytes) -> None:
+        """Start a stream when a whole request is here; requests are not pipelined."""
+        self.waiting += data
+        head, end, body = self.waiting.partition(b"\r\n\r\n")
+        if not end:
+            return
+        length = next(
+            int(line.split(b":")[1])
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"content-length:")
+        )
+        if len(body) >= length:
+            self.waiting = b""
+            self.transport.write(_HEAD)
+            Stream.running[self] = 0
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Forget the stream."""
+        Stream.running.pop(self, None)
+
+
+async def _tick() -> None:
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    while True:
+        due += TICK_S
+        await asyncio.sleep(max(0, due - loop.time()))
+        for stream, sent in list(Stream.running.items()):
+            stream.transport.write(_CHUNK)
+            if sent + 1 < CHUNKS:
+                Stream.running[stream] = sent + 1
+            else:
+                stream.transport.write(_LAST)
+                del Stream.running[stream]
+
+
+async def main(port: int) -> None:
+    """Serve until standard input ends."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Stream, "127.0.0.1", port, backlog=4096)
+    ticking = asyncio.create_task(_tick())
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    ticking.cancel()
+    server.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(int(sys.argv[1])))

@@ -1,0 +1,52 @@
+"""`tiergate chat`: one question from the shell."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tiergate.app.gateway import Gateway
+from tiergate.core import Reply
+from tiergate.wire import dumps, usage_object
+
+
+async def ask(
+    config: Path | None,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    model: str,
+    fields: Mapping[str, Any],
+    stream: bool,
+    as_json: bool,
+) -> None:
+    """Ask and print the answer on standard output, its account on standard error."""
+    async with Gateway.from_config(config) as gateway:
+        if stream and not as_json:
+            async for chunk in gateway.stream(messages, model=model, **fields):
+                print(chunk.text, end="", flush=True)
+            print()
+            return
+        reply = await gateway.chat(messages, model=model, **fields)
+    if as_json:
+        print(dumps(_said(reply)).decode())
+        return
+    print(reply.text)
+    cost = "price unknown" if reply.cost_usd is None else f"${reply.cost_usd}"
+    usage = reply.usage
+    print(
+        f"[{reply.target}, {reply.tier}; {usage.input_tokens} tokens in, {usage.output_tokens} out; {cost}]",
+        file=sys.stderr,
+    )
+
+
+def _said(reply: Reply) -> dict[str, Any]:
+    return {
+        "text": reply.text,
+        "target": reply.target,
+        "tier": reply.tier,
+        "attempts": reply.origin.attempts,
+        "call": reply.origin.call_id,
+        "finish_reasons": reply.finish,
+        "usage": usage_object(reply.usage),
+        "cost_usd": reply.cost_usd,
+    }

@@ -1,0 +1,178 @@
+"""The command line. Each command imports what it needs when it runs, so that `--help` is quick."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from tiergate.core import VERSION, TiergateError
+
+FAILED = 1
+INTERRUPTED = 130
+
+cli = typer.Typer(
+    help="A hybrid LLM gateway: hosted APIs and private servers behind one OpenAI-compatible endpoint.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Settings file. Else $TIERGATE_CONFIG, else ./tiergate.yaml."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def main() -> NoReturn:
+    """Run the command line: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    try:
+        cli()
+    except TiergateError as error:
+        print(error, file=sys.stderr)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output left (`| head`); nothing more can be said, also not at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    sys.exit(0)
+
+
+@cli.callback(invoke_without_command=True)
+def version(
+    show: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    """Print the version."""
+    if show:
+        print(f"tiergate {VERSION}")
+        raise typer.Exit
+
+
+@cli.command(epilog="Example: tiergate serve --config tiergate.yaml")
+def serve(
+    config: Config = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that serve; more than 1 needs PostgreSQL and Redis.")
+    ] = 1,
+    drain_s: Annotated[
+        float, typer.Option(min=0, help="Seconds that running calls get to finish on SIGTERM.")
+    ] = 30,
+) -> None:
+    """Run the gateway. SIGTERM finishes what runs, a second one ends it now, SIGHUP reloads the settings."""
+    from tiergate.app.serving import serve as run
+    from tiergate.config import load
+    from tiergate.core import CannotStart
+
+    if workers > 1:
+        raise CannotStart(
+            "--workers above 1 needs PostgreSQL and Redis, which this version does not use yet. "
+            "One worker serves thousands of calls a second: start it without --workers."
+        )
+    loaded = load(config, os.environ)
+    _run(run(loaded, environ=os.environ, drain_s=drain_s, say=_say))
+
+
+@cli.command(epilog='Example: tiergate chat "What is a lease?" -m deepseek-v3.2 --stream')
+def chat(
+    prompt: Annotated[str, typer.Argument(help="What to ask; `-` reads it from standard input.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A model of the settings, or provider/upstream-name.")
+    ],
+    system: Annotated[str | None, typer.Option(help="A system message before it.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of the answer.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, max=2, help="Sampling temperature.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it comes.")] = False,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask one question. Goes through the running gateway if there is one, else serves itself."""
+    from tiergate.app.asking import ask
+
+    text = sys.stdin.read() if prompt == "-" else prompt
+    messages = [{"role": "user", "content": text}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    given = {"max_tokens": max_tokens, "temperature": temperature}
+    fields = {name: value for name, value in given.items() if value is not None}
+    _run(ask(config, messages, model=model, fields=fields, stream=stream, as_json=as_json))
+
+
+@cli.command(epilog="Example: tiergate models --json")
+def models(config: Config = None, as_json: AsJson = False) -> None:
+    """List the models of the settings, the targets behind them and their prices."""
+    from tiergate.app.listing import list_models
+
+    list_models(config, as_json=as_json)
+
+
+@cli.command(epilog="Example: tiergate check --config tiergate.yaml")
+def check(config: Config = None, as_json: AsJson = False) -> None:
+    """Validate the settings without starting; exit status 1 if something is wrong."""
+    from tiergate.app.listing import check_settings
+
+    if not check_settings(config, as_json=as_json):
+        raise typer.Exit(FAILED)
+
+
+@cli.command(epilog="Example: tiergate schema > tiergate.schema.json")
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page instead.")] = False,
+) -> None:
+    """Print the JSON Schema of the settings, for editors."""
+    from tiergate.app.listing import print_schema
+
+    print_schema(markdown=markdown)
+
+
+@cli.command(epilog="Example: tiergate mock --port 8000 --script examples/mock-script.yaml")
+def mock(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
+    script: Annotated[Path | None, typer.Option(help="What it answers; see docs/reference/mock.md.")] = None,
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Behave like a private engine instead of a hosted API.")
+    ] = False,
+) -> None:
+    """Run a scripted provider or engine, for demos and load tests."""
+    from tiergate.app.mocking import mock as run
+
+    _run(run(port=port, script=script, engine=engine))
+
+
+@cli.command(epilog="Example: tiergate demo --keep")
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave everything running and print the URLs.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(min=5, max=50, help="How long the traffic takes.")] = 25,
+    as_json: AsJson = False,
+) -> None:
+    """See the whole product on this machine, without any key: scripted providers, a real gateway."""
+    from tiergate.app.demo import demo as run
+
+    if not _run(run(keep=keep, seconds=seconds, as_json=as_json)):
+        raise typer.Exit(FAILED)
+
+
+def _run(main: Coroutine[Any, Any, Any]) -> Any:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""A small client for a running gateway: what the command line, the demo and `Gateway` use to reach it."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import closing
+from decimal import Decimal
+from math import inf
+from typing import Any, Final
+
+from tiergate.core import NOTHING, Chunk, Origin, Reply, Target, Tier, TiergateError, usd_to_nanos
+from tiergate.core import UpstreamProtocolError as ProtocolError
+from tiergate.upstream import Endpoint, Response, Timing, Transport, open_transport
+from tiergate.upstream import Origin as Server
+from tiergate.wire import ChatStream, choices_asked, dumps, loads, read_error, read_reply
+
+_LABEL: Final = "the gateway"
+
+
+class GatewayError(TiergateError):
+    """A running gateway answered with an error; `status` and `code` are its own."""
+
+    def __init__(self, message: str, *, status: int, code: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code  # type: ignore[misc]  # here the class serves every code
+
+
+class GatewayClient:
+    """Calls a running gateway. `address` is `host:port`."""
+
+    def __init__(self, address: str, *, token: str | None = None, transport: Transport | None = None) -> None:
+        host, _, port = address.rpartition(":")
+        self._server = Server(scheme="http", host=host.strip("[]"), port=int(port))
+        self._headers = () if token is None else (("authorization", f"Bearer {token}"),)
+        self._transport = transport or open_transport()
+        self._endpoints: dict[tuple[str, str, tuple[tuple[str, str], ...]], Endpoint] = {}
+
+    async def get(self, path: str) -> Any:
+        """Get a JSON document.
+
+        Raises:
+            GatewayError: the gateway said no.
+        """
+        response = await self._send("GET", path, b"", {})
+        with closing(response):
+            return loads(await _whole(response))
+
+    async def chat(self, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None) -> Reply:
+        """Ask for a whole reply.
+
+        Raises:
+            GatewayError: the gateway said no.
+            UpstreamError: the gateway cannot be reached.
+        """
+        response = await self._send("POST", "/v1/chat/completions", dumps(body), headers or {})
+        with closing(response):
+            chunk = read_reply(await _whole(response))
+        cost = response.headers.get(b"x-tiergate-cost-usd")
+        return Reply(
+            origin=origin_of(response),
+            data=chunk.data,
+            text=chunk.text,
+            finish=chunk.finish,
+            usage=chunk.usage or NOTHING,
+            cash_nanos=None if cost is None else usd_to_nanos(Decimal(cost.decode())),
+        )
+
+    async def stream(
+        self, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Chunk]:
+        """Ask for a streamed reply; ends normally only when it was complete."""
+        response = await self._send("POST", "/v1/chat/completions", dumps(body), headers or {})
+        with closing(response):
+            reader = ChatStream(choices=choices_asked(body))
+            while not reader.done:
+                piece = await response.next_piece()
+                if piece is None:
+                    reader.end()
+                    break
+                for chunk in reader.feed(piece):
+                    yield chunk
+                if reader.failure is not None:
+                    raise reader.failure
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._transport.aclose()
+
+    async def _send(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Response:
+        response = await self._transport.send(
+            self._endpoint(method, path, tuple(headers.items())), body, timing=Timing(deadline=inf)
+        )
+        if response.status >= 400:
+            with closing(response):
+                raise _error(response.status, await _whole(response))
+        return response
+
+    def _endpoint(self, method: str, path: str, headers: tuple[tuple[str, str], ...]) -> Endpoint:
+        key = (method, path, headers)
+        endpoint = self._endpoints.get(key)
+        if endpoint is None:
+            content = (("content-type", "application/json"),) if method == "POST" else ()
+            endpoint = self._endpoints[key] = Endpoint(
+                label=_LABEL,
+                origin=self._server,
+                path=path,
+                method=method,
+                headers=(*content, *self._headers, *headers),
+            )
+        return endpoint
+
+
+def origin_of(response: Response) -> Origin:
+    """Read where a reply came from, as the gateway's headers say it."""
+    header = response.headers
+    provider, _, model = header.get(b"x-tiergate-target", b"").decode().partition("/")
+    return Origin(
+        call_id=header.get(b"x-request-id", b"").decode(),
+        target=Target(provider=provider, model=model, tier=Tier(header[b"x-tiergate-tier"].decode())),
+        attempts=int(header.get(b"x-tiergate-attempts", b"1")),
+    )
+
+
+async def _whole(response: Response) -> bytes:
+    pieces = []
+    while (piece := await response.next_piece()) is not None:
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _error(status: int, data: bytes) -> TiergateError:
+    body = read_error(data)
+    if body is None or body.message is None:
+        return ProtocolError(f"The gateway answered with status {status} and no reason. Is it a Tiergate?")
+    return GatewayError(body.message, status=status, code=body.code or "")

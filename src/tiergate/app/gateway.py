@@ -1,0 +1,119 @@
+"""The Python door: the same path as the HTTP server, without HTTP.
+
+If another process serves the data folder already, calls go through its data plane, so that two programs
+never keep two ideas of the same money. Otherwise this process becomes the owner.
+"""
+
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from tiergate.app.client import GatewayClient
+from tiergate.app.house import House, open_house
+from tiergate.config import Loaded, load
+from tiergate.core import LOCAL, Call, Chunk, Reply, StoreOwned, new_id
+from tiergate.serve import StreamReply, handle
+from tiergate.store import find_owner
+from tiergate.wire import dumps, read_chat
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+class Gateway:
+    """Chat with every model of the settings. Use it as an async context.
+
+    >>> async def main():
+    ...     async with Gateway.from_config("tiergate.yaml") as gateway:
+    ...         reply = await gateway.chat([{"role": "user", "content": "hello"}], model="deepseek-v3.2")
+    ...         print(reply.text, reply.usage, reply.cost_usd, reply.target, reply.tier)
+    """
+
+    def __init__(self, loaded: Loaded, *, environ: Mapping[str, str]) -> None:
+        self._loaded = loaded
+        self._environ = environ
+        self._doors = AsyncExitStack()
+        self._house: House | None = None
+        self._client: GatewayClient | None = None
+
+    @classmethod
+    def from_config(
+        cls, path: str | Path | None = None, *, environ: Mapping[str, str] | None = None
+    ) -> "Gateway":
+        """Read the settings (None: found as the command line finds them); nothing is opened yet.
+
+        Raises:
+            SettingsError: with a sentence for each problem.
+        """
+        environ = os.environ if environ is None else environ
+        return cls(load(None if path is None else Path(path), environ), environ=environ)
+
+    async def __aenter__(self) -> Self:
+        try:
+            house = open_house(self._loaded, environ=self._environ)
+            self._house = await self._doors.enter_async_context(house)
+        except StoreOwned:
+            owner = find_owner(self._loaded.settings.data_dir)
+            if owner is None or owner.address is None:
+                raise
+            self._client = GatewayClient(owner.address, token=owner.token)
+            self._doors.push_async_callback(self._client.aclose)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._house = self._client = None
+        await self._doors.aclose()
+
+    async def chat(self, messages: Messages, *, model: str, **fields: Any) -> Reply:
+        """Ask and wait for the whole answer. `fields` are those of the OpenAI chat completion.
+
+        Raises:
+            TiergateError: one of its leaves; the message says what to do.
+        """
+        body = {"model": model, "messages": list(messages), **fields, "stream": False}
+        if self._client is not None:
+            return await self._client.chat(body)
+        reply = await handle(self._opened.rooms, self._call(body))
+        assert isinstance(reply, Reply)
+        return reply
+
+    async def stream(self, messages: Messages, *, model: str, **fields: Any) -> AsyncIterator[Chunk]:
+        """Ask and give the answer's chunks as they arrive; ends normally only when it was complete."""
+        body = {"model": model, "messages": list(messages), **fields, "stream": True}
+        if self._client is not None:
+            async for chunk in self._client.stream(body):
+                yield chunk
+            return
+        reply = await handle(self._opened.rooms, self._call(body))
+        assert isinstance(reply, StreamReply)
+        with reply:
+            async for chunks in reply:
+                for chunk in chunks:
+                    yield chunk
+
+    @property
+    def _opened(self) -> House:
+        if self._house is None:
+            raise RuntimeError(
+                "Use the gateway as a context: `async with Gateway.from_config(…) as gateway:`"
+            )
+        return self._house
+
+    def _call(self, body: dict[str, Any]) -> Call:
+        # Through bytes and back, so that a call from Python is held to exactly the rules of one over HTTP.
+        data = dumps(body)
+        question = read_chat(data)
+        clock = self._opened.rooms.clock
+        wall_ns = clock.wall_ns()
+        return Call(
+            id=new_id(wall_ns, os.urandom(10)),
+            caller=LOCAL,
+            endpoint="chat",
+            asked_model=question.model,
+            body=question.body,
+            prompt_bytes=len(data),
+            streamed=question.streamed,
+            received_ns=wall_ns,
+            received=clock.monotonic(),
+        )

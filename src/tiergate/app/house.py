@@ -1,0 +1,166 @@
+"""The whole house, built from settings: rooms, store and log, and a reload that swaps one snapshot."""
+
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from tiergate.admission import Admission
+from tiergate.config import Loaded, Settings, fill, first_snapshot
+from tiergate.config import reload as next_snapshot
+from tiergate.core import Emit, Event, Notice, SettingsError, SystemClock
+from tiergate.ledger import Book, Entry
+from tiergate.resilience import Permits
+from tiergate.serve import Rooms
+from tiergate.store import OwnerLock, SqliteJournal, open_journal
+from tiergate.telemetry import LineLog
+from tiergate.upstream import HttpUpstream, open_transport
+
+
+class House:
+    """Everything that serves calls, for as long as `open_house` holds it open."""
+
+    def __init__(
+        self,
+        *,
+        loaded: Loaded,
+        rooms: Rooms,
+        journal: SqliteJournal,
+        lock: OwnerLock,
+        upstream: HttpUpstream,
+        token: str,
+        emit: Emit,
+        environ: Mapping[str, str],
+    ) -> None:
+        self.rooms = rooms
+        self.journal = journal
+        self.lock = lock
+        self.token = token
+        """Lets this machine's own command line in, whatever `auth` says."""
+        self.emit = emit
+        self._upstream = upstream
+        self._environ = environ
+        self._snapshot = first_snapshot(loaded)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._snapshot.settings
+
+    async def reload(self) -> bool:
+        """Read the settings again. A bad file is refused whole and everything stays as it is.
+
+        Calls that run finish under the rules that they started with. Everything that is made from the
+        settings is made before any of it is put in place, and put in place in one turn of the loop.
+        """
+        try:
+            new = await asyncio.to_thread(next_snapshot, self._snapshot, self._environ)
+        except SettingsError as error:
+            message = f"The settings were not reloaded; the old ones stay.\n{error}"
+            self.emit(Notice(word="reload_refused", message=message, severe=True))
+            return False
+        providers = fill.providers(new.settings)
+        keyring = fill.keyring(new.settings, house_token=self.token)
+        rules = fill.rules(new.settings, generation=new.generation)
+        self._snapshot = new
+        self._upstream.use(providers)
+        self.rooms.permits.use(fill.concurrency(new.settings))
+        self.rooms.admission.use(keyring)
+        self.rooms.rules = rules
+        for notice in new.notices:
+            self.emit(Notice(word="settings", message=notice))
+        message = f"The settings were reloaded: generation {new.generation}."
+        self.emit(Notice(word="reloaded", message=message))
+        return True
+
+
+@asynccontextmanager
+async def open_house(
+    loaded: Loaded,
+    *,
+    environ: Mapping[str, str],
+    emit: Emit | None = None,
+    write_log: Callable[[bytes], object] | None = None,
+) -> AsyncIterator[House]:
+    """Become the owner of the data folder and open every room.
+
+    Args:
+        loaded: the settings, as `config.load` gave them.
+        environ: what a reload fills `${NAME}` from.
+        emit: receives every event beside the log.
+        write_log: receives lines of the log; None: no log is written.
+
+    Raises:
+        StoreOwned: another process serves this data folder.
+        CannotStart: the folder or its database cannot be used; says why.
+    """
+    settings, clock = loaded.settings, SystemClock()
+    async with AsyncExitStack() as stack:
+        sinks: list[Emit] = [] if emit is None else [emit]
+        if write_log is not None:
+            log = LineLog(write_log, wall_ns=clock.wall_ns)
+            stack.callback(log.close)
+            sinks.append(log)
+        tell = _to_all(sinks)
+        lock = stack.enter_context(OwnerLock.acquire(settings.data_dir))
+        journal = await stack.enter_async_context(
+            open_journal(settings.data_dir, clock=clock, randomness=os.urandom, emit=tell)
+        )
+        upstream = HttpUpstream(fill.providers(settings), transport=open_transport())
+        stack.push_async_callback(upstream.aclose)
+        token = secrets.token_urlsafe(32)
+        rooms = Rooms(
+            rules=fill.rules(settings, generation=1),
+            admission=Admission(fill.keyring(settings, house_token=token)),
+            permits=Permits(fill.concurrency(settings)),
+            book=Book(journal),
+            upstream=upstream,
+            clock=clock,
+            emit=tell,
+        )
+        yield House(
+            loaded=loaded,
+            rooms=rooms,
+            journal=journal,
+            lock=lock,
+            upstream=upstream,
+            token=token,
+            emit=tell,
+            environ=environ,
+        )
+
+
+async def read_ledger(data_dir: Path) -> AsyncIterator[Entry]:
+    """Give every call of a ledger whose owner has left, in order."""
+    with OwnerLock.acquire(data_dir):
+        async with open_journal(
+            data_dir, clock=SystemClock(), randomness=os.urandom, emit=_to_nobody
+        ) as journal:
+            after = None
+            while page := await journal.entries(after=after, limit=1000):
+                for entry in page:
+                    yield entry
+                after = page[-1].call_id
+
+
+def write_to_stderr(lines: bytes) -> None:
+    """Write lines of the log where Twelve-Factor programs write them."""
+    os.write(sys.stderr.fileno(), lines)
+
+
+def _to_nobody(event: Event) -> None:
+    """Take no notice."""
+
+
+def _to_all(sinks: list[Emit]) -> Emit:
+    if len(sinks) == 1:
+        return sinks[0]
+
+    def emit(event: Event) -> None:
+        for sink in sinks:
+            sink(event)
+
+    return emit

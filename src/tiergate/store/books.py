@@ -1,0 +1,176 @@
+"""The ledger's database as one connection: every write to it is a method here, each one transaction.
+
+It belongs to one thread and knows nothing of threads, waiting or retrying; `writer` does.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tiergate.core import CannotStart, StoreOwned
+from tiergate.ledger import Owner
+from tiergate.store.folder import make_private_file
+from tiergate.store.migrate import migrate
+from tiergate.store.rows import Row
+from tiergate.store.statements import statements
+from tiergate.store.trouble import Trouble, trouble_of, word_of
+
+_OPENING_WAIT_MS: Final = 5_000
+_WRITING_WAIT_MS: Final = 100
+"""How long one attempt to begin writing waits for another writer; in between, overdue holds are refused."""
+_PRAGMAS: Final = (
+    "journal_mode = WAL",
+    "synchronous = NORMAL",
+    "wal_autocheckpoint = 0",
+    "journal_size_limit = 134217728",
+    "cache_size = -16384",
+    "temp_store = MEMORY",
+    "analysis_limit = 400",
+    "trusted_schema = OFF",
+)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows that one transaction writes.
+
+    Holds come first, then settlements, then ends. That order changes nothing: records of different calls do
+    not touch each other's rows, and within a call it is the order in which they are handed in.
+    """
+
+    calls: list[Row] = field(default_factory=list)
+    holds: list[Row] = field(default_factory=list)
+    settlements: list[Row] = field(default_factory=list)
+    ends: list[Row] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.holds) + len(self.settlements) + len(self.ends)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lapsed:
+    """What an owner that died left behind."""
+
+    holds: int
+    calls: int
+
+
+class Books:
+    """An open ledger, written under one owner's epoch."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, owner: Owner, lapsed: Lapsed) -> None:
+        self.path = path
+        self._connection = connection
+        self._sql = statements("ledger")
+        self.owner = owner
+        self.lapsed = lapsed
+
+    @classmethod
+    def open(cls, path: Path, *, owner_id: str, now_ns: int) -> "Books":
+        """Open the file, bring its schema up to date and begin a new epoch.
+
+        What owners before left held lapses: it stays charged. The caller holds the data folder's `OwnerLock`.
+
+        Raises:
+            CannotStart: with what to do about it.
+        """
+        make_private_file(path)
+        connection = sqlite3.connect(path, timeout=_OPENING_WAIT_MS / 1000, isolation_level=None)
+        try:
+            for pragma in _PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}")
+            migrate(connection, "ledger")
+            owner, lapsed = _begin_epoch(connection, owner_id, now_ns)
+            connection.execute(f"PRAGMA busy_timeout = {_WRITING_WAIT_MS}")
+        except sqlite3.Error as error:
+            connection.close()
+            raise CannotStart(_why_not_open(path, error)) from error
+        except BaseException:
+            connection.close()
+            raise
+        return cls(path, connection, owner, lapsed)
+
+    def write(self, batch: Batch) -> None:
+        """Write all of it or nothing.
+
+        Raises:
+            sqlite3.Error, OverflowError, UnicodeEncodeError: nothing was written; `trouble_of` says why.
+            StoreOwned: a later owner has declared this one dead; nothing was written.
+        """
+        many = self._connection.executemany
+        with self._transaction():
+            if batch.holds:
+                many(self._sql["open_call"], batch.calls)
+                many(self._sql["hold"], batch.holds)
+            if batch.settlements:
+                many(self._sql["settle"], batch.settlements)
+            if batch.ends:
+                many(self._sql["close_call"], batch.ends)
+
+    def heartbeat(self, now_ns: int) -> None:
+        """Write that the owner is alive; raises as `write` does."""
+        with self._transaction():
+            self._connection.execute(self._sql["heartbeat"], {"now_ns": now_ns, "epoch": self.owner.epoch})
+
+    def leave(self, now_ns: int) -> None:
+        """Write that the owner left with its books closed, and tidy up; raises as `write` does."""
+        with self._transaction():
+            self._connection.execute(self._sql["leave"], {"now_ns": now_ns, "epoch": self.owner.epoch})
+        self._connection.execute("PRAGMA optimize").fetchall()
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def close(self) -> None:
+        """Close the file, with nothing more written."""
+        self._connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if connection.execute(self._sql["owner_alive"], (self.owner.epoch,)).fetchone() is None:
+                raise StoreOwned(
+                    "Another Tiergate has taken over this data folder and declared this one dead. Restart it."
+                )
+            yield
+            connection.execute("COMMIT")
+        finally:
+            # SQLite has rolled back by itself after some errors, not after others.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+
+def _begin_epoch(connection: sqlite3.Connection, owner_id: str, now_ns: int) -> tuple[Owner, Lapsed]:
+    sql = statements("ledger")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        epoch: int = connection.execute(sql["next_epoch"]).fetchone()[0]
+        facts = {"epoch": epoch, "id": owner_id, "pid": os.getpid(), "now_ns": now_ns}
+        connection.execute(sql["bury_owners"], facts)
+        connection.execute(sql["add_owner"], facts)
+        lapsed = Lapsed(
+            holds=connection.execute(sql["lapse_holds"], facts).rowcount,
+            calls=connection.execute(sql["lapse_calls"], facts).rowcount,
+        )
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    return Owner(id=owner_id, epoch=epoch), lapsed
+
+
+def _why_not_open(path: Path, error: sqlite3.Error) -> str:
+    match trouble_of(error):
+        case Trouble.LOCKED:
+            return f"The ledger {path} is locked by another program. End that program and start again."
+        case Trouble.FULL:
+            return f"The disk of the ledger {path} is full. Free some space and start again."
+        case _:
+            return (
+                f"The ledger {path} cannot be opened ({word_of(error)}). If it is damaged, put a backup in "
+                f"its place."
+            )

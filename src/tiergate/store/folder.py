@@ -1,0 +1,46 @@
+"""The data folder: made for its owner's eyes only, and checked before anything relies on it."""
+
+import os
+from pathlib import Path
+
+from tiergate.core import CannotStart
+
+
+def make_folder(data_dir: Path) -> None:
+    """Make the data folder with mode 0700, unless it is there.
+
+    Raises:
+        CannotStart: it cannot be made, is no folder or cannot be written to.
+    """
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotStart(
+            f"The data folder {data_dir} cannot be made: {error.strerror}. Set another `data_dir`."
+        ) from error
+    if not os.access(data_dir, os.W_OK | os.X_OK):
+        raise CannotStart(
+            f"The data folder {data_dir} cannot be written to. It must belong to the user who runs Tiergate "
+            f"and be on a disk that is not read-only."
+        )
+
+
+def make_private_file(path: Path) -> None:
+    """Make a file that only its owner can read, or make an existing one so.
+
+    SQLite gives its side files the mode of the database.
+
+    Raises:
+        CannotStart: it cannot be made or written.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(descriptor, 0o600)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise CannotStart(
+            f"The file {path} cannot be opened for writing: {error.strerror}. It must belong to the user who "
+            f"runs Tiergate."
+        ) from error

@@ -1,0 +1,140 @@
+"""The ledger's journal on SQLite: `ledger.Journal` over one writing thread."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from tiergate.core import Clock, Emit, Notice, StorageUnavailable, new_id
+from tiergate.ledger import CallClosed, Entry, Held, JournalStatistics, Owner, Settled
+from tiergate.store.books import Books
+from tiergate.store.folder import make_folder
+from tiergate.store.reader import read_entries, read_entry
+from tiergate.store.rows import call_row, close_row, hold_row, settle_row
+from tiergate.store.writer import Writer, WriterLimits
+
+LEDGER_FILE: Final = "ledger.db"
+
+_READ_WAIT_S: Final = 5.0
+_PAGE_MAX: Final = 1_000
+
+
+def open_journal(
+    data_dir: Path,
+    *,
+    clock: Clock,
+    randomness: Callable[[int], bytes],
+    emit: Emit,
+    limits: WriterLimits | None = None,
+) -> "SqliteJournal":
+    """Give the journal of a data folder, to be entered with `async with`.
+
+    The caller holds the folder's `OwnerLock`: entering declares every owner before this one dead.
+
+    Args:
+        data_dir: made with mode 0700 where it does not exist.
+        clock: stamps records; nothing is decided by it, so it may jump.
+        randomness: gives so many random bytes, such as `os.urandom`.
+        emit: hears of lapsed holds and of trouble, in the event loop.
+        limits: bounds of the writer, for tests.
+    """
+    return SqliteJournal(
+        data_dir, clock=clock, randomness=randomness, emit=emit, limits=limits or WriterLimits()
+    )
+
+
+class SqliteJournal:
+    """A `ledger.Journal` in `<data_dir>/ledger.db`. Its methods belong to the event loop that entered it."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        clock: Clock,
+        randomness: Callable[[int], bytes],
+        emit: Emit,
+        limits: WriterLimits,
+    ) -> None:
+        self._path = data_dir / LEDGER_FILE
+        self._clock = clock
+        self._randomness = randomness
+        self._emit = emit
+        self._owner: Owner | None = None
+        self._epoch = 0
+        self._writer = Writer(self._open_books, clock=clock, emit=emit, limits=limits)
+
+    async def __aenter__(self) -> Self:
+        """Open the ledger under a new epoch; what owners before left held lapses, and a notice says so.
+
+        Raises:
+            CannotStart: with what to do about it.
+        """
+        books = await self._writer.start()
+        self._owner = books.owner
+        self._epoch = books.owner.epoch
+        lapsed = books.lapsed
+        if lapsed.holds or lapsed.calls:
+            message = (
+                f"The process before did not close its books: {lapsed.holds} holds and {lapsed.calls} calls "
+                f"lapsed. The holds stay charged at their worst case."
+            )
+            self._emit(Notice(word="ledger_lapsed", message=message))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write what waits, sign the owner off and close the file."""
+        await self._writer.stop()
+
+    @property
+    def owner(self) -> Owner:
+        """The owner that writes here."""
+        assert self._owner is not None, "the journal is entered first"
+        return self._owner
+
+    async def hold(self, held: Held) -> None:
+        """Write a hold; see `ledger.Journal`."""
+        await self._writer.hold(call_row(held.opened, self._epoch), hold_row(held, self._epoch))
+
+    def settle(self, settled: Settled) -> None:
+        """Replace a hold by the truth; see `ledger.Journal`."""
+        self._writer.settle(settle_row(settled, self._epoch))
+
+    def close(self, closed: CallClosed) -> None:
+        """Write a call's end; see `ledger.Journal`."""
+        self._writer.end(close_row(closed, self._epoch), costless=closed.attempts == 0)
+
+    async def flush(self) -> None:
+        """Return when everything handed in before is committed; see `ledger.Journal`."""
+        await self._writer.flush()
+
+    async def entry(self, call_id: str) -> Entry | None:
+        """Read one call with its attempts; see `ledger.Journal`."""
+        await self._flush_for_reading()
+        return await asyncio.to_thread(read_entry, self._path, call_id)
+
+    async def entries(self, *, after: str | None = None, limit: int = 100) -> list[Entry]:
+        """Read calls in the order of their ids, at most 1,000 at once; see `ledger.Journal`."""
+        await self._flush_for_reading()
+        page = min(max(limit, 0), _PAGE_MAX)
+        return await asyncio.to_thread(read_entries, self._path, after=after, limit=page)
+
+    def statistics(self) -> JournalStatistics:
+        """What waits and what was written."""
+        return self._writer.statistics()
+
+    def _open_books(self) -> Books:
+        make_folder(self._path.parent)
+        now_ns = self._clock.wall_ns()
+        return Books.open(self._path, owner_id=new_id(now_ns, self._randomness(10)), now_ns=now_ns)
+
+    async def _flush_for_reading(self) -> None:
+        try:
+            async with asyncio.timeout(_READ_WAIT_S):
+                await self._writer.flush()
+        except TimeoutError as error:
+            raise StorageUnavailable(
+                "The ledger has records that it cannot write now. Try again shortly."
+            ) from error

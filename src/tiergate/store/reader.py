@@ -1,0 +1,55 @@
+"""Reads the ledger through connections of its own, which can write nothing; called in worker threads."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from tiergate.core import StorageUnavailable
+from tiergate.ledger import Entry
+from tiergate.store.rows import entries_of
+from tiergate.store.statements import statements
+from tiergate.store.trouble import word_of
+
+
+def read_entry(path: Path, call_id: str) -> Entry | None:
+    """Read one call with its attempts.
+
+    Raises:
+        StorageUnavailable: the file cannot be read.
+    """
+    sql = statements("ledger")
+    with _snapshot(path) as connection:
+        calls = connection.execute(sql["read_call"], (call_id,)).fetchall()
+        attempts = connection.execute(sql["read_attempts"], {"first": call_id, "last": call_id}).fetchall()
+    found = entries_of(calls, attempts)
+    return found[0] if found else None
+
+
+def read_entries(path: Path, *, after: str | None, limit: int) -> list[Entry]:
+    """Read calls in the order of their ids, those after `after`, at most `limit`.
+
+    Raises:
+        StorageUnavailable: the file cannot be read.
+    """
+    sql = statements("ledger")
+    with _snapshot(path) as connection:
+        calls = connection.execute(sql["read_calls"], {"after": after or "", "limit": limit}).fetchall()
+        if not calls:
+            return []
+        span = {"first": calls[0][0], "last": calls[-1][0]}
+        attempts = connection.execute(sql["read_attempts"], span).fetchall()
+    return entries_of(calls, attempts)
+
+
+@contextmanager
+def _snapshot(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the file for reading, at one moment in time for all that is read."""
+    try:
+        with closing(
+            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        ) as found:
+            found.execute("BEGIN")
+            yield found
+    except sqlite3.Error as error:
+        raise StorageUnavailable(f"The ledger cannot be read ({word_of(error)}).") from error

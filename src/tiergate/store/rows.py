@@ -1,0 +1,215 @@
+"""Records of the ledger to rows and back; pure, and in step with the column order of `sql/ledger.sql`.
+
+What is written when a hold settles or a call ends must fit into the room that its row was born with, so texts
+from outside are cut to the lengths below.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from tiergate.core import Blame, EndState, Outcome, Usage, UsageSource
+from tiergate.ledger import AttemptEntry, CallClosed, CallOpened, Entry, Held, HoldState, Settled
+
+Row = tuple[Any, ...]
+
+REPLICA_CHARS: Final = 80
+ERROR_CODE_CHARS: Final = 40
+REQUEST_ID_CHARS: Final = 64
+SERVICE_TIER_CHARS: Final = 16
+FINISH_REASONS_CHARS: Final = 64
+
+_INTEGER_MAX: Final = 2**63 - 1
+
+
+def call_row(opened: CallOpened, epoch: int) -> Row:
+    """Give the row of `open_call`: what is known of a call when it is admitted.
+
+    `_value_` and not `value`: the property is six times as slow, and this runs twice for each call.
+    """
+    call = opened.call
+    caller = call.caller
+    return (
+        call.id,
+        call.parent,
+        call.cause._value_,
+        caller.key,
+        caller.team,
+        caller.tenant,
+        call.tag,
+        call.endpoint,
+        call.asked_model,
+        call.call_class._value_,
+        call.data_class._value_,
+        call.streamed,
+        opened.generation,
+        call.received_ns,
+        opened.deadline_ns,
+        call.prompt_bytes,
+        opened.route,
+        epoch,
+    )
+
+
+def hold_row(held: Held, epoch: int) -> Row:
+    """Give the row of `hold`."""
+    target = held.target
+    return (
+        held.opened.call.id,
+        held.n,
+        target.provider,
+        target.model,
+        target.tier._value_,
+        held.credential_id,
+        held.queued_ns,
+        held.permit_ns,
+        held.in_flight,
+        held.price_id,
+        epoch,
+        held.bound_nanos,
+    )
+
+
+def settle_row(settled: Settled, epoch: int) -> Row:
+    """Give the row of `settle`."""
+    usage = settled.usage
+    return (
+        settled.state._value_,
+        _short(settled.replica, REPLICA_CHARS),
+        settled.sent_ns,
+        settled.first_ns,
+        settled.last_ns,
+        settled.outcome._value_,
+        None if settled.blame is None else settled.blame._value_,
+        _short(settled.error_code, ERROR_CODE_CHARS),
+        settled.status,
+        usage.input,
+        usage.cache_read,
+        usage.cache_write_5m,
+        usage.cache_write_1h,
+        usage.output,
+        usage.reasoning,
+        usage.audio_in,
+        usage.audio_out,
+        usage.images,
+        settled.usage_source._value_,
+        settled.cash_nanos,
+        settled.upstream_cost_nanos,
+        _short(settled.upstream_request_id, REQUEST_ID_CHARS),
+        _short(settled.service_tier, SERVICE_TIER_CHARS),
+        settled.gpu_ms,
+        settled.call_id,
+        settled.n,
+        epoch,
+    )
+
+
+def close_row(closed: CallClosed, epoch: int) -> Row:
+    """Give the row of `close_call`: the whole call and its end."""
+    return (
+        *call_row(closed.opened, epoch),
+        closed.first_event_ns,
+        closed.last_event_ns,
+        _joined(closed.finish_reasons),
+        _short(closed.error_code, ERROR_CODE_CHARS),
+        closed.end._value_,
+    )
+
+
+def tame(row: Row) -> Row:
+    """Make a row that was refused writable: numbers into the range of 0 to 64 bits, text into Unicode."""
+    return tuple(_tamed(value) for value in row)
+
+
+def entry_of(call: Row, attempts: Iterable[Row]) -> Entry:
+    """Read a call back from the rows of `read_call` and `read_attempts`."""
+    return Entry(
+        call_id=call[0],
+        cause=call[1],
+        key=call[2],
+        team=call[3],
+        tenant=call[4],
+        tag=call[5],
+        endpoint=call[6],
+        asked_model=call[7],
+        call_class=call[8],
+        data_class=call[9],
+        streamed=bool(call[10]),
+        generation=call[11],
+        received_ns=call[12],
+        first_event_ns=call[13],
+        last_event_ns=call[14],
+        prompt_bytes=call[15],
+        route=call[16],
+        finish_reasons=tuple(call[17].split(",")) if call[17] else (),
+        error_code=call[18],
+        end=None if call[19] is None else EndState(call[19]),
+        attempts=tuple(_attempt_of(row) for row in attempts),
+    )
+
+
+def entries_of(calls: Iterable[Row], attempts: Iterable[Row]) -> list[Entry]:
+    """Read calls back, in their order, each with its attempts in theirs."""
+    by_call: dict[str, list[Row]] = {}
+    for row in attempts:
+        by_call.setdefault(row[0], []).append(row)
+    return [entry_of(call, by_call.get(call[0], ())) for call in calls]
+
+
+def _attempt_of(row: Row) -> AttemptEntry:
+    _, n, provider, model, tier, replica, state, outcome, blame, error_code, bound_nanos, *rest = row
+    *tokens, usage_source, price_id, cash_nanos, sent_ns, first_ns, last_ns = rest
+    return AttemptEntry(
+        n=n,
+        target=f"{provider}/{model}",
+        tier=tier,
+        replica=replica,
+        state=HoldState(state),
+        outcome=None if outcome is None else Outcome(outcome),
+        blame=None if blame is None else Blame(blame),
+        error_code=error_code,
+        bound_nanos=bound_nanos,
+        usage=Usage(**dict(zip(_BUCKETS, tokens, strict=True))),
+        usage_source=UsageSource(usage_source),
+        price_id=price_id,
+        cash_nanos=cash_nanos,
+        sent_ns=sent_ns,
+        first_ns=first_ns,
+        last_ns=last_ns,
+    )
+
+
+_BUCKETS: Final = (
+    "input",
+    "cache_read",
+    "cache_write_5m",
+    "cache_write_1h",
+    "output",
+    "reasoning",
+    "audio_in",
+    "audio_out",
+    "images",
+)
+
+
+def _short(text: str | None, chars: int) -> str | None:
+    if text is None or (len(text) <= chars and text.isascii()):
+        return text
+    return text.encode("ascii", "backslashreplace")[:chars].decode("ascii")
+
+
+def _joined(reasons: tuple[str, ...]) -> str | None:
+    """Join finish reasons; of very many, as a call with n = 128 has, those that differ."""
+    if not reasons:
+        return None
+    joined = ",".join(reasons)
+    if len(joined) > FINISH_REASONS_CHARS:
+        joined = ",".join(dict.fromkeys(reasons))
+    return _short(joined, FINISH_REASONS_CHARS)
+
+
+def _tamed(value: Any) -> Any:
+    if isinstance(value, int):
+        return min(max(value, 0), _INTEGER_MAX)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return value

@@ -1,0 +1,356 @@
+"""The writing thread's side: takes what waits, commits it together, answers, and knows what to do in trouble.
+
+    what happens            holds                        settlements and ends
+    ────────────            ─────                        ────────────────────
+    database locked         wait, refused after a bound  wait, written in order
+    disk full               refused                      written into their room, or wait for space
+    a record is unwritable  that one is refused          written with its values forced into range, and told
+    input/output error      refused until reopened       lost; what they would settle lapses, still charged
+
+Its waits are real: it is a thread, and sleeps on the machine's own clock. `clock` only stamps records.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from tiergate.core import Clock, Notice, StorageUnavailable, StoreOwned, TiergateError
+from tiergate.store.books import Batch, Books
+from tiergate.store.checkpoint import Checkpointer
+from tiergate.store.inbox import (
+    Answer,
+    EndMessage,
+    FlushMessage,
+    HoldMessage,
+    Inbox,
+    SettleMessage,
+    StopMessage,
+)
+from tiergate.store.rows import Row, tame
+from tiergate.store.trouble import UNWRITABLE, Trouble, trouble_of, word_of
+
+_HEARTBEAT_S: Final = 5.0
+_LINGER_S: Final = 0.02
+"""How long a settlement waits for a hold to share its commit; a crash within it leaves the hold lapsed."""
+_IDLE_S: Final = 0.25
+_IDLE_RECORDS: Final = 300
+"""Fewer records than this in the write-ahead log are not worth a checkpoint when idle."""
+_BUSY_RECORDS: Final = 4_000
+"""That many make a checkpoint due also when busy: 4 to 36 MB of log, the less the larger the batches."""
+_REST_FREE_RECORDS: Final = 4
+_REST_PER_RECORD_S: Final = 50e-6
+_REST_MAX_S: Final = 0.002
+"""After a batch of more than a few records the thread rests, the longer the larger it was, so that more wait
+for the next: a commit costs as much as writing 10 records. With few calls it does not rest."""
+_FULL_PAUSE_MIN_S: Final = 0.25
+_FULL_PAUSE_MAX_S: Final = 2.0
+
+_LOCKED: Final = "The ledger's database has been locked by another program for too long. Try again shortly."
+_FULL: Final = "The disk that holds the ledger is full. Calls are taken again when there is space."
+_UNWRITABLE: Final = "The record of this call cannot be written."
+_BROKEN: Final = "The ledger's file cannot be written ({}). Check the disk, then restart Tiergate."
+_UNSIGNED: Final = "The ledger was closed without signing off ({})."
+_FORCED: Final = (
+    "A record held numbers or text that no ledger can hold; it was written with them forced into range."
+)
+_LOST: Final = (
+    "A settlement or an end could not be written, by force neither; its hold lapses and stays charged."
+)
+_LEFT: Final = "{} records could not be written before the ledger was closed; what was held lapses."
+_CLOSING: Final = "The ledger is being closed."
+
+Told = list[tuple[Answer, TiergateError | None]]
+
+
+@dataclass(slots=True)
+class _Pending:
+    holds: list[HoldMessage] = field(default_factory=list)
+    settlements: list[Row] = field(default_factory=list)
+    ends: list[Row] = field(default_factory=list)
+    flushes: list[Answer] = field(default_factory=list)
+
+    def records(self) -> int:
+        return len(self.holds) + len(self.settlements) + len(self.ends)
+
+    def batch(self) -> Batch:
+        return Batch(
+            calls=[hold.call for hold in self.holds],
+            holds=[hold.hold for hold in self.holds],
+            settlements=self.settlements,
+            ends=self.ends,
+        )
+
+
+class Scribe:
+    """Writes an inbox into the books until it is told to stop.
+
+    Args:
+        books: open, and used by nobody else.
+        inbox: what to write.
+        checkpointer: of the same database.
+        tell: passes answers to those who await them; must not block.
+        notify: passes a notice on; must not block.
+        clock: stamps the owner's heartbeat.
+    """
+
+    def __init__(
+        self,
+        books: Books,
+        inbox: Inbox,
+        checkpointer: Checkpointer,
+        *,
+        tell: Callable[[Told], None],
+        notify: Callable[[Notice], None],
+        clock: Clock,
+    ) -> None:
+        self._books = books
+        self._inbox = inbox
+        self._checkpointer = checkpointer
+        self._tell = tell
+        self._notify = notify
+        self._clock = clock
+        self._pending = _Pending()
+        self._told: Told = []
+        self._trouble: Trouble | None = None
+        """The trouble that a notice was given of, until it is over."""
+        self._pause_s = 0.0
+        self._unchecked = 0
+        self._beat_at = time.monotonic() + _HEARTBEAT_S
+        self._stop_by: float | None = None
+        self.broken: str | None = None
+        """Why nothing is written any more."""
+        self.finished = 0
+        """Records that need no more waiting for: written, refused or lost."""
+        self.written = 0
+        self.commits = 0
+        self.refused = 0
+        self.lost = 0
+
+    def run(self) -> None:
+        """Work until a stop message has come and what waits is written, or its time is over."""
+        while not self._may_stop():
+            try:
+                self.turn()
+            except Exception as error:  # noqa: BLE001 - the thread must live: everybody who waits, waits for it
+                self._break(f"The ledger's writer failed ({type(error).__name__}). Restart Tiergate.")
+                self._send_answers()
+        left = self._pending.records()
+        if left:
+            self._notify(Notice(word="ledger_record_lost", message=_LEFT.format(left), severe=True))
+        self._drop_pending(_CLOSING)
+        self._send_answers()
+        self._checkpointer.wait()
+        if not left and self.broken is None:
+            self._sign_off()
+
+    def turn(self) -> None:
+        """Take what waits, write it, answer, look after the file."""
+        took = self._take()
+        if self.broken is not None:
+            self._drop_pending(self.broken)
+        elif self._pending.records():
+            self._write()
+        if not self._pending.records():
+            self._told += [(answer, None) for answer in self._pending.flushes]
+            self._pending.flushes.clear()
+        self._send_answers()
+        self._upkeep(idle=not took)
+
+    def _may_stop(self) -> bool:
+        if self._stop_by is None:
+            return False
+        return not self._pending.records() or time.monotonic() >= self._stop_by
+
+    def _take(self) -> bool:
+        if self._pause_s:
+            time.sleep(self._pause_s)
+            self._pause_s = 0.0
+        if self._pending.records():
+            messages = self._inbox.take(wait_s=0.0, linger_s=0.0)
+        else:
+            wait_s = _IDLE_S if self._unchecked >= _IDLE_RECORDS else self._beat_at - time.monotonic()
+            messages = self._inbox.take(wait_s=max(wait_s, 0.0), linger_s=_LINGER_S)
+        pending = self._pending
+        for message in messages:
+            match message:
+                case HoldMessage():
+                    pending.holds.append(message)
+                case SettleMessage():
+                    pending.settlements.append(message.row)
+                case EndMessage():
+                    pending.ends.append(message.row)
+                case FlushMessage():
+                    pending.flushes.append(message.answer)
+                case StopMessage():
+                    self._stop_by = message.by
+        return bool(messages)
+
+    def _write(self) -> None:
+        trouble = self._attempt(self._pending.batch())
+        if trouble is None:
+            rest_s = (self._pending.records() - _REST_FREE_RECORDS) * _REST_PER_RECORD_S
+            self._pause_s = min(max(rest_s, 0.0), _REST_MAX_S)
+            self._told += [(hold.answer, None) for hold in self._pending.holds]
+            # On a full disk settlements are written too; it has passed when something new is.
+            if self._trouble is Trouble.LOCKED or self._pending.holds:
+                self._recovered()
+            self._pending = _Pending(flushes=self._pending.flushes)
+        elif trouble is Trouble.LOCKED:
+            self._refuse_overdue()
+        elif trouble is not Trouble.BROKEN:
+            self._write_one_by_one()
+
+    def _attempt(self, batch: Batch) -> Trouble | None:
+        """Write a batch; tell what was in the way, after which none of it is written."""
+        try:
+            self._books.write(batch)
+        except StoreOwned as error:
+            self._break(str(error))
+            return Trouble.BROKEN
+        except UNWRITABLE as error:
+            trouble = trouble_of(error)
+            if trouble is Trouble.BROKEN:
+                self._break(_BROKEN.format(word_of(error)))
+            return trouble
+        self.commits += 1
+        self.written += len(batch)
+        self.finished += len(batch)
+        self._unchecked += len(batch)
+        return None
+
+    def _refuse_overdue(self) -> None:
+        now = time.monotonic()
+        waiting: list[HoldMessage] = []
+        for hold in self._pending.holds:
+            if hold.until <= now:
+                self._refuse(hold, _LOCKED)
+                self._in_trouble(Trouble.LOCKED, "ledger_locked", _LOCKED)
+            else:
+                waiting.append(hold)
+        self._pending.holds = waiting
+
+    def _write_one_by_one(self) -> None:
+        """After a batch failed: none of its records takes another with it."""
+        began = time.monotonic()
+        batch, self._pending = self._pending, _Pending(flushes=self._pending.flushes)
+        met: set[Trouble] = set()
+        for hold in batch.holds:
+            trouble = self._attempt_one(Batch(calls=[hold.call], holds=[hold.hold]), met)
+            if trouble is None:
+                self._told.append((hold.answer, None))
+            elif trouble is Trouble.LOCKED:
+                self._pending.holds.append(hold)
+            else:
+                self._refuse(hold, self.broken or (_FULL if trouble is Trouble.FULL else _UNWRITABLE))
+        for row in batch.settlements:
+            if self._must_wait(self._attempt_one(Batch(settlements=[row]), met)):
+                self._pending.settlements.append(row)
+        for row in batch.ends:
+            if self._must_wait(self._attempt_one(Batch(ends=[row]), met)):
+                self._pending.ends.append(row)
+        if Trouble.FULL in met:
+            self._in_trouble(Trouble.FULL, "ledger_full", _FULL)
+            took = time.monotonic() - began
+            self._pause_s = min(max(4 * took, _FULL_PAUSE_MIN_S), _FULL_PAUSE_MAX_S)
+
+    def _attempt_one(self, batch: Batch, met: set[Trouble]) -> Trouble | None:
+        """Write a batch of one record, by force if it must be; `met` are the troubles of this round."""
+        if Trouble.BROKEN in met or Trouble.LOCKED in met:
+            return Trouble.BROKEN if Trouble.BROKEN in met else Trouble.LOCKED
+        trouble = self._attempt(batch)
+        if trouble is Trouble.RECORD:
+            trouble = self._attempt(_tamed(batch))
+            if trouble is None:
+                self._notify(Notice(word="ledger_value_forced", message=_FORCED, severe=True))
+        if trouble is not None:
+            met.add(trouble)
+        return trouble
+
+    def _must_wait(self, trouble: Trouble | None) -> bool:
+        if trouble is None:
+            return False
+        if trouble is Trouble.LOCKED or trouble is Trouble.FULL:
+            return True
+        self._lose(1)
+        if trouble is Trouble.RECORD:
+            self._notify(Notice(word="ledger_record_lost", message=_LOST, severe=True))
+        return False
+
+    def _refuse(self, hold: HoldMessage, sentence: str) -> None:
+        self.refused += 1
+        self.finished += 1
+        self._told.append((hold.answer, StorageUnavailable(sentence)))
+
+    def _lose(self, records: int) -> None:
+        self.lost += records
+        self.finished += records
+
+    def _break(self, sentence: str) -> None:
+        """Write nothing more: what the disk holds now is not known, so no promise can be made."""
+        if self.broken is None:
+            self.broken = sentence
+            self._notify(Notice(word="ledger_broken", message=sentence, severe=True))
+        self._drop_pending(sentence)
+
+    def _drop_pending(self, sentence: str) -> None:
+        for hold in self._pending.holds:
+            self._refuse(hold, sentence)
+        self._told += [(answer, StorageUnavailable(sentence)) for answer in self._pending.flushes]
+        self._lose(len(self._pending.settlements) + len(self._pending.ends))
+        self._pending = _Pending()
+
+    def _in_trouble(self, trouble: Trouble, word: str, sentence: str) -> None:
+        if self._trouble is not trouble:
+            self._trouble = trouble
+            self._notify(Notice(word=word, message=sentence, severe=True))
+
+    def _recovered(self) -> None:
+        if self._trouble is not None:
+            self._trouble = None
+            self._notify(Notice(word="ledger_recovered", message="The ledger is written again."))
+
+    def _send_answers(self) -> None:
+        if self._told:
+            self._tell(self._told)
+            self._told = []
+
+    def _upkeep(self, *, idle: bool) -> None:
+        if self.broken is not None:
+            return
+        if time.monotonic() >= self._beat_at:
+            self._beat()
+        if self._unchecked >= (_IDLE_RECORDS if idle else _BUSY_RECORDS):
+            self._unchecked = 0
+            self._checkpointer.start()
+        if self._checkpointer.failure is not None:
+            self._break(_BROKEN.format(word_of(self._checkpointer.failure)))
+
+    def _beat(self) -> None:
+        """Say that the owner lives. It can be said later as well: a lock or a full disk passes by."""
+        self._beat_at = time.monotonic() + _HEARTBEAT_S
+        self._unchecked += 1
+        try:
+            self._books.heartbeat(self._clock.wall_ns())
+        except StoreOwned as error:
+            self._break(str(error))
+        except sqlite3.Error as error:
+            if trouble_of(error) is Trouble.BROKEN:
+                self._break(_BROKEN.format(word_of(error)))
+
+    def _sign_off(self) -> None:
+        """Leave with the books closed. Where that fails the next owner finds this one dead."""
+        try:
+            self._books.leave(self._clock.wall_ns())
+        except (sqlite3.Error, StoreOwned) as error:
+            self._notify(Notice(word="ledger_not_signed_off", message=_UNSIGNED.format(word_of(error))))
+
+
+def _tamed(batch: Batch) -> Batch:
+    return Batch(
+        calls=[tame(row) for row in batch.calls],
+        holds=[tame(row) for row in batch.holds],
+        settlements=[tame(row) for row in batch.settlements],
+        ends=[tame(row) for row in batch.ends],
+    )

@@ -1,0 +1,80 @@
+-- Statements on ledger.db. Each UPDATE names the state that it leaves, so doing it twice changes nothing.
+
+-- name: next_epoch
+SELECT coalesce(max(epoch), 0) + 1 FROM owner;
+
+-- name: bury_owners
+UPDATE owner SET state = 'dead', ended_ns = :now_ns WHERE state = 'alive' AND epoch < :epoch;
+
+-- name: add_owner
+INSERT INTO owner (epoch, id, pid, started_ns, heartbeat_ns) VALUES (:epoch, :id, :pid, :now_ns, :now_ns);
+
+-- name: owner_alive
+SELECT 1 FROM owner WHERE epoch = ? AND state = 'alive';
+
+-- name: heartbeat
+UPDATE owner SET heartbeat_ns = :now_ns WHERE epoch = :epoch AND state = 'alive';
+
+-- name: leave
+UPDATE owner SET state = 'left', ended_ns = :now_ns WHERE epoch = :epoch AND state = 'alive';
+
+-- The word "lapsed" is two bytes longer than "held": the room gives them, and keeps the rest for a late settle.
+-- name: lapse_holds
+UPDATE attempt SET hold_state = 'lapsed', room = zeroblob(length(room) - 2)
+WHERE hold_state = 'held' AND owner_epoch < :epoch;
+
+-- name: lapse_calls
+UPDATE call SET end_state = 'lapsed', room = NULL
+WHERE end_state IS NULL AND owner_epoch < :epoch;
+
+-- A call is written with its first hold; the later ones find it there. Of the room of 192 bytes `close_call`
+-- takes 138: 13 for the end, 16 times, 64 finish reasons, 40 error code, and their lengths in the row's header.
+-- name: open_call
+INSERT INTO call (id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed,
+                  generation, received_ns, deadline_ns, prompt_bytes, route, owner_epoch, room)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, zeroblob(192))
+ON CONFLICT (id) DO NOTHING;
+
+-- 368 bytes are the most that `settle` can add: 4 for the state, 80 replica, 24 times, 15 outcome and blame,
+-- 40 error code, 8 status, 72 usage, 5 its source, 24 amounts and GPU time, 64 + 16 upstream's words, and
+-- what their lengths take in the row's header.
+-- name: hold
+INSERT INTO attempt (call_id, n, provider, model, tier, credential_id, queued_ns, permit_ns, in_flight, price_id,
+                     owner_epoch, bound_nanos, room)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, zeroblob(368));
+
+-- name: settle
+UPDATE attempt
+SET hold_state = ?, replica = ?, sent_ns = ?, first_ns = ?, last_ns = ?, outcome = ?, blame = ?, error_code = ?,
+    status = ?, input = ?, cache_read = ?, cache_write_5m = ?, cache_write_1h = ?, output = ?, reasoning = ?,
+    audio_in = ?, audio_out = ?, images = ?, usage_source = ?, cash_nanos = ?, upstream_cost_nanos = ?,
+    upstream_request_id = ?, service_tier = ?, gpu_ms = ?, room = NULL
+WHERE call_id = ? AND n = ? AND owner_epoch = ? AND hold_state = 'held';
+
+-- The whole call, where it never held anything; else only its end.
+-- name: close_call
+INSERT INTO call (id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed,
+                  generation, received_ns, deadline_ns, prompt_bytes, route, owner_epoch,
+                  first_event_ns, last_event_ns, finish_reasons, error_code, end_state)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE
+SET first_event_ns = excluded.first_event_ns, last_event_ns = excluded.last_event_ns,
+    finish_reasons = excluded.finish_reasons, error_code = excluded.error_code,
+    end_state = excluded.end_state, room = NULL
+WHERE call.end_state IS NULL AND call.owner_epoch = excluded.owner_epoch;
+
+-- name: read_call
+SELECT id, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed, generation,
+       received_ns, first_event_ns, last_event_ns, prompt_bytes, route, finish_reasons, error_code, end_state
+FROM call WHERE id = ?;
+
+-- name: read_calls
+SELECT id, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed, generation,
+       received_ns, first_event_ns, last_event_ns, prompt_bytes, route, finish_reasons, error_code, end_state
+FROM call WHERE id > :after ORDER BY id LIMIT :limit;
+
+-- name: read_attempts
+SELECT call_id, n, provider, model, tier, replica, hold_state, outcome, blame, error_code, bound_nanos,
+       input, cache_read, cache_write_5m, cache_write_1h, output, reasoning, audio_in, audio_out, images,
+       usage_source, price_id, cash_nanos, sent_ns, first_ns, last_ns
+FROM attempt WHERE call_id BETWEEN :first AND :last ORDER BY call_id, n;

@@ -1,0 +1,38 @@
+"""SQL out of `.sql` files: named statements, read once from the package."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from types import MappingProxyType
+from typing import Final
+
+_NAME: Final = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_COMMENT: Final = re.compile(r"^\s*--.*$", re.MULTILINE)
+
+
+@cache
+def statements(file: str) -> Mapping[str, str]:
+    """Give the statements of `sql/<file>.sql` by their names.
+
+    A statement begins after a line `-- name: word` and ends with a semicolon; other comments are dropped.
+    """
+    text = resources.files("tiergate.store").joinpath("sql", f"{file}.sql").read_text(encoding="utf-8")
+    return MappingProxyType(parse(text))
+
+
+def parse(text: str) -> dict[str, str]:
+    r"""Split a file of named statements.
+
+    >>> parse("-- name: one\nSELECT 1;\n")
+    {'one': 'SELECT 1'}
+    """
+    _, *parts = _NAME.split(text)
+    found: dict[str, str] = {}
+    for name, body in zip(parts[::2], parts[1::2], strict=True):
+        statement, semicolon, rest = _COMMENT.sub("", body).strip().partition(";")
+        assert semicolon and statement, f"the statement {name!r} does not end with a semicolon"
+        assert not rest.strip(), f"more than one statement under the name {name!r}"
+        assert name not in found, f"two statements are named {name!r}"
+        found[name] = statement
+    return found

@@ -1,0 +1,190 @@
+"""A journal in memory: the same rules as the real one, everything readable, nothing on disk."""
+
+from dataclasses import dataclass, replace
+
+from tiergate.core import NOTHING, StorageUnavailable, UsageSource
+from tiergate.ledger import (
+    HOLD,
+    AttemptEntry,
+    CallClosed,
+    CallOpened,
+    Entry,
+    Held,
+    HoldState,
+    JournalStatistics,
+    Owner,
+    Settled,
+    may_move,
+)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    held: Held
+    state: HoldState = HoldState.HELD
+    settled: Settled | None = None
+
+
+class MemoryJournal:
+    """A `ledger.Journal` that forgets everything with the process.
+
+    Attributes:
+        fail_holds: while it is True every hold is refused, as on a full disk; the rest goes on.
+        held: the holds that were placed, in order.
+        settled: the settlements that changed a hold, in order.
+        closed: the ends that were the first of their call, in order.
+        ignored: settlements and ends that changed nothing: of no hold, or the second of their kind.
+    """
+
+    def __init__(self, *, owner: Owner | None = None, fail_holds: bool = False) -> None:
+        self._owner = owner or Owner(id="memory", epoch=1)
+        self._opened: dict[str, CallOpened] = {}
+        self._ends: dict[str, CallClosed] = {}
+        self._attempts: dict[tuple[str, int], _Attempt] = {}
+        self._refused = 0
+        self._records = 0
+        self.fail_holds = fail_holds
+        self.held: list[Held] = []
+        self.settled: list[Settled] = []
+        self.closed: list[CallClosed] = []
+        self.ignored: list[Settled | CallClosed] = []
+
+    @property
+    def owner(self) -> Owner:
+        """The owner that writes here."""
+        return self._owner
+
+    @property
+    def open_holds(self) -> list[Held]:
+        """Holds that are neither settled nor released; none should be left when all calls have ended."""
+        return [attempt.held for attempt in self._attempts.values() if attempt.state is HoldState.HELD]
+
+    async def hold(self, held: Held) -> None:
+        """Place a hold; see `ledger.Journal`. An attempt that is held already is refused."""
+        attempt = (held.call_id, held.n)
+        if self.fail_holds or attempt in self._attempts:
+            self._refused += 1
+            why = "was told to refuse holds" if self.fail_holds else "has a hold of this attempt already"
+            raise StorageUnavailable(f"The journal {why}.")
+        self._records += 1
+        self._opened.setdefault(held.call_id, held.opened)
+        self._attempts[attempt] = _Attempt(held)
+        self.held.append(held)
+
+    def settle(self, settled: Settled) -> None:
+        """Replace a hold by the truth; see `ledger.Journal`."""
+        self._records += 1
+        attempt = self._attempts.get((settled.call_id, settled.n))
+        if attempt is None or not may_move(HOLD, attempt.state, settled.state):
+            self.ignored.append(settled)
+            return
+        attempt.state, attempt.settled = settled.state, settled
+        self.settled.append(settled)
+
+    def close(self, closed: CallClosed) -> None:
+        """Write a call's end; see `ledger.Journal`."""
+        self._records += 1
+        call_id = closed.opened.call.id
+        if call_id in self._ends:
+            self.ignored.append(closed)
+            return
+        self._opened.setdefault(call_id, closed.opened)
+        self._ends[call_id] = closed
+        self.closed.append(closed)
+
+    async def flush(self) -> None:
+        """Return at once: nothing ever waits."""
+
+    async def entry(self, call_id: str) -> Entry | None:
+        """Read one call with its attempts."""
+        opened = self._opened.get(call_id)
+        return None if opened is None else self._entry(opened)
+
+    async def entries(self, *, after: str | None = None, limit: int = 100) -> list[Entry]:
+        """Read calls in the order of their ids, those after `after`, at most `limit`."""
+        ids = sorted(call_id for call_id in self._opened if call_id > (after or ""))
+        return [self._entry(self._opened[call_id]) for call_id in ids[: max(limit, 0)]]
+
+    def statistics(self) -> JournalStatistics:
+        """What was written; every record is its own commit."""
+        return JournalStatistics(
+            waiting=0, commits=self._records, records=self._records, refused=self._refused
+        )
+
+    def _entry(self, opened: CallOpened) -> Entry:
+        call = opened.call
+        closed = self._ends.get(call.id)
+        attempts = sorted(
+            (attempt for (call_id, _), attempt in self._attempts.items() if call_id == call.id),
+            key=lambda attempt: attempt.held.n,
+        )
+        entry = Entry(
+            call_id=call.id,
+            cause=call.cause.value,
+            key=call.caller.key,
+            team=call.caller.team,
+            tenant=call.caller.tenant,
+            tag=call.tag,
+            endpoint=call.endpoint,
+            asked_model=call.asked_model,
+            call_class=call.call_class.value,
+            data_class=call.data_class.value,
+            streamed=call.streamed,
+            generation=opened.generation,
+            received_ns=call.received_ns,
+            first_event_ns=None,
+            last_event_ns=None,
+            prompt_bytes=call.prompt_bytes,
+            route=opened.route,
+            finish_reasons=(),
+            error_code=None,
+            end=None,
+            attempts=tuple(_attempt_entry(attempt) for attempt in attempts),
+        )
+        if closed is None:
+            return entry
+        return replace(
+            entry,
+            first_event_ns=closed.first_event_ns,
+            last_event_ns=closed.last_event_ns,
+            finish_reasons=closed.finish_reasons,
+            error_code=closed.error_code,
+            end=closed.end,
+        )
+
+
+def _attempt_entry(attempt: _Attempt) -> AttemptEntry:
+    held, settled = attempt.held, attempt.settled
+    entry = AttemptEntry(
+        n=held.n,
+        target=held.target.name,
+        tier=held.target.tier.value,
+        replica=None,
+        state=attempt.state,
+        outcome=None,
+        blame=None,
+        error_code=None,
+        bound_nanos=held.bound_nanos,
+        usage=NOTHING,
+        usage_source=UsageSource.NONE,
+        price_id=held.price_id,
+        cash_nanos=None,
+        sent_ns=None,
+        first_ns=None,
+        last_ns=None,
+    )
+    if settled is None:
+        return entry
+    return replace(
+        entry,
+        replica=settled.replica,
+        outcome=settled.outcome,
+        blame=settled.blame,
+        error_code=settled.error_code,
+        usage=settled.usage,
+        usage_source=settled.usage_source,
+        cash_nanos=settled.cash_nanos,
+        sent_ns=settled.sent_ns,
+        first_ns=settled.first_ns,
+        last_ns=settled.last_ns,
+    )

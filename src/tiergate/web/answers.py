@@ -1,0 +1,99 @@
+"""What leaves for the caller: headers of ours, replies, streams. Nothing of the upstream's headers passes."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from tiergate.core import Chunk, Origin, Reply, nanos_to_usd
+from tiergate.serve import StreamReply
+from tiergate.wire import DONE, with_cost, write_done, write_event, write_piece
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+_JSON: Final = (b"content-type", b"application/json")
+_STREAM: Final = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    # Proxies of the nginx kind hold a stream back until it is whole unless told not to.
+    (b"x-accel-buffering", b"no"),
+)
+
+
+def reply_headers(reply: Reply) -> Headers:
+    """Headers of a whole reply."""
+    cost = reply.cost_usd
+    headers = (_JSON, *_origin(reply.origin))
+    return headers if cost is None else (*headers, (b"x-tiergate-cost-usd", str(cost).encode()))
+
+
+def reply_body(reply: Reply) -> bytes:
+    """The upstream's reply with the cost in its usage object."""
+    return with_cost(reply.data, reply.cost_usd)
+
+
+def stream_headers(reply: StreamReply) -> Headers:
+    """Headers of a stream."""
+    return (*_STREAM, *_origin(reply.origin))
+
+
+class ChatEvents:
+    """Writes a stream in the OpenAI form: the upstream's events as they came, usage with its cost."""
+
+    def __init__(self, reply: StreamReply, *, wants_usage: bool) -> None:
+        self._reply = reply
+        self._wants_usage = wants_usage
+
+    def write(self, chunks: Sequence[Chunk]) -> bytes:
+        """Write what arrived together."""
+        return b"".join([self._event(chunk) for chunk in chunks])
+
+    def end(self) -> bytes:
+        """Write the terminal marker of a complete answer."""
+        return write_event(DONE)
+
+    def _event(self, chunk: Chunk) -> bytes:
+        if chunk.usage is None and not chunk.bare_usage:
+            return write_event(chunk.data)
+        if chunk.bare_usage and not self._wants_usage:
+            return b""
+        nanos = self._reply.cash_nanos
+        return write_event(with_cost(chunk.data, None if nanos is None else nanos_to_usd(nanos)))
+
+
+class PlainEvents:
+    """Writes a stream in the plain form of `/v1/chat/stream`."""
+
+    def __init__(self, reply: StreamReply) -> None:
+        self._reply = reply
+
+    def write(self, chunks: Sequence[Chunk]) -> bytes:
+        """Write the text that arrived together; chunks without text are left out."""
+        return b"".join([write_piece(chunk.text) for chunk in chunks if chunk.text])
+
+    def end(self) -> bytes:
+        """Write the account of a complete answer."""
+        books = self._reply.books
+        account = books.account
+        assert account is not None
+        assert books.ttft_ms is not None
+        nanos = account.cash_nanos
+        return write_done(
+            usage=account.usage,
+            ttft_ms=books.ttft_ms,
+            latency_ms=books.elapsed_ms,
+            cost_usd=None if nanos is None else nanos_to_usd(nanos),
+        )
+
+
+def _origin(origin: Origin) -> Headers:
+    # A model name may hold anything a settings file or a caller can write; a header may not.
+    return (
+        (b"x-request-id", origin.call_id.encode()),
+        (b"x-tiergate-target", header_text(origin.target.name)),
+        (b"x-tiergate-tier", origin.target.tier.value.encode()),
+        (b"x-tiergate-attempts", b"%d" % origin.attempts),
+    )
+
+
+def header_text(text: str) -> bytes:
+    """Give a text as a header value: printable ASCII, everything else as `?`, at most 200 characters."""
+    return "".join(c if " " <= c <= "~" else "?" for c in text[:200]).encode()

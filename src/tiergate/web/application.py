@@ -1,0 +1,269 @@
+"""The data plane as one application: exact endpoints, closed by default, errors of one shape.
+
+Every request passes the same steps: the request itself and its Host, the public endpoints, the origin, the
+key, and then the endpoint's own work. Whatever goes wrong becomes an error object, or, once a stream has
+begun, an error event and a connection that ends without its last chunk.
+"""
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+from tiergate.core import Caller, InvalidKey, Notice, Refusal, Refused, Reply, TiergateError, new_id
+from tiergate.serve import Rooms, Stopping, StreamReply, handle
+from tiergate.web.answers import (
+    ChatEvents,
+    Headers,
+    PlainEvents,
+    reply_body,
+    reply_headers,
+    stream_headers,
+)
+from tiergate.web.calls import call_of
+from tiergate.web.models import model_object, models_list
+from tiergate.web.statuses import DoorRefused, Unroutable, answer_to, event_of
+from tiergate.web.visit import ClientGone, ConnectionBroken, Visit, check_host
+from tiergate.wire import ChatQuestion, dumps, read_chat, read_plain_chat, write_event
+
+_JSON: Final = (b"content-type", b"application/json")
+_MODEL_PREFIX: Final = "/v1/models/"
+_BUG_SENTENCE: Final = "The gateway failed on this call. Its log says where, under the word `bug`."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoorPolicy:
+    """What the door lets in. `hosts` empty: loopback names only; `cors`: exact origins."""
+
+    hosts: frozenset[str] = frozenset()
+    cors: frozenset[str] = frozenset()
+    body_bytes_max: int = 32 << 20
+    body_wait_s: float = 60
+
+
+class DataPlane:
+    """The application. `policy` may be replaced by a reload; `is_ready` is what the balancer sees."""
+
+    def __init__(self, rooms: Rooms, *, policy: DoorPolicy, randomness: Callable[[int], bytes]) -> None:
+        self.policy = policy
+        self.is_ready = True
+        self._rooms = rooms
+        self._randomness = randomness
+
+    async def __call__(self, visit: Visit) -> None:
+        """Answer one request."""
+        wall_ns = self._rooms.clock.wall_ns()
+        request_id = new_id(wall_ns, self._randomness(10))
+        try:
+            await self._answer(visit, request_id, wall_ns)
+        except (ClientGone, ConnectionBroken):
+            raise
+        except asyncio.CancelledError:
+            # The one or the other: the client left, or the listener ends what still runs.
+            if visit.gone:
+                raise ClientGone from None
+            await self._say(visit, request_id, Stopping())
+        except TiergateError as error:
+            await self._say(visit, request_id, error)
+        except Exception as error:  # noqa: BLE001 - the outermost border: a bug costs one call, not the server
+            self._rooms.emit(_bug(error))
+            await self._say(visit, request_id, TiergateError(_BUG_SENTENCE))
+
+    async def _answer(self, visit: Visit, request_id: str, wall_ns: int) -> None:
+        visit.check()
+        check_host(visit, self.policy.hosts)
+        health = _HEALTH.get(visit.path)
+        if health is not None:
+            await health(self, visit)
+            return
+        self._check_origin(visit)
+        if visit.method == "OPTIONS" and visit.header(b"origin") and visit.header(_PREFLIGHT_ASKS):
+            await visit.answer(204, self._head(visit, *_PREFLIGHT), b"")
+            return
+        caller = self._rooms.admission.identify(_credential(visit))
+        method, endpoint = _endpoint(visit.path)
+        if visit.method != method:
+            raise Unroutable(f"{visit.path} takes {method} only.", status=405, allow=method)
+        await endpoint(self, Request(visit, caller, request_id, wall_ns))
+
+    def _check_origin(self, visit: Visit) -> None:
+        origin = visit.header(b"origin")
+        if origin is not None and origin not in self.policy.cors:
+            raise DoorRefused(
+                "Pages of this origin may not call this gateway; `cors` in its settings lists them.",
+                status=403,
+            )
+
+    def _head(self, visit: Visit, *headers: tuple[bytes, bytes]) -> Headers:
+        """Put the headers of every answer together; a listed origin may read it."""
+        origin = visit.header(b"origin")
+        if origin is None or origin not in self.policy.cors:
+            return headers
+        allow = (b"access-control-allow-origin", origin.encode())
+        return (*headers, allow, _EXPOSE, (b"vary", b"origin"))
+
+    # Endpoints.
+
+    async def live(self, visit: Visit) -> None:
+        """Say that the process runs."""
+        await visit.answer(200, (_JSON,), b'{"status":"live"}')
+
+    async def ready(self, visit: Visit) -> None:
+        """Say whether calls are taken."""
+        status, word = (200, b"ready") if self.is_ready else (503, b"stopping")
+        await visit.answer(status, (_JSON,), b'{"status":"%b"}' % word)
+
+    async def models(self, request: "Request") -> None:
+        """List the models."""
+        listed = models_list(self._rooms.rules, wall_ns=request.wall_ns)
+        await request.visit.answer(200, self._head(request.visit, _JSON), dumps(listed))
+
+    async def model(self, request: "Request") -> None:
+        """Show one model; its name may be percent-encoded, slashes included."""
+        asked = unquote(request.visit.path.removeprefix(_MODEL_PREFIX))
+        found = model_object(asked, self._rooms.rules, wall_ns=request.wall_ns)
+        await request.visit.answer(200, self._head(request.visit, _JSON), dumps(found))
+
+    async def chat(self, request: "Request") -> None:
+        """Answer a chat completion, whole or as a stream of events."""
+        visit = request.visit
+        body = await self._body(visit)
+        question = read_chat(body)
+        reply = await self._ask(request, question, "chat", len(body))
+        if isinstance(reply, StreamReply):
+            await self._stream(visit, reply, ChatEvents(reply, wants_usage=question.wants_usage))
+        else:
+            await visit.answer(200, self._head(visit, *reply_headers(reply)), reply_body(reply))
+
+    async def plain_chat(self, request: "Request") -> None:
+        """Answer a chat completion as a plain stream."""
+        body = await self._body(request.visit)
+        reply = await self._ask(request, read_plain_chat(body), "chat/stream", len(body))
+        assert isinstance(reply, StreamReply)
+        await self._stream(request.visit, reply, PlainEvents(reply))
+
+    async def _body(self, visit: Visit) -> bytes:
+        kind = visit.header(b"content-type") or ""
+        if kind.partition(";")[0].strip().lower() != "application/json":
+            # Also what keeps a foreign web page from posting here without asking first.
+            raise DoorRefused("Send the body as JSON, with `Content-Type: application/json`.", status=415)
+        return await visit.read_body(bytes_max=self.policy.body_bytes_max, timeout_s=self.policy.body_wait_s)
+
+    async def _ask(
+        self, request: "Request", question: ChatQuestion, endpoint: str, body_bytes: int
+    ) -> Reply | StreamReply:
+        visit = request.visit
+        call = call_of(
+            question,
+            call_id=request.id,
+            caller=request.caller,
+            endpoint=endpoint,
+            header=visit.header,
+            body_bytes=body_bytes,
+            wall_ns=request.wall_ns,
+            monotonic=self._rooms.clock.monotonic(),
+        )
+        task = asyncio.current_task()
+        assert task is not None
+        visit.when_gone(task.cancel)
+        return await handle(self._rooms, call)
+
+    async def _stream(self, visit: Visit, reply: StreamReply, events: ChatEvents | PlainEvents) -> None:
+        with reply:
+            try:
+                await visit.start(200, self._head(visit, *stream_headers(reply)))
+                async for chunks in reply:
+                    await visit.write(events.write(chunks))
+            except asyncio.CancelledError:
+                if visit.gone:
+                    raise
+                await visit.write(write_event(event_of(Stopping())))
+                raise Stopping from None
+            except TiergateError as error:
+                await visit.write(write_event(event_of(error)))
+                visit.abort()
+        await visit.write(events.end())
+        await visit.end()
+
+    # Errors.
+
+    async def _say(self, visit: Visit, request_id: str, error: TiergateError) -> None:
+        if visit.started:
+            visit.abort()
+        answer = answer_to(error)
+        if isinstance(error, Refused | Unroutable | DoorRefused):
+            # Whatever else fails has become a call before, and its end is told by the call.
+            endpoint = visit.path if visit.path in _ENDPOINTS else "other"
+            self._rooms.emit(Refusal(endpoint=endpoint, code=answer.code, status=answer.status))
+        headers = self._head(visit, _JSON, (b"x-request-id", request_id.encode()), *answer.headers)
+        await visit.answer(answer.status, headers, answer.body)
+
+
+class Request(NamedTuple):
+    """A request that passed the door. Its id is the call's, and what the client is told to quote."""
+
+    visit: Visit
+    caller: Caller
+    id: str
+    wall_ns: int
+
+
+Endpoint = Callable[[DataPlane, Request], Awaitable[None]]
+
+_HEALTH: Final[dict[str, Callable[[DataPlane, Visit], Awaitable[None]]]] = {
+    "/health/live": DataPlane.live,
+    "/health/ready": DataPlane.ready,
+}
+"""All that answers without a key."""
+
+_ENDPOINTS: Final[dict[str, tuple[str, Endpoint]]] = {
+    "/v1/chat/completions": ("POST", DataPlane.chat),
+    "/v1/chat/stream": ("POST", DataPlane.plain_chat),
+    "/v1/models": ("GET", DataPlane.models),
+}
+
+_EXPOSE: Final = (
+    b"access-control-expose-headers",
+    b"x-request-id, x-tiergate-target, x-tiergate-tier, x-tiergate-attempts, x-tiergate-cost-usd",
+)
+_PREFLIGHT_ASKS: Final = b"access-control-request-method"
+_ASKED_HEADERS: Final = b"x-tiergate-class, x-tiergate-data, x-tiergate-deadline-ms, x-tiergate-tag"
+_PREFLIGHT: Final = (
+    (b"access-control-allow-methods", b"GET, POST"),
+    (
+        b"access-control-allow-headers",
+        b"authorization, content-type, " + _ASKED_HEADERS,
+    ),
+    (b"access-control-max-age", b"600"),
+)
+
+
+def _endpoint(path: str) -> tuple[str, Endpoint]:
+    found = _ENDPOINTS.get(path)
+    if found is not None:
+        return found
+    if path.startswith(_MODEL_PREFIX) and len(path) > len(_MODEL_PREFIX):
+        return "GET", DataPlane.model
+    known = ", ".join(f"{method} {name}" for name, (method, _) in _ENDPOINTS.items())
+    raise Unroutable(f"There is no such endpoint here. Known: {known}.", status=404)
+
+
+def _credential(visit: Visit) -> str | None:
+    value = visit.header(b"authorization")
+    if value is None:
+        return None
+    scheme, _, credential = value.partition(" ")
+    if scheme.lower() != "bearer" or not credential.strip():
+        raise InvalidKey("Send the key as `Authorization: Bearer KEY`.")
+    return credential.strip()
+
+
+def _bug(error: Exception) -> Notice:
+    """Say where a bug struck: types and lines, no values, since those may be anybody's text."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = " < ".join(
+        f"{frame.name} ({frame.filename.rpartition('/')[2]}:{frame.lineno})" for frame in reversed(frames)
+    )
+    return Notice(word="bug", message=f"{type(error).__name__} in {places}", severe=True)

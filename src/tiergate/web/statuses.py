@@ -1,0 +1,154 @@
+"""Errors as answers: the only place that knows status codes. Every answer has the OpenAI shape."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from tiergate.core import (
+    DeadlineExceeded,
+    InvalidKey,
+    InvalidRequest,
+    ModelNotFound,
+    NoTargetAvailable,
+    RequestTooLarge,
+    StorageUnavailable,
+    TargetFull,
+    TiergateError,
+    UpstreamAuthFailed,
+    UpstreamError,
+    UpstreamFault,
+    UpstreamInterrupted,
+    UpstreamProtocolError,
+    UpstreamRejected,
+    UpstreamThrottled,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from tiergate.serve import Stopping
+from tiergate.web.visit import HostNotServed, UploadTooSlow
+from tiergate.wire import write_error
+
+RETRY_AFTER_S_MAX: Final = 60
+"""Official clients give up, or sleep for all of it, on anything longer."""
+
+_NAMELESS: Final = "The upstream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorAnswer:
+    """An error ready to be sent: status, headers and the JSON object."""
+
+    status: int
+    code: str
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+
+class Unroutable(TiergateError):
+    """No such endpoint, or not with this method; known only here, at the door."""
+
+    code = "not_found"
+
+    def __init__(self, message: str, *, status: int, allow: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.allow = allow
+
+
+class DoorRefused(TiergateError):
+    """The request line or a header is not acceptable: Host, Origin, content type, upgrade."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+_STATUSES: Final[tuple[tuple[type[TiergateError], int, str], ...]] = (
+    (HostNotServed, 421, "invalid_request_error"),
+    (UploadTooSlow, 408, "invalid_request_error"),
+    (RequestTooLarge, 413, "invalid_request_error"),
+    (InvalidRequest, 400, "invalid_request_error"),
+    (InvalidKey, 401, "authentication_error"),
+    (ModelNotFound, 404, "invalid_request_error"),
+    (TargetFull, 429, "rate_limit_error"),
+    (UpstreamThrottled, 429, "rate_limit_error"),
+    (UpstreamTimeout, 504, "upstream_error"),
+    (UpstreamAuthFailed, 502, "upstream_error"),
+    (UpstreamUnreachable, 502, "upstream_error"),
+    (UpstreamInterrupted, 502, "upstream_error"),
+    (UpstreamProtocolError, 502, "upstream_error"),
+    (UpstreamFault, 502, "upstream_error"),
+    (NoTargetAvailable, 503, "upstream_error"),
+    (DeadlineExceeded, 504, "upstream_error"),
+    (StorageUnavailable, 503, "server_error"),
+    (Stopping, 503, "server_error"),
+)
+"""First match wins, so a class stands before its base."""
+
+
+def answer_to(error: TiergateError) -> ErrorAnswer:
+    """Turn an error into what the caller is told."""
+    status, kind = _status(error)
+    code = error.code
+    param = error.param if isinstance(error, InvalidRequest | UpstreamRejected) else None
+    if isinstance(error, UpstreamRejected) and error.upstream_code:
+        code = error.upstream_code
+    return ErrorAnswer(
+        status=status,
+        code=code,
+        headers=tuple(_headers(error, status)),
+        body=write_error(_sentence(error), type=kind, code=code, param=param),
+    )
+
+
+def event_of(error: TiergateError) -> bytes:
+    """Give the error object that stands in a stream after content has been sent."""
+    return answer_to(error).body
+
+
+def _status(error: TiergateError) -> tuple[int, str]:
+    if isinstance(error, Unroutable | DoorRefused):
+        return error.status, "invalid_request_error"
+    if isinstance(error, UpstreamRejected):
+        # The provider's own 4xx: the official clients raise the class that belongs to it.
+        return error.status or 400, "invalid_request_error"
+    for kind, status, name in _STATUSES:
+        if isinstance(error, kind):
+            return status, name
+    return 500, "server_error"
+
+
+def _sentence(error: TiergateError) -> str:
+    if not isinstance(error, UpstreamError):
+        return str(error)
+    said = _named(str(error), error.target)
+    earlier = "; ".join(f"{target}: {sentence}" for target, sentence in error.tried)
+    return f"{said} Tried before: {earlier}" if earlier else said
+
+
+def _named(sentence: str, target: str) -> str:
+    """Put the target's name into a sentence by whoever reads bytes and does not know whose they are."""
+    if not target or not sentence.startswith(_NAMELESS):
+        return sentence
+    return target + sentence.removeprefix(_NAMELESS)
+
+
+def _headers(error: TiergateError, status: int) -> list[tuple[bytes, bytes]]:
+    headers = []
+    if isinstance(error, Unroutable) and error.allow:
+        headers.append((b"allow", error.allow.encode()))
+    if isinstance(error, InvalidKey):
+        headers.append((b"www-authenticate", b"Bearer"))
+    wait_s = error.retry_after_s if isinstance(error, UpstreamThrottled) else None
+    if isinstance(error, TargetFull | Stopping | StorageUnavailable):
+        wait_s = 1.0
+    if wait_s is not None and wait_s <= RETRY_AFTER_S_MAX:
+        headers.append((b"retry-after", str(max(1, round(wait_s))).encode()))
+        headers.append((b"retry-after-ms", str(round(wait_s * 1000)).encode()))
+    if isinstance(error, UpstreamError | NoTargetAvailable | DeadlineExceeded) and not isinstance(
+        error, TargetFull
+    ):
+        # Our own attempts are spent; a client that retries on its own would multiply them.
+        headers.append((b"x-should-retry", b"false"))
+    return headers

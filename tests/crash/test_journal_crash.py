@@ -1,0 +1,116 @@
+"""The ledger after kill -9: what was acknowledged is there, what was held lapses, every call ends once."""
+
+import asyncio
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+from contract.ledger_records import opened
+from tiergate.core import EndState, SystemClock
+from tiergate.ledger import Entry, HoldState
+from tiergate.store import OwnerLock, open_journal
+
+_ROUNDS = 15
+_CALLS = 10_000
+"""Each round has numbers of its own, more than it can use before it is killed."""
+
+_WRITING = """
+import asyncio, os, sys
+from pathlib import Path
+from contract.ledger_records import closed, held, settled
+from tiergate.core import SystemClock
+from tiergate.store import OwnerLock, open_journal
+
+async def calls(journal, numbers):
+    for number in numbers:
+        await journal.hold(held(number))
+        os.write(1, f"held {number}\\n".encode())
+        journal.settle(settled(number, cash_nanos=number))
+        journal.close(closed(number))
+        if number % 3 == 0:
+            await journal.flush()
+            os.write(1, f"ended {number}\\n".encode())
+
+async def main():
+    folder, first, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    with OwnerLock.acquire(folder):
+        journal = open_journal(folder, clock=SystemClock(), randomness=os.urandom, emit=lambda _: None)
+        async with journal:
+            os.write(1, b"began 0\\n")
+            await asyncio.gather(*(calls(journal, range(first + n, first + count, 8)) for n in range(8)))
+
+asyncio.run(main())
+"""
+
+
+def write_until_killed(folder: Path, number: int, after_s: float) -> tuple[set[int], set[int]]:
+    """Let a process write calls, kill it in the middle, and give what it had been promised."""
+    tests = Path(__file__).parents[1]
+    with subprocess.Popen(
+        [sys.executable, "-c", _WRITING, str(folder), str(number), str(_CALLS)],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent / "src")])},
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline()]
+        time.sleep(after_s)
+        process.kill()
+        lines += process.stdout.read().splitlines(keepends=True)
+    # The last line may have been cut off by the kill; then it was not said.
+    words = [line.split() for line in lines if line.endswith(b"\n")]
+    assert words[0] == [b"began", b"0"]
+    held = {int(found) for word, found in words if word == b"held"}
+    ended = {int(found) for word, found in words if word == b"ended"}
+    return held, ended
+
+
+async def reopen(folder: Path) -> tuple[int, dict[str, Entry]]:
+    found: dict[str, Entry] = {}
+    with OwnerLock.acquire(folder):
+        journal = open_journal(folder, clock=SystemClock(), randomness=os.urandom, emit=lambda _: None)
+        async with asyncio.timeout(20), journal:
+            after = None
+            while page := await journal.entries(after=after, limit=1_000):
+                found |= {entry.call_id: entry for entry in page}
+                after = page[-1].call_id
+            return journal.owner.epoch, found
+
+
+def test_what_was_acknowledged_survives_a_kill_at_any_instant(tmp_path: Path) -> None:
+    """Fifteen times: holds and flushed ends are there, open holds lapse, and the epoch grows."""
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    epoch = 0
+    lapsed = 0
+    for round_number in range(_ROUNDS):
+        what = f"round {round_number}, seed {seed}"
+        first = 1 + round_number * _CALLS
+        held, ended = write_until_killed(tmp_path, first, chance.uniform(0.0, 0.08))
+        before, epoch = epoch, 0
+        epoch, entries = asyncio.run(reopen(tmp_path))
+        assert epoch == before + 2, what
+
+        for number in held:
+            entry = entries[opened(number).call.id]
+            assert len(entry.attempts) == 1, what
+        for number in ended:
+            entry = entries[opened(number).call.id]
+            assert entry.end is EndState.SUCCESS, what
+            assert (entry.attempts[0].state, entry.attempts[0].cash_nanos) == (HoldState.SETTLED, number), (
+                what
+            )
+        for entry in entries.values():
+            assert entry.end in (EndState.SUCCESS, EndState.LAPSED), what
+            states = {attempt.state for attempt in entry.attempts}
+            assert states == {HoldState.SETTLED} or states == {HoldState.LAPSED}, what
+            if HoldState.LAPSED in states:
+                assert entry.end is EndState.LAPSED, what
+        lapsed += sum(entry.end is EndState.LAPSED for entry in entries.values())
+    assert lapsed > 0, f"no kill came in the middle of a call, seed {seed}"
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -1,0 +1,812 @@
+"""The life of a call, and every way out of it: each door that was opened is closed, and closed once."""
+
+import asyncio
+import types
+from collections.abc import Coroutine, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiergate.admission import Admission, Keyring
+from tiergate.catalog import PriceBook, PriceRecord, Rates
+from tiergate.core import (
+    LOCAL,
+    AttemptFailed,
+    Blame,
+    Call,
+    CallEnded,
+    Chunk,
+    DataClass,
+    DeadlineExceeded,
+    Delivery,
+    EndState,
+    Event,
+    ModelNotFound,
+    NoTargetAvailable,
+    Outcome,
+    Reply,
+    StorageUnavailable,
+    Target,
+    TargetFull,
+    Tier,
+    TiergateError,
+    UpstreamAuthFailed,
+    UpstreamError,
+    UpstreamFault,
+    UpstreamInterrupted,
+    UpstreamProtocolError,
+    UpstreamRejected,
+    UpstreamThrottled,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+    Usage,
+    UsageSource,
+)
+from tiergate.ledger import Book, CallClosed, Held, HoldState, Settled
+from tiergate.resilience import Permits, RetryPolicy
+from tiergate.serve import Exchange, ModelEntry, Question, Rooms, Rules, StreamReply, StreamState, handle
+from tiergate.serve.attempt import HELD_BACK_BYTES_MAX, HELD_BACK_EVENTS_MAX
+from tiergate.serve.egress import egress
+from tiergate.testing import Behaviour, FakeClock, ScriptedUpstream, run_virtual
+from tiergate.testing.journal import MemoryJournal
+
+T = TypeVar("T")
+
+A, B = (Target(provider=name, model="m", tier=Tier.HOSTED) for name in "ab")
+RACK = Target(provider="rack", model="m", tier=Tier.PRIVATE)
+SHEET = PriceBook(
+    PriceRecord(
+        target=target.name,
+        rates=Rates(input=Decimal(1), output=Decimal(2)),
+        valid_from=date(2026, 1, 1),
+        source="a test",
+    )
+    for target in (A, B)
+)
+
+# What upstreams say.
+
+SAID = Usage(input=7, output=5)
+ROLE = Chunk(b'{"role"}')
+ONE, TWO = (Chunk(f'{{"{word}"}}'.encode(), content=True, text=word) for word in ("one ", "two "))
+STOP = Chunk(b'{"stop"}', content=True, finish=("stop",))
+USAGE = Chunk(b'{"usage"}', usage=SAID, bare_usage=True)
+WHOLE = Chunk(b'{"whole"}', content=True, text="whole", finish=("stop",), usage=SAID)
+
+Step = Sequence[Chunk] | UpstreamError | float
+"""Chunks that arrive together, a failure, or seconds that pass."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one target does: refuse, or answer step by step; an end without a failure is a good end."""
+
+    steps: Sequence[Step] = ()
+    refusal: UpstreamError | None = None
+
+
+STREAM = Answer(([ROLE], [ONE], 1.5, [TWO, STOP], [USAGE]))
+REPLY = Answer(([WHOLE],))
+
+
+def broken(at: str = "a/m") -> UpstreamInterrupted:
+    return UpstreamInterrupted("broke off", target=at, delivery=Delivery.CONFIRMED)
+
+
+def unreachable(at: str = "a/m") -> UpstreamUnreachable:
+    return UpstreamUnreachable("refused", target=at, delivery=Delivery.NONE)
+
+
+async def turn() -> None:
+    """Wait for something that has happened by the next turn of the loop."""
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+    loop.call_soon(lambda: waiter.done() or waiter.set_result(None))
+    await waiter
+
+
+class PlayedExchange:
+    """A `serve.Exchange` that plays an answer and counts how often it is closed."""
+
+    replica = "127.0.0.1:1"
+    upstream_request_id = "req-1"
+
+    def __init__(self, answer: Answer) -> None:
+        self._steps = iter(answer.steps)
+        self.closed = 0
+        self.given: list[Chunk] = []
+        self.ended_well = False
+
+    def __aiter__(self) -> "PlayedExchange":
+        return self
+
+    async def __anext__(self) -> Sequence[Chunk]:
+        assert not self.closed, "read after it was closed"
+        await turn()
+        for step in self._steps:
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+            elif isinstance(step, UpstreamError):
+                raise step
+            else:
+                self.given.extend(step)
+                return step
+        self.ended_well = True
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class PlayedUpstream:
+    """A `serve.Upstream` that answers for each provider as told, and never without a hold."""
+
+    def __init__(self, answers: Mapping[str, Answer], journal: MemoryJournal) -> None:
+        self._answers = answers
+        self._journal = journal
+        self.asked: list[Question] = []
+        self.exchanges: list[PlayedExchange] = []
+
+    async def send(self, question: Question) -> Exchange:
+        assert [held.target for held in self._journal.open_holds] == [question.target], "sent without a hold"
+        self.asked.append(question)
+        await turn()
+        await turn()
+        answer = self._answers[question.target.provider]
+        if answer.refusal is not None:
+            raise answer.refusal
+        self.exchanges.append(PlayedExchange(answer))
+        return self.exchanges[-1]
+
+
+class SlowJournal(MemoryJournal):
+    """A journal that takes its time before and after a hold stands, and remembers the order of everything."""
+
+    def __init__(self, *, fail_holds: bool = False) -> None:
+        super().__init__(fail_holds=fail_holds)
+        self.order: list[Held | Settled | CallClosed] = []
+
+    async def hold(self, held: Held) -> None:
+        await turn()
+        await super().hold(held)
+        self.order.append(held)
+        await turn()
+
+    def settle(self, settled: Settled) -> None:
+        self.order.append(settled)
+        super().settle(settled)
+
+    def close(self, closed: CallClosed) -> None:
+        self.order.append(closed)
+        super().close(closed)
+
+
+class House:
+    """The rooms around one call, and what became of them."""
+
+    def __init__(
+        self,
+        answers: Mapping[str, Answer],
+        *,
+        targets: Sequence[Target] = (A, B),
+        fail_holds: bool = False,
+        limits: Mapping[str, int | None] | None = None,
+    ) -> None:
+        self.clock = FakeClock()
+        self.journal = SlowJournal(fail_holds=fail_holds)
+        self.upstream = PlayedUpstream(answers, self.journal)
+        self.events: list[Event] = []
+        self.seen: list[Chunk] = []
+        self.complete = False
+        """The client was told that the answer ended well."""
+        self.rooms = Rooms(
+            rules=Rules(
+                generation=1,
+                models={"model": ModelEntry(targets=tuple(targets))},
+                providers={target.provider: target.tier for target in targets},
+                prices=SHEET,
+                retry=RetryPolicy(total_s=20, stream_total_s=40, permit_wait_s=1),
+            ),
+            admission=Admission(Keyring([], is_open=True)),
+            permits=Permits(limits or {}),
+            book=Book(self.journal),
+            upstream=self.upstream,
+            clock=self.clock,
+            emit=self.events.append,
+        )
+
+    def call(self, **changes: Any) -> Call:
+        fields: dict[str, Any] = {
+            "id": "01call",
+            "caller": LOCAL,
+            "endpoint": "chat/completions",
+            "asked_model": "model",
+            "body": {"model": "model", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 100},
+            "prompt_bytes": 80,
+            "streamed": True,
+            "received_ns": self.clock.wall_ns(),
+            "received": self.clock.monotonic(),
+        }
+        return Call(**{**fields, **changes})
+
+    async def answer(self, call: Call, *, leave_after: int | None = None) -> Reply | StreamReply:
+        """Be the client of one call: take what comes, slowly, and leave after so many pieces."""
+        reply = await handle(self.rooms, call)
+        if isinstance(reply, Reply):
+            self.seen.append(Chunk(reply.data))
+            self.complete = True
+            return reply
+        with reply:
+            if leave_after == 0:
+                return reply
+            pieces = 0
+            async for chunks in reply:
+                self.seen.extend(chunks)
+                await turn()
+                pieces += 1
+                if pieces == leave_after:
+                    return reply
+            self.complete = True
+        return reply
+
+    @property
+    def ended(self) -> CallEnded:
+        (event,) = (event for event in self.events if isinstance(event, CallEnded))
+        return event
+
+    @property
+    def closed(self) -> CallClosed:
+        (closed,) = self.journal.closed
+        return closed
+
+    @property
+    def settled(self) -> list[Settled]:
+        return self.journal.settled
+
+    def check(self) -> None:
+        """Whatever happened: what was opened is closed, once, and the records agree with each other."""
+        order = self.journal.order
+        # One end of the call, after everything else, and one event that says the same.
+        assert order[-1] is self.closed
+        assert sum(isinstance(record, CallClosed) for record in order) == 1
+        assert (self.ended.end, self.ended.error_code) == (self.closed.end, self.closed.error_code)
+        assert self.ended.attempts == self.closed.attempts
+        assert self.ended.wall_ns == self.closed.last_event_ns
+        assert (self.closed.first_event_ns is None) == (self.ended.ttft_ms is None)
+        # Each hold settled or released, once; no settlement without a hold, but for one that was called off.
+        assert self.journal.open_holds == []
+        settlements = [(record.call_id, record.n) for record in order if isinstance(record, Settled)]
+        assert len(settlements) == len(set(settlements))
+        assert all(record.state is HoldState.RELEASED for record in self.journal.ignored)
+        # Money is given back only where nothing was sent, or provably nothing arrived.
+        asked = {question.target for question in self.upstream.asked}
+        for settled in self.settled:
+            (held,) = (held for held in self.journal.held if held.n == settled.n)
+            if settled.state is HoldState.RELEASED:
+                refusal = self.upstream._answers[held.target.provider].refusal
+                assert held.target not in asked or (refusal and refusal.delivery is Delivery.NONE)
+                assert (settled.cash_nanos, settled.usage_source) == (0, UsageSource.NONE)
+            assert settled.sent_ns <= settled.last_ns
+        # One failed attempt, one event.
+        failures = [
+            settled.n for settled in self.settled if settled.error_code not in (None, "client_closed")
+        ]
+        assert [event.n for event in self.events if isinstance(event, AttemptFailed)] == failures
+        # Nothing is left open.
+        assert all(exchange.closed for exchange in self.upstream.exchanges)
+        assert all(
+            not gate.in_flight and not gate.waiting for gate in self.rooms.permits.statistics().values()
+        )
+        assert not self.rooms.admission.statistics().inside
+        # The client saw one target's answer from its beginning, and a good end only after a good end.
+        if self.seen:
+            given = self.upstream.exchanges[-1].given
+            assert [chunk.data for chunk in self.seen] == [chunk.data for chunk in given[: len(self.seen)]]
+        if self.complete:
+            assert self.upstream.exchanges[-1].ended_well
+            assert self.ended.end is EndState.SUCCESS
+
+
+@types.coroutine
+def interrupted(coroutine: Coroutine[Any, Any, T], *, at: int, as_it_wakes: bool) -> Generator[Any, Any, T]:
+    """Run a coroutine; cancel its task at its nth suspension, while it waits or as it is about to go on."""
+    task = asyncio.current_task()
+    assert task is not None
+    step, value, suspensions = coroutine.send, None, 0
+    while True:
+        try:
+            waits_for = step(value)
+        except StopIteration as end:
+            return end.value
+        suspensions += 1
+        if suspensions == at:
+            if as_it_wakes and asyncio.isfuture(waits_for):
+                waits_for.add_done_callback(lambda _: task.cancel())
+            else:
+                task.cancel()
+        try:
+            step, value = coroutine.send, (yield waits_for)
+        except BaseException as error:  # noqa: BLE001 - whatever was thrown belongs to the coroutine
+            step, value = coroutine.throw, error
+
+
+def run(house: House, client: Coroutine[Any, Any, T]) -> T:
+    return run_virtual(client, clock=house.clock)
+
+
+def played(house: House, *, leave_after: int | None = None, **changes: Any) -> Reply | StreamReply:
+    """One call by a client that is not interrupted; its books are in order."""
+    try:
+        return run(house, house.answer(house.call(**changes), leave_after=leave_after))
+    finally:
+        house.check()
+
+
+# Good ways.
+
+
+def test_a_stream_is_given_out_as_it_arrived_and_accounted() -> None:
+    """Start-up events with the first content; times, tokens and money in the books and in the event."""
+    house = House({"a": STREAM})
+    reply = played(house)
+    assert isinstance(reply, StreamReply)
+    assert house.complete and house.seen == [ROLE, ONE, TWO, STOP, USAGE]
+    assert (reply.origin.target, reply.origin.attempts, reply.state) == (A, 1, StreamState.ENDED)
+    assert reply.cash_nanos == 7 * 1000 + 5 * 2000
+    (settled,) = house.settled
+    assert (settled.state, settled.outcome, settled.blame) == (HoldState.SETTLED, Outcome.SUCCESS, None)
+    assert (settled.usage, settled.usage_source, settled.cash_nanos) == (SAID, UsageSource.REPORTED, 17_000)
+    assert (settled.replica, settled.upstream_request_id) == ("127.0.0.1:1", "req-1")
+    ended = house.ended
+    assert (ended.end, ended.attempts, ended.target, ended.cash_nanos) == (EndState.SUCCESS, 1, A, 17_000)
+    assert (ended.ttft_ms, ended.total_ms) == (0, 1500)
+    assert house.closed.finish_reasons == ("stop",)
+    assert house.closed.last_event_ns - house.closed.opened.call.received_ns == 1_500_000_000
+
+
+def test_a_whole_reply_is_given_out_and_accounted() -> None:
+    """As the upstream wrote it, with where it came from and what it cost."""
+    house = House({"a": REPLY})
+    reply = played(house, streamed=False)
+    assert isinstance(reply, Reply)
+    assert (reply.data, reply.text, reply.finish) == (WHOLE.data, "whole", ("stop",))
+    assert (reply.target, reply.tier, reply.cash_nanos, reply.usage) == ("a/m", "hosted", 17_000, SAID)
+    assert house.ended.end is EndState.SUCCESS
+
+
+def test_the_hold_is_the_worst_case_at_the_price_in_force() -> None:
+    """Written before anything is sent, with the price's row and what is in flight."""
+    house = House({"a": REPLY})
+    played(house, streamed=False)
+    (held,) = house.journal.held
+    assert held.bound_nanos == (80 + 16 + 64) * 1000 + 100 * 2000
+    assert (held.price_id, held.in_flight, held.n) == ("a/m@2026-01-01", 1, 1)
+
+
+def test_the_object_that_policy_saw_is_the_object_that_is_sent() -> None:
+    """The very same one, on every attempt."""
+    house = House({"a": Answer(refusal=unreachable()), "b": STREAM})
+    body = {"model": "model", "messages": [{}], "stream": True}
+    played(house, body=body)
+    assert [question.body is body for question in house.upstream.asked] == [True, True]
+    first = house.upstream.asked[0]
+    assert (first.target, first.streamed, first.endpoint) == (A, True, "chat/completions")
+    assert (first.deadline, first.first_event_s, first.idle_s) == (40, 60, 60)
+
+
+# Failures before the first content: another target may answer.
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        Answer(refusal=unreachable()),
+        Answer(refusal=UpstreamTimeout("slow", phase="first_event", target="a/m")),
+        Answer(refusal=UpstreamThrottled("429", target="a/m")),
+        Answer(refusal=UpstreamAuthFailed("401", target="a/m", status=401, delivery=Delivery.CONFIRMED)),
+        Answer(refusal=UpstreamFault("500", target="a/m", status=500, delivery=Delivery.CONFIRMED)),
+        Answer(([ROLE], broken())),
+        Answer(([ROLE], [USAGE], broken())),
+        Answer(([ROLE],)),
+        Answer(()),
+        Answer(([ROLE],) * (HELD_BACK_EVENTS_MAX + 1)),
+        Answer(([ROLE] * (HELD_BACK_EVENTS_MAX + 1),)),
+        Answer(([Chunk(b"x" * (HELD_BACK_BYTES_MAX + 1))],)),
+    ],
+)
+def test_before_the_first_content_the_target_may_change_and_nothing_of_it_shows(first: Answer) -> None:
+    """Refusals; start-up events and a break, or an end, or too many or too large of them."""
+    house = House({"a": first, "b": STREAM})
+    played(house)
+    assert house.seen == [ROLE, ONE, TWO, STOP, USAGE]
+    assert [settled.outcome for settled in house.settled] == [Outcome.DROPPED, Outcome.SUCCESS]
+    assert (house.ended.end, house.ended.attempts, house.ended.target) == (EndState.SUCCESS, 2, B)
+
+
+def test_as_many_start_up_events_as_allowed_are_held_back() -> None:
+    """And given out with the first content, in one piece."""
+    house = House({"a": Answer(([ROLE],) * HELD_BACK_EVENTS_MAX + ([ONE, STOP],))}, targets=[A])
+    played(house)
+    assert house.seen == [ROLE] * HELD_BACK_EVENTS_MAX + [ONE, STOP]
+
+
+def test_a_whole_reply_that_breaks_at_its_end_is_asked_for_elsewhere() -> None:
+    """Nothing of it has left: it was complete only at its end."""
+    house = House({"a": Answer(([WHOLE], broken())), "b": REPLY})
+    played(house, streamed=False)
+    assert (house.ended.target, house.ended.attempts) == (B, 2)
+    alone = House({"a": Answer(([WHOLE], broken()))}, targets=[A])
+    with pytest.raises(UpstreamInterrupted):
+        played(alone, streamed=False)
+    assert alone.ended.end is EndState.FAILED
+
+
+@pytest.mark.parametrize(
+    ("refusal", "state", "source", "cash", "outcome", "blame"),
+    [
+        (unreachable(), HoldState.RELEASED, UsageSource.NONE, 0, Outcome.DROPPED, Blame.PROVIDER),
+        (
+            UpstreamTimeout("slow", phase="connect", target="a/m", delivery=Delivery.NONE),
+            *(HoldState.RELEASED, UsageSource.NONE, 0, Outcome.DROPPED, Blame.PROVIDER),
+        ),
+        (
+            UpstreamTimeout("slow", phase="first_event", target="a/m"),
+            *(HoldState.SETTLED, UsageSource.BOUNDED, 360_000, Outcome.DROPPED, Blame.PROVIDER),
+        ),
+        (
+            UpstreamThrottled("429", target="a/m"),
+            *(HoldState.SETTLED, UsageSource.NONE, 0, Outcome.DROPPED, Blame.US),
+        ),
+        (
+            UpstreamAuthFailed("401", target="a/m", status=401, delivery=Delivery.CONFIRMED),
+            *(HoldState.SETTLED, UsageSource.NONE, 0, Outcome.DROPPED, Blame.US),
+        ),
+        (
+            UpstreamFault("500", target="a/m", status=500, delivery=Delivery.CONFIRMED),
+            *(HoldState.SETTLED, UsageSource.NONE, 0, Outcome.DROPPED, Blame.PROVIDER),
+        ),
+        (
+            UpstreamProtocolError("garbage", target="a/m", delivery=Delivery.CONFIRMED, status=200),
+            *(HoldState.SETTLED, UsageSource.BOUNDED, 360_000, Outcome.DROPPED, Blame.PROVIDER),
+        ),
+        (
+            UpstreamRejected("400", target="a/m", status=400),
+            *(HoldState.SETTLED, UsageSource.NONE, 0, Outcome.IGNORE, Blame.CALLER),
+        ),
+    ],
+)
+def test_what_a_failed_attempt_costs(
+    refusal: UpstreamError, state: HoldState, source: UsageSource, cash: int, outcome: Outcome, blame: Blame
+) -> None:
+    """Nothing where nothing arrived or a status refused it; the bound where it may be running."""
+    house = House({"a": Answer(refusal=refusal)}, targets=[A])
+    with pytest.raises(type(refusal)):
+        played(house)
+    (settled,) = house.settled
+    assert (settled.state, settled.usage_source, settled.cash_nanos) == (state, source, cash)
+    assert (settled.outcome, settled.blame, settled.status) == (outcome, blame, refusal.status)
+    assert (house.ended.end, house.ended.error_code) == (EndState.FAILED, refusal.code)
+
+
+def test_a_rejected_request_is_not_sent_elsewhere() -> None:
+    """The caller must mend it."""
+    house = House({"a": Answer(refusal=UpstreamRejected("400", target="a/m", status=400)), "b": STREAM})
+    with pytest.raises(UpstreamRejected):
+        played(house)
+    assert [question.target for question in house.upstream.asked] == [A]
+
+
+def test_when_all_fail_the_last_failure_is_told_with_the_others() -> None:
+    """And every attempt is in the books."""
+    house = House({"a": Answer(refusal=unreachable()), "b": Answer(refusal=broken("b/m"))})
+    with pytest.raises(UpstreamInterrupted) as failure:
+        played(house)
+    assert failure.value.tried == (("a/m", "refused"),)
+    assert [settled.n for settled in house.settled] == [1, 2]
+
+
+# Failures after it.
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        broken(),
+        UpstreamTimeout("idle", phase="idle", target="a/m"),
+        UpstreamThrottled("throttled inside its stream", target="a/m"),
+        UpstreamFault("a status inside its stream", target="a/m", status=503),
+        UpstreamUnreachable("nonsense", target="a/m", delivery=Delivery.NONE),
+    ],
+)
+def test_after_the_first_content_the_target_stays_and_a_break_is_told(failure: UpstreamError) -> None:
+    """The client gets what came, then the failure; nothing from another target; the bound is charged,
+    whatever the failure claims about status and delivery: an answer had begun.
+    """
+    house = House({"a": Answer(([ROLE], [ONE], [TWO], failure)), "b": STREAM})
+    with pytest.raises(type(failure)):
+        played(house)
+    assert house.seen == [ROLE, ONE, TWO] and not house.complete
+    assert [question.target for question in house.upstream.asked] == [A]
+    assert (house.ended.end, house.ended.error_code) == (EndState.INTERRUPTED, failure.code)
+    (settled,) = house.settled
+    assert (settled.state, settled.usage_source) == (HoldState.SETTLED, UsageSource.BOUNDED)
+    blame = Blame.US if isinstance(failure, UpstreamThrottled) else Blame.PROVIDER
+    assert (settled.outcome, settled.blame) == (Outcome.DROPPED, blame)
+
+
+def test_a_break_after_the_last_report_is_charged_as_reported() -> None:
+    """Finish reason and usage were there: the provider's last word."""
+    house = House({"a": Answer(([ONE], [STOP], [USAGE], broken()))}, targets=[A])
+    with pytest.raises(UpstreamInterrupted):
+        played(house)
+    assert house.settled[0].usage_source is UsageSource.REPORTED
+    assert house.ended.end is EndState.INTERRUPTED
+
+
+# The caller leaves.
+
+
+@pytest.mark.parametrize(
+    ("leave_after", "seen"), [(0, 0), (1, 2), (2, 4), (3, 5)], ids=["first", "middle", "usage", "last"]
+)
+def test_a_caller_may_leave_at_any_piece(leave_after: int, seen: int) -> None:
+    """Before the first, after any, and after the last when its end was not seen: the books say it."""
+    house = House({"a": STREAM, "b": STREAM})
+    reply = played(house, leave_after=leave_after)
+    assert len(house.seen) == seen and not house.complete
+    assert (house.ended.end, house.ended.error_code) == (EndState.CLIENT_CLOSED, None)
+    (settled,) = house.settled
+    assert (settled.outcome, settled.blame) == (Outcome.IGNORE, Blame.CALLER)
+    assert settled.usage_source is (UsageSource.REPORTED if leave_after == 3 else UsageSource.BOUNDED)
+    assert isinstance(reply, StreamReply) and reply.state is StreamState.ENDED
+
+
+def test_a_stream_that_ended_stays_ended() -> None:
+    """Iterating again ends at once, and leaving again changes nothing."""
+    house = House({"a": STREAM})
+
+    async def main() -> None:
+        reply = await handle(house.rooms, house.call())
+        assert isinstance(reply, StreamReply)
+        with reply:
+            assert [len(chunks) async for chunks in reply] == [2, 2, 1]
+            assert [chunks async for chunks in reply] == []
+        with reply:
+            pass
+        assert house.upstream.exchanges[0].closed == 1
+
+    run(house, main())
+    house.check()
+
+
+# Calls that never leave.
+
+
+def test_a_model_that_we_do_not_have_is_no_call() -> None:
+    """Refused at the door: no record, nothing inside, nothing sent."""
+    house = House({})
+    with pytest.raises(ModelNotFound):
+        run(house, house.answer(house.call(asked_model="gpt-9")))
+    assert (house.journal.order, house.events, house.upstream.asked) == ([], [], [])
+    assert not house.rooms.admission.statistics().inside
+
+
+def test_a_call_whose_time_is_over_is_closed_without_an_attempt() -> None:
+    """Nothing was held for it."""
+    house = House({"a": STREAM})
+    with pytest.raises(DeadlineExceeded):
+        played(house, time_limit_s=0.0)
+    assert (house.ended.end, house.ended.attempts, house.journal.held) == (EndState.FAILED, 0, [])
+
+
+def test_without_a_hold_nothing_is_sent() -> None:
+    """The ledger cannot write: the call ends there, and no other target is tried."""
+    house = House({"a": STREAM, "b": STREAM}, fail_holds=True)
+    with pytest.raises(StorageUnavailable):
+        played(house)
+    assert house.upstream.asked == []
+    assert (house.ended.end, house.ended.error_code) == (EndState.FAILED, "storage_unavailable")
+
+
+def test_a_full_target_is_no_attempt() -> None:
+    """After a bounded wait the next one is asked, as number one; nothing was held for the full one."""
+    house = House({"a": STREAM, "b": STREAM}, limits={"a": 1})
+
+    async def main() -> None:
+        with await house.rooms.permits.take(A, wait_s=0):
+            await house.answer(house.call())
+
+    run(house, main())
+    house.check()
+    assert [(held.target, held.n) for held in house.journal.held] == [(B, 1)]
+    assert house.ended.ttft_ms == 1000
+
+
+def test_nobody_waits_for_a_place_beyond_its_deadline() -> None:
+    """Half a second is left, so half a second is waited, not the whole second of the policy."""
+    house = House({"a": STREAM}, targets=[A], limits={"a": 1})
+
+    async def main() -> None:
+        with await house.rooms.permits.take(A, wait_s=0):
+            await house.answer(house.call(time_limit_s=0.5))
+
+    with pytest.raises(TargetFull):
+        run(house, main())
+    assert house.clock.monotonic() == 0.5
+    assert (house.ended.attempts, house.ended.end) == (0, EndState.FAILED)
+
+
+# Private stays private.
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_private_only_call_never_leaves_for_a_hosted_tier(streamed: bool) -> None:
+    """Whatever fails, and wherever the private target stands in the list."""
+    answers = {"a": STREAM, "rack": Answer(refusal=unreachable("rack/m")), "b": STREAM}
+    house = House(answers, targets=[A, RACK, B])
+    with pytest.raises(UpstreamUnreachable):
+        played(house, data_class=DataClass.PRIVATE_ONLY, streamed=streamed)
+    assert [question.target for question in house.upstream.asked] == [RACK]
+
+
+def test_a_private_only_call_without_a_private_target_is_refused_with_the_reasons() -> None:
+    """It was admitted, so it has an end in the books."""
+    house = House({"a": STREAM, "b": STREAM})
+    with pytest.raises(NoTargetAvailable) as refusal:
+        played(house, data_class=DataClass.PRIVATE_ONLY)
+    assert [target for target, _ in refusal.value.reasons] == ["a/m", "b/m"]
+    assert (house.ended.end, house.ended.attempts) == (EndState.FAILED, 0)
+
+
+def test_egress_itself_refuses_what_routing_should_have_left_out() -> None:
+    """The last door, for every mistake above."""
+    house = House({"a": STREAM})
+    question = Question(
+        call_id="c", target=A, endpoint="e", body={}, streamed=True, deadline=1, first_event_s=1, idle_s=1
+    )
+    with pytest.raises(AssertionError, match="private-only"):
+        run(house, egress(house.upstream, question, DataClass.PRIVATE_ONLY))
+    assert house.upstream.asked == []
+
+
+# Cancelled at every await.
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A call and what it meets."""
+
+    answers: Mapping[str, Answer] = field(default_factory=lambda: {"a": STREAM, "b": STREAM})
+    streamed: bool = True
+    place_taken: bool = False
+    """The first target's only place is taken by somebody who leaves a little later."""
+    fail_holds: bool = False
+    leave_after: int | None = None
+    cancel_at: int = 0
+    as_it_wakes: bool = False
+
+    def play(self) -> tuple[House, type[BaseException] | None]:
+        """Play it, cancelling the client's task at its nth suspension; gives how the client's task ended."""
+        house = House(self.answers, fail_holds=self.fail_holds, limits={"a": 1} if self.place_taken else None)
+        client = house.answer(house.call(streamed=self.streamed), leave_after=self.leave_after)
+        return house, run(house, self._main(house, client))
+
+    async def _main(self, house: House, client: Coroutine[Any, Any, object]) -> type[BaseException] | None:
+        if self.place_taken:
+            permit = await house.rooms.permits.take(A, wait_s=0)
+            asyncio.get_running_loop().call_later(0.25, permit.__exit__)
+
+        async def task() -> None:
+            await interrupted(client, at=self.cancel_at, as_it_wakes=self.as_it_wakes)
+
+        (ended,) = await asyncio.gather(asyncio.create_task(task()), return_exceptions=True)
+        await asyncio.sleep(5)
+        return None if ended is None else type(ended)
+
+
+SCENES = {
+    "a stream": Scene(),
+    "a whole reply": Scene({"a": REPLY}, streamed=False),
+    "failover": Scene({"a": Answer(refusal=unreachable()), "b": STREAM}),
+    "failover from a begun stream": Scene({"a": Answer(([ROLE], broken())), "b": STREAM}),
+    "a break after content": Scene({"a": Answer(([ONE], [TWO], broken()))}),
+    "everybody fails": Scene(
+        {"a": Answer(refusal=broken()), "b": Answer(refusal=broken("b/m"))}, streamed=False
+    ),
+    "a wait for a place": Scene(place_taken=True),
+    "a caller who leaves": Scene(leave_after=1),
+    "a full disk": Scene(fail_holds=True),
+}
+
+
+@pytest.mark.parametrize("as_it_wakes", [False, True], ids=["while it waits", "as it wakes"])
+@pytest.mark.parametrize("name", SCENES)
+def test_cancelled_at_any_await_everything_is_closed_once(name: str, as_it_wakes: bool) -> None:
+    """At the first suspension, the second, … until one comes too late: each time the books are in order."""
+    scene = SCENES[name]
+    for cancel_at in range(1, 100):
+        house, ended = replace(scene, cancel_at=cancel_at, as_it_wakes=as_it_wakes).play()
+        house.check()
+        if ended is not asyncio.CancelledError:
+            break
+        assert (house.ended.end, house.ended.error_code) == (EndState.CLIENT_CLOSED, None)
+        assert [s.outcome for s in house.settled if s.error_code in (None, "client_closed")] in (
+            [],
+            [Outcome.IGNORE],
+        )
+    else:
+        raise AssertionError("it never came to its end")
+    assert cancel_at > 1
+
+
+ERRORS = st.sampled_from([broken, unreachable]).map(lambda make: make())
+STEPS = st.lists(
+    st.sampled_from([[ROLE], [ONE], [TWO], [STOP], [USAGE], [ONE, STOP], [ROLE, USAGE], [WHOLE], 0.5, 30.0])
+    | ERRORS,
+    max_size=5,
+)
+ANSWERS = (
+    st.builds(Answer, steps=STEPS) | st.builds(Answer, refusal=ERRORS) | st.sampled_from([STREAM, REPLY])
+)
+
+
+@settings(max_examples=200)
+@given(
+    st.builds(
+        Scene,
+        answers=st.fixed_dictionaries({"a": ANSWERS, "b": ANSWERS}),
+        place_taken=st.booleans(),
+        leave_after=st.none() | st.integers(0, 4),
+        cancel_at=st.integers(0, 25),
+        as_it_wakes=st.booleans(),
+    )
+)
+def test_any_call_with_any_answers_leaves_everything_in_order(scene: Scene) -> None:
+    """Any mix of refusals, chunks, waits, breaks, leaving and cancellation; and never a change of target
+    after the first content."""
+    house, ended = scene.play()
+    house.check()
+    assert ended is None or issubclass(ended, TiergateError | asyncio.CancelledError)
+    if ended is None and scene.leave_after is None:
+        assert house.complete
+    if ended is not None and issubclass(ended, TiergateError):
+        assert house.ended.end is (EndState.INTERRUPTED if house.seen else EndState.FAILED)
+    first_content = [any(chunk.content for chunk in made.given) for made in house.upstream.exchanges]
+    assert not any(first_content[:-1])
+
+
+# The same with the toolbox's upstream.
+
+
+@pytest.mark.parametrize("as_it_wakes", [False, True], ids=["while it waits", "as it wakes"])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_the_scripted_upstream_is_left_in_order_too(streamed: bool, as_it_wakes: bool) -> None:
+    """Cancelled at any await: no answer goes on without a reader, nothing stays held."""
+    for cancel_at in range(1, 200):
+        house = House({})
+        house.rooms.upstream = scripted = ScriptedUpstream(
+            Behaviour(reply="a few words of text"), clock=house.clock
+        )
+
+        async def main(house: House = house, at: int = cancel_at, scripted: Any = scripted) -> int:
+            client = house.answer(house.call(streamed=streamed))
+
+            async def task() -> None:
+                await interrupted(client, at=at, as_it_wakes=as_it_wakes)
+
+            await asyncio.gather(asyncio.create_task(task()), return_exceptions=True)
+            return int(scripted.statistics().in_flight)
+
+        assert run(house, main()) == 0
+        assert house.journal.open_holds == []
+        assert len(house.journal.closed) == 1
+        if house.ended.end is EndState.SUCCESS:
+            break
+        assert house.ended.end is EndState.CLIENT_CLOSED
+    else:
+        raise AssertionError("it never came to its end")

@@ -354,6 +354,19 @@ def test_a_certificate_of_a_trusted_issuer_is_accepted_and_its_connection_reused
         assert len(server.peers) == 1
 
 
+def test_first_calls_at_the_same_moment_leave_nothing_open(case: Case) -> None:
+    """Nothing was known of the origin yet, and its TLS context is made while all of them wait."""
+    with RawServer(answers(reply(b"ok")), tls=server_context("good")) as server:
+
+        async def body(transport: Transport) -> None:
+            where = endpoint(server.port, tls=True)
+            assert await asyncio.gather(*[ask(transport, where) for _ in range(4)]) == [b"ok"] * 4
+            assert len(transport.statistics().origins) == 1
+
+        case.run(body)
+        gc.collect()  # an unclosed socket or session would say so now
+
+
 @pytest.mark.parametrize(
     ("certificate", "words"),
     [
@@ -502,6 +515,25 @@ def test_a_connection_that_says_so_is_not_reused(case: Case, answer: bytes) -> N
 
         case.run(body)
         assert [len(peer.requests) for peer in server.peers] == [1, 1]
+
+
+def test_a_body_that_ends_with_the_connection_is_closed_in_order(case: Case) -> None:
+    """The server's goodbye is answered with one, not with a reset."""
+    answered: list[bytes] = []
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.send(b"HTTP/1.1 200 OK\r\n\r\nok")
+        peer.sock.shutdown(socket.SHUT_WR)
+        answered.append(peer.sock.recv(1))
+
+    with RawServer(script) as server:
+
+        async def body(transport: Transport) -> None:
+            assert await ask(transport, endpoint(server.port)) == b"ok"
+            await until(lambda: answered == [b""])
+
+        case.run(body)
 
 
 def test_the_connection_used_last_is_used_first(ours: Case) -> None:
@@ -693,14 +725,17 @@ def test_a_close_after_the_request_is_possible_delivery_and_is_never_repeated(
         assert len(server.peers) == 1
 
 
-def test_an_answer_that_overtakes_its_request_is_read_and_its_connection_dropped(case: Case) -> None:
-    """A refusal may come before a large body is sent; the rest of it must not run into the next call."""
-    refused = threading.Event()
+def test_an_answer_that_overtakes_its_request_is_read_and_its_connection_dropped(ours: Case) -> None:
+    """A refusal may come before a large body is sent; the rest of it must not run into the next call.
+
+    aiohttp sends the rest all the same before it closes, as slowly as it is read.
+    """
+    answered = threading.Event()
 
     def early(peer: Peer) -> None:
         peer.sock.recv(1000)
         peer.send(reply(b"too large", status="413 Too Large"))
-        refused.set()
+        assert answered.wait(5)
         peer.wait_until_gone()
 
     with RawServer(early, answers(reply(b"next"))) as server:
@@ -709,10 +744,11 @@ def test_an_answer_that_overtakes_its_request_is_read_and_its_connection_dropped
             where = endpoint(server.port)
             response = await transport.send(where, b"x" * 32_000_000, timing=within())
             assert response.status == 413
-            response.close()
+            assert await whole(response) == b"too large"
+            answered.set()
             assert await ask(transport, where) == b"next"
 
-        case.run(body)
+        ours.run(body)
         assert len(server.peers) == 2
 
 
@@ -1346,8 +1382,8 @@ def test_what_is_left_of_a_body_is_read_if_it_ends_soon(case: Case) -> None:
         peer.request()
         peer.send(chunked(b"answer", end=False))
         assert go.wait(5)
-        peer.send(chunk(b"rest") + b"0\r\n\r\n")
         try:
+            peer.send(chunk(b"rest" * 50_000) + b"0\r\n\r\n")
             peer.request()
             peer.send(reply(b"next"))
         except (EOFError, ConnectionError):
@@ -1399,6 +1435,45 @@ def test_closing_the_transport_ends_what_is_in_flight(case: Case) -> None:
             await seen_leaving(server.peers[0], left_at)
 
         case.run(body)
+
+
+def test_a_closed_transport_sends_nothing(case: Case) -> None:
+    """The same in a retry that comes late as in a call that waited for a connection meanwhile."""
+    with RawServer(answers(reply(b"ok"))) as server:
+
+        async def body(transport: Transport) -> None:
+            where = endpoint(server.port)
+            assert await ask(transport, where) == b"ok"
+            await transport.aclose()
+            error = await failure(ask(transport, where), UpstreamUnreachable)
+            assert error.delivery is Delivery.NONE
+            assert transport.statistics().origins == ()
+
+        case.run(body)
+        assert len(server.requests) == 1
+
+
+def test_closing_waits_for_nobody_who_connects(ours: Case) -> None:
+    """A call that is still connecting, or waits for a place, does not hold up `aclose`, and then fails."""
+    with RawServer(Peer.wait_until_gone) as silent_server, RawServer(silent) as busy:
+
+        async def body(transport: Transport) -> None:
+            connecting = asyncio.create_task(ask(transport, endpoint(silent_server.port, tls=True)))
+            where = endpoint(busy.port, max_connections=1)
+            flying = asyncio.create_task(ask(transport, where))
+            await until(lambda: len(busy.requests) == 1 and bool(silent_server.peers))
+            waiting = asyncio.create_task(ask(transport, where))
+            await asyncio.sleep(0)
+            begun = time.monotonic()
+            await transport.aclose()
+            assert time.monotonic() - begun < 0.2
+            await failure(flying, UpstreamInterrupted)
+            await failure(waiting, UpstreamUnreachable)
+            await failure(connecting, UpstreamTimeout)
+            assert transport.statistics().origins == ()
+            assert len(busy.requests) == 1
+
+        ours.run(body, connect_s=0.3)
 
 
 # Memory

@@ -1,6 +1,7 @@
 """`HttpUpstream` fills the port `serve.Upstream`: OpenAI's dialect over real sockets, on both transports."""
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -299,7 +300,9 @@ def test_a_stream_is_the_same_however_it_is_cut(run: Runner, slice_bytes: int | 
 
     def script(peer: Peer) -> None:
         peer.request()
-        peer.send(data, slice_bytes=slice_bytes)
+        # A reader may leave with the marker, before the body's last bytes.
+        with contextlib.suppress(ConnectionError):
+            peer.send(data, slice_bytes=slice_bytes)
         peer.wait_until_gone()
 
     with RawServer(script) as server:
@@ -726,6 +729,7 @@ def test_leaving_in_the_middle_frees_the_server(run: Runner, how: str) -> None:
                 await asyncio.sleep(0.01)
                 task.cancel()
                 await asyncio.wait([task])
+                assert upstream.statistics().replicas[0].in_flight == 0
             exchange.close()
             exchange.close()
             with pytest.raises(StopAsyncIteration):

@@ -25,12 +25,11 @@ from flow.plain_http import (
     ask,
     asking,
     bearer,
-    read_answer,
     request,
     talk,
 )
 from flow.recorder import Recorder, Seen, Wire, answer_well, chunk, completion, whole
-from house import GatewayProcess, cli, environment
+from house import GatewayProcess, cli, environment, until
 from tiergate.config import load
 from tiergate.web.application import _ENDPOINTS, _HEALTH
 from tiergate.wire.jsontext import DEPTH_MAX
@@ -188,7 +187,7 @@ def test_s01_every_route_denies_without_a_key(
 def test_s01_all_other_paths_and_methods_deny_too(
     gateway: GatewayProcess, record: Recorder, method: str, path: str
 ) -> None:
-    """S01: whatever the path and the method, without a key the answer is 401: not even what exists is told."""
+    """S01: whatever the path and the method, without a key it is 401: not even what exists is told."""
     preflight = [("Access-Control-Request-Method", "POST")] if method == "OPTIONS" else []
     answer = ask(gateway.port, path, method=method, headers=preflight)
     assert answer.status == 401
@@ -230,8 +229,6 @@ ALIASES = [
     "/health/live%2f..%2f..%2fv1%2fmodels",
     "/health/live/..;/..;/v1/models",
     "/health/live;/v1/models",
-    "/health/live?/v1/models",
-    "/health/live#/v1/models",
     "//v1/models",
     "/v1//models",
     "/v1/models/",
@@ -252,14 +249,19 @@ ALIASES = [
 @pytest.mark.parametrize("path", ALIASES)
 def test_s02_only_the_exact_path_is_a_route(gateway: GatewayProcess, path: str) -> None:
     """S02: a path in disguise is denied without a key, and is no other route with one."""
-    bare, opened = ask(gateway.port, path), good(gateway, path)
-    assert b"main/up" not in bare.raw + opened.raw
-    if path.startswith("/health/live?") or path.startswith("/health/live#"):
-        # What follows a question mark or a number sign is no part of the path.
-        assert bare.json in ({"status": "live"}, {"error": bare.json.get("error")})
-    else:
-        assert bare.status in (400, 401)
-        assert opened.status in (400, 404)
+    assert ask(gateway.port, path).status in (400, 401)
+    assert good(gateway, path).status in (400, 404)
+
+
+@pytest.mark.parametrize(
+    "path", ["/health/live?/v1/models", "/health/live?/../../v1/models", "/health/live#/v1/models"]
+)
+def test_s02_query_and_fragment_are_no_path(gateway: GatewayProcess, path: str) -> None:
+    """S02: what follows a question mark or a number sign changes nothing about the route."""
+    for answer in (ask(gateway.port, path), good(gateway, path)):
+        assert answer.status in (200, 400)
+        assert b"main/up" not in answer.raw
+        assert answer.status == 400 or answer.json == {"status": "live"}
 
 
 @pytest.mark.parametrize(
@@ -314,7 +316,7 @@ FOREIGN_HOSTS = [
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
 @pytest.mark.parametrize("path", ["/health/live", "/v1/models"])
 def test_s03_foreign_host_is_not_served(gateway: GatewayProcess, host: str, path: str) -> None:
-    """S03: a Host that is not ours gets 421 before anything else is looked at, health and a good key included."""
+    """S03: a Host that is not ours gets 421 before anything else, health and a good key included."""
     answer = good(gateway, path, host=host)
     assert (answer.status, answer.error["code"]) == (421, "invalid_request")
 
@@ -438,7 +440,7 @@ def planted_headers() -> list[tuple[str, str]]:
 def test_s14_no_header_of_the_caller_goes_on(
     gateway: GatewayProcess, record: Recorder, path: str, model: str
 ) -> None:
-    """S14, S15: a provider gets exactly our headers, with its own key, on every route and after a failover."""
+    """S14, S15: a provider gets exactly our headers and its own key, on every route and after failover."""
     failed = []
 
     def play(seen: Seen, wire: Wire) -> None:
@@ -464,10 +466,12 @@ def test_s14_no_header_of_the_caller_goes_on(
 
 
 UPSTREAM_HEADERS = (
-    b"set-cookie: session=%(c)b\r\naccess-control-allow-origin: *\r\naccess-control-allow-credentials: true\r\n"
-    b"openai-organization: %(c)b\r\nopenai-project: %(c)b\r\nx-request-id: %(c)b\r\nserver: %(c)b\r\nvia: %(c)b\r\n"
-    b"x-powered-by: %(c)b\r\nx-tiergate-target: %(c)b\r\nx-tiergate-cost-usd: 0\r\nlocation: http://%(c)b/\r\n"
-    b"strict-transport-security: max-age=1\r\ncf-ray: %(c)b\r\nx-ratelimit-limit-requests: 7\r\nx-secret: %(c)b\r\n"
+    b"set-cookie: session=%(c)b\r\naccess-control-allow-origin: *\r\n"
+    b"access-control-allow-credentials: true\r\nopenai-organization: %(c)b\r\nopenai-project: %(c)b\r\n"
+    b"x-request-id: %(c)b\r\nserver: %(c)b\r\nvia: %(c)b\r\nx-powered-by: %(c)b\r\n"
+    b"x-tiergate-target: %(c)b\r\nx-tiergate-cost-usd: 0\r\nlocation: http://%(c)b/\r\n"
+    b"strict-transport-security: max-age=1\r\ncf-ray: %(c)b\r\nx-ratelimit-limit-requests: 7\r\n"
+    b"x-secret: %(c)b\r\n"
     b"connection: x-secret, keep-alive\r\nlink: <%(c)b>\r\nrefresh: 0\r\netag: %(c)b\r\n"
 )
 OURS = {"content-type", "content-length", "transfer-encoding", "connection", "date", "server", "x-request-id"}
@@ -515,7 +519,6 @@ FRAMES = {
     "length-and-chunks": b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "chunks-and-length": b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
     "two-lengths": b"Content-Length: 0\r\nContent-Length: 90\r\n\r\n",
-    "equal-lengths": b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
     "length-list": b"Content-Length: 2, 2\r\n\r\n{}",
     "plus": b"Content-Length: +2\r\n\r\n{}",
     "hex": b"Content-Length: 0x2\r\n\r\n{}",
@@ -525,11 +528,9 @@ FRAMES = {
     "obs-fold": b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
     "nul": b"X-A: a\0b\r\nContent-Length: 2\r\n\r\n{}",
     "bare-cr": b"X-A: a\rContent-Length: 2\r\n\r\n",
-    "bare-lf": b"X-A: a\nContent-Length: 2\n\n{}",
     "other-digits": "Content-Length: \u0662\r\n\r\n{}".encode(),
     "xchunked": b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
     "chunked-not-last": b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
-    "gzip-chunked": b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "chunk-size-wraps": b"Transfer-Encoding: chunked\r\n\r\n10000000000000002\r\n{}\r\n0\r\n\r\n",
     "chunk-size-hex": b"Transfer-Encoding: chunked\r\n\r\n0x2\r\n{}\r\n0\r\n\r\n",
     "chunk-without-end": b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}0\r\n\r\n",
@@ -547,6 +548,24 @@ def test_s17_doubtful_framing_hides_no_request(gateway: GatewayProcess, record: 
             received = connection.received
     assert b"main/up" not in received
     assert b" 200 " not in received
+    assert record.seen == []
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+        b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ],
+    ids=["equal-lengths", "gzip-chunked"],
+)
+def test_s17_odd_framing_whose_end_is_certain(
+    gateway: GatewayProcess, record: Recorder, frame: bytes
+) -> None:
+    """S17: refused too; the request behind it is then one of its own, judged by its own key."""
+    with Connection(gateway.port) as connection:
+        connection.send(HEAD + JSON_LINE + frame + request("/v1/models"))
+        assert [connection.read_answer().status for _ in range(2)] == [400, 401]
     assert record.seen == []
 
 
@@ -611,8 +630,8 @@ def test_s18_request_line_and_headers_have_limits(gateway: GatewayProcess) -> No
     many = request("/v1/models", headers=[bearer(CLIENT_KEY), *((f"X-{n}", "v") for n in range(200))])
     assert b"main/up" not in talk(gateway.port, many)
     with socket.create_connection(("127.0.0.1", gateway.port), 5) as endless:
-        endless.sendall(b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\n")
-        assert endless.recv(100) == b"" or b" 4" in endless.recv(100) or True
+        endless.sendall(b"GET /" + b"a" * 200_000)
+        assert endless.recv(100).startswith(b"HTTP/1.1 4")
 
 
 def test_s18_our_own_headers_are_bounded(gateway: GatewayProcess, record: Recorder) -> None:
@@ -722,7 +741,7 @@ def test_s21_bodies_that_two_readers_read_differently(
 def test_s21_fields_that_decide_cost_are_read_strictly(
     gateway: GatewayProcess, record: Recorder, field: str, value: str
 ) -> None:
-    """S21: a field that policy must understand, written in a way that another reader may take otherwise: 400."""
+    """S21: a field that policy must understand, written so that another may read it otherwise: 400."""
     said = {"model": '"good"', "messages": '[{"role":"user"}]', field: value}
     body = "{" + ",".join(f'"{name}":{text}' for name, text in said.items()) + "}"
     answer = good(gateway, CHAT, body.encode())
@@ -820,7 +839,7 @@ def test_s30_canaries_of_callers_stay_out_of_every_output(gateway: GatewayProces
         (CHAT, b'{"x":"\xff' + canary("not-utf8").encode() + b'"}', []),
         (CHAT, BODY, [("x-tiergate-class", canary("class"))]),
         (CHAT, BODY, [("x-tiergate-data", canary("data"))]),
-        (CHAT, BODY, [("x-tiergate-tag", canary("tag") + "\t")]),
+        (CHAT, BODY, [("x-tiergate-tag", canary("tag") + "\tx")]),
         (CHAT, BODY, [("x-tiergate-deadline-ms", canary("deadline"))]),
         (CHAT, BODY, [("Origin", f"https://{canary('origin')}.example")]),
         (CHAT, BODY, [("Content-Encoding", canary("encoding"))]),
@@ -839,7 +858,8 @@ def test_s30_canaries_of_callers_stay_out_of_every_output(gateway: GatewayProces
 
 def test_s30_log_line_of_a_call_has_these_fields_only(gateway: GatewayProcess) -> None:
     """S30: the log is an allow-list of fields; a new one is a decision, not an accident."""
-    line = gateway.log_of(chat(gateway, [("x-tiergate-tag", "nightly")]).call_id)
+    tag = f"nightly-{secrets.token_hex(6)}"
+    line = gateway.log_of(chat(gateway, [("x-tiergate-tag", tag)]).call_id)
     assert set(line) == {
         "time",
         "level",
@@ -864,7 +884,10 @@ def test_s30_log_line_of_a_call_has_these_fields_only(gateway: GatewayProcess) -
         "cost_usd",
         "generation",
     }
-    assert line["tag"] == "nightly"
+    assert line["tag"] == tag
+    # What is meant to be kept is found by the same search that finds no canary.
+    files = [path for path in gateway.data_dir.iterdir() if path.is_file()]
+    until(lambda: any(tag.encode() in path.read_bytes() for path in files), what="the tag in the ledger")
 
 
 @pytest.mark.parametrize(
@@ -906,7 +929,7 @@ def test_s31_the_log_is_json_lines_only(gateway: GatewayProcess) -> None:
 
 
 def test_s32_of_a_refusal_three_fields_pass(gateway: GatewayProcess, record: Recorder) -> None:
-    """S32: of a provider's error the message, field and code of a rejected request pass; nothing beside them."""
+    """S32: of a provider's error only message, field and code of a rejected request pass."""
     kept = {"message": "Too hot.", "param": "temperature", "code": "bad_value"}
     error = kept | {
         "type": canary("type"),
@@ -943,10 +966,10 @@ def test_s32_canaries_of_providers_stay_with_them(gateway: GatewayProcess, recor
     for status in (b"401 No", b"403 No", b"404 None", b"429 Slow", b"500 Oh", b"503 Busy", b"302 Found"):
         word = canary("upstream-body")
         said = json.dumps({"error": {"message": word, "code": word, "param": word}}).encode()
+        more = b"location: /" + word.encode() + b"\r\n"
         for body in (said, word.encode(), b"<html>" + word.encode()):
-            record.play = lambda seen, wire, body=body, status=status: wire.send(  # type: ignore[misc]  # bound now
-                whole(body, status=status, more=b"location: /" + word.encode() + b"\r\n")
-            )
+            sent = whole(body, status=status, more=more)
+            record.play = lambda seen, wire, sent=sent: wire.send(sent)  # type: ignore[misc]  # bound now
             for streamed in (False, True):
                 answer = chat(gateway, stream=streamed)
                 assert answer.status >= 400
@@ -1101,7 +1124,7 @@ def test_s35_preflight(for_pages: GatewayProcess, page: Page) -> None:
 def test_s35_call_of_a_page(
     for_pages: GatewayProcess, record: Recorder, page: Page, *, streamed: bool
 ) -> None:
-    """S35: a call from a page of another origin is refused before it costs anything, though its key is good."""
+    """S35: a page of another origin is refused before it costs anything, though its key is good."""
     headers = [bearer(CLIENT_KEY), ("Origin", page.origin)]
     answer = ask(for_pages.port, CHAT, BODY | {"stream": streamed}, headers=headers, host="gateway.example")
     assert answer.status == (200 if page.allowed else 403)
@@ -1236,7 +1259,7 @@ INJECTIONS = [
 
 
 def test_s39_values_are_bound(record: Recorder, tmp_path: Path) -> None:
-    """S39: quotes and JSON in every field that is stored come back as they were said, and nothing else changed."""
+    """S39: quotes and JSON in every field that is stored come back as they were said."""
     record.play = lambda seen, wire: wire.send(
         whole(completion(), more=b"x-request-id: '; DROP TABLE attempt; --\r\n")
     )

@@ -162,6 +162,10 @@ class Connection:
         raw, self.received = head + b"\r\n\r\n" + rest[:length], rest[length:]
         return read_answer(raw)
 
+    def stop_sending(self) -> None:
+        """Say that nothing more comes."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> float:
         """Leave now; give the time of day."""
         self._socket.close()

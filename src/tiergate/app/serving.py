@@ -1,6 +1,7 @@
 """`tiergate serve`: a house with its listener, from the first signal of life to the last."""
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from tiergate.core import VERSION, Notice
 from tiergate.web import LOOPBACK_NAMES, DataPlane, DoorPolicy, Listener, ListenerLimits
 
 _MIB = 1 << 20
+_GC_THRESHOLD = 20_000
 _ONE_OF_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
 
 
@@ -31,6 +33,10 @@ async def serve(
         await listener.start()
         reached = f"{_reached(address)}:{listener.port}"
         house.lock.publish(reached, house.token)
+        # What is here now stays: the collector need not look at it again, and calls make few cycles.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_GC_THRESHOLD)
         say(_welcome(loaded, f"http://{reached}"))
         try:
             await _until_told(house, plane)

@@ -2,7 +2,7 @@
 
 from tiergate.resilience.drive import Attempt, Stop, Try, drive, what_now
 from tiergate.resilience.permits import Permit, Permits, PermitStatistics
-from tiergate.resilience.policy import RetryPolicy
+from tiergate.resilience.policy import RetryPolicy, permit_wait_s
 
 __all__ = [
     "Attempt",
@@ -13,5 +13,6 @@ __all__ = [
     "Stop",
     "Try",
     "drive",
+    "permit_wait_s",
     "what_now",
 ]

@@ -18,4 +18,14 @@ class RetryPolicy:
     stream_total_s: float = 3600
     """The whole call, streamed."""
     permit_wait_s: float = 1
-    """For a place at a target that is at its limit of concurrency."""
+    """For a place at a target that is at its limit of concurrency, while another target is left."""
+
+
+def permit_wait_s(policy: RetryPolicy, *, left_s: float, is_last: bool) -> float:
+    """Give how long a call may wait for a place at a full target.
+
+    Where another target is left it goes on soon. The last one is worth a quarter of the time that is left:
+    the rest of it must be enough for the answer.
+    """
+    wait_s = left_s / 4 if is_last else min(policy.permit_wait_s, left_s)
+    return max(0.0, wait_s)

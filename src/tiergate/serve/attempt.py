@@ -27,7 +27,7 @@ from tiergate.core import (
 )
 from tiergate.ledger import Book, Held, HoldState, Settled
 from tiergate.metering import Account, Meter, bound
-from tiergate.resilience import Permit
+from tiergate.resilience import Permit, permit_wait_s
 from tiergate.serve.books import CallBooks, CallerLeft, meaning
 from tiergate.serve.egress import egress
 from tiergate.serve.ports import Exchange, Question
@@ -52,15 +52,20 @@ class Begun:
     doors: ExitStack
 
 
-async def attempt(rooms: Rooms, books: CallBooks, resolved: Resolved, target: Target, n: int) -> Begun:
+async def attempt(
+    rooms: Rooms, books: CallBooks, resolved: Resolved, last: Target, target: Target, n: int
+) -> Begun:
     """Try one target until its first content event; without a stream, until its end.
+
+    `last` is the route's last target: there the wait for a permit may be longer.
 
     Raises:
         UpstreamError: it did not answer; everything is closed and settled.
     """
     queued = rooms.clock.monotonic()
     with ExitStack() as doors:
-        wait_s = max(0.0, min(resolved.permit_wait_s, resolved.deadline - queued))
+        left_s = resolved.deadline - queued
+        wait_s = permit_wait_s(resolved.retry, left_s=left_s, is_last=target is last)
         permit = doors.enter_context(await rooms.permits.take(target, wait_s=wait_s))
         books.attempts, books.target = n, target
         hold = doors.enter_context(await _hold(rooms, books, resolved.prices, target, n, permit, queued))
@@ -72,7 +77,7 @@ async def attempt(rooms: Rooms, books: CallBooks, resolved: Resolved, target: Ta
             streamed=books.call.streamed,
             deadline=resolved.deadline,
             first_event_s=resolved.first_event_s,
-            idle_s=resolved.idle_s,
+            idle_s=resolved.retry.idle_s,
         )
         exchange = await egress(rooms.upstream, question, resolved.data_class)
         doors.enter_context(closing(exchange))

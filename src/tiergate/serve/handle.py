@@ -35,8 +35,8 @@ async def handle(rooms: Rooms, call: Call) -> Reply | StreamReply:
             raise NoTargetAvailable(call.asked_model, way.reasons)
         begun = await drive(
             way.targets,
-            partial(attempt, rooms, books, resolved),
-            attempts_max=resolved.attempts_max,
+            partial(attempt, rooms, books, resolved, way.targets[-1]),
+            attempts_max=resolved.retry.attempts,
             deadline=resolved.deadline,
             clock=rooms.clock,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tiergate.catalog import PriceBook
 from tiergate.core import Call, DataClass, ModelNotFound, Target
+from tiergate.resilience import RetryPolicy
 from tiergate.routing import Policy
 from tiergate.serve.rules import ModelEntry, Rules
 
@@ -20,11 +21,9 @@ class Resolved:
     targets: tuple[Target, ...]
     policy: Policy
     data_class: DataClass
-    attempts_max: int
+    retry: RetryPolicy
     deadline: float
     first_event_s: float
-    idle_s: float
-    permit_wait_s: float
 
 
 def resolve(call: Call, rules: Rules) -> Resolved:
@@ -44,11 +43,9 @@ def resolve(call: Call, rules: Rules) -> Resolved:
         targets=entry.targets,
         policy=entry.policy,
         data_class=call.data_class,
-        attempts_max=retry.attempts,
+        retry=retry,
         deadline=call.received + limit_s,
         first_event_s=_shorter(retry.first_event_s, call.first_event_limit_s),
-        idle_s=retry.idle_s,
-        permit_wait_s=retry.permit_wait_s,
     )
 
 

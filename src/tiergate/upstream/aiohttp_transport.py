@@ -44,9 +44,12 @@ class AiohttpTransport:
         self._trust = Trust()
         self._lanes: dict[Origin, _Lane] = {}
         self._opened = 0
+        self._closed = False
 
     async def send(self, endpoint: Endpoint, body: bytes, *, timing: Timing) -> Response:
         """Send a request and wait for the head of its response."""
+        if self._closed:
+            raise failures.closed(endpoint.label)
         lane = self._lanes.get(endpoint.origin) or await self._new_lane(endpoint)
         place = await lane.board(self._pool_wait_s, endpoint.label, timing.deadline)
         response: AiohttpResponse | None = None
@@ -84,6 +87,7 @@ class AiohttpTransport:
 
     async def aclose(self) -> None:
         """Close every connection; exchanges in flight fail."""
+        self._closed = True
         for lane in self._lanes.values():
             for place in list(lane.taken):
                 # aiohttp closes the connections of a session without a word to their readers.
@@ -98,6 +102,8 @@ class AiohttpTransport:
         context = (
             await self._trust.context(origin.ca_file, endpoint.label) if origin.scheme == "https" else True
         )
+        if origin in self._lanes:  # made by another call during the wait for the context
+            return self._lanes[origin]
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0, ssl=context, keepalive_timeout=self._idle_age_s, use_dns_cache=False
@@ -110,7 +116,8 @@ class AiohttpTransport:
             max_field_size=HEADER_BYTES_MAX,
             trace_configs=[self._counting()],
         )
-        return self._lanes.setdefault(origin, _Lane(session, origin.max_connections))
+        lane = self._lanes[origin] = _Lane(session, origin.max_connections)
+        return lane
 
     def _counting(self) -> aiohttp.TraceConfig:
         async def count(*_: object) -> None:

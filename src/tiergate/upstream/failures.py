@@ -13,6 +13,11 @@ def unreachable(label: str, error: OSError | UnicodeError) -> UpstreamUnreachabl
     return UpstreamUnreachable(f"{label} {_why_no_connection(error)}.", delivery=Delivery.NONE)
 
 
+def closed(label: str) -> UpstreamUnreachable:
+    """Say that the transport takes no more requests; nothing was delivered."""
+    return UpstreamUnreachable(f"{label} was not called: the gateway is stopping.", delivery=Delivery.NONE)
+
+
 def no_issuers(label: str, error: OSError) -> UpstreamUnreachable:
     """Say that the file of issuers to trust cannot be used; nothing was delivered."""
     reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else _system_words(error)

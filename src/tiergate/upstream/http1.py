@@ -38,9 +38,9 @@ Resolve = Callable[[Origin], Awaitable[Sequence[tuple[int, str]]]]
 class _Pool:
     """The connections to one origin. A place is held by each of them and by each attempt to open one."""
 
-    __slots__ = ("_forget", "busy", "idle", "opening", "origin", "sockets", "waiters")
+    __slots__ = ("_left", "busy", "idle", "opening", "origin", "sockets", "waiters")
 
-    def __init__(self, origin: Origin, forget: Callable[[Origin], None]) -> None:
+    def __init__(self, origin: Origin, left: Callable[["_Pool"], None]) -> None:
         self.origin = origin
         self.idle: list[Connection] = []
         self.busy: set[Connection] = set()
@@ -48,7 +48,8 @@ class _Pool:
         self.waiters: deque[asyncio.Future[Connection | None]] = deque()
         self.sockets: set[Connection] = set()
         """Those whose socket is open, also while it is being closed."""
-        self._forget = forget
+        self._left = left
+        """Told whenever something has left the pool."""
 
     def take(self) -> Connection | None:
         """Take the idle connection that was used last: the others may grow old and close."""
@@ -64,15 +65,18 @@ class _Pool:
         """Whether every place is held."""
         return len(self.busy) + self.opening + len(self.idle) >= self.origin.max_connections
 
+    def is_unused(self) -> bool:
+        """Whether nothing is here that the pool must be kept for."""
+        return not (self.idle or self.busy or self.opening or self.waiters or self.sockets)
+
     def pass_on(self) -> None:
-        """Let the first who waits open a connection, if there is a place; else part where nothing is left."""
+        """Something has left: let the first who waits open a connection, if there is a place."""
         if self.waiters and not self.is_full():
             waiter = self._next_waiter()
             if waiter is not None:
                 self.opening += 1
                 waiter.set_result(None)
-        if not (self.idle or self.busy or self.opening or self.waiters or self.sockets):
-            self._forget(self.origin)
+        self._left(self)
 
     # What connections say.
 
@@ -172,23 +176,24 @@ class Http1Transport:
 
     async def aclose(self) -> None:
         """Close every connection; exchanges in flight fail. Returns when the sockets are closed."""
+        self._all_closed = asyncio.get_running_loop().create_future()
         for pool in list(self._pools.values()):
             for connection in list(pool.sockets):
                 connection.close()
-        if self._pools:
-            self._all_closed = asyncio.get_running_loop().create_future()
+        if any(pool.sockets for pool in self._pools.values()):
             await self._all_closed
 
     def _new_pool(self, origin: Origin) -> _Pool:
-        assert self._all_closed is None, "the transport was closed"
-        pool = self._pools[origin] = _Pool(origin, self._forget)
+        pool = self._pools[origin] = _Pool(origin, self._left)
         return pool
 
-    def _forget(self, origin: Origin) -> None:
-        # Reloads bring new origins and abandon old ones, so an empty pool is not kept.
-        self._pools.pop(origin, None)
-        if not self._pools and self._all_closed is not None and not self._all_closed.done():
-            self._all_closed.set_result(None)
+    def _left(self, pool: _Pool) -> None:
+        if pool.is_unused():
+            # Reloads bring new origins and abandon old ones, so an empty pool is not kept.
+            self._pools.pop(pool.origin, None)
+        closed = self._all_closed
+        if closed is not None and not closed.done() and not any(p.sockets for p in self._pools.values()):
+            closed.set_result(None)
 
     async def _acquire(self, pool: _Pool, label: str, deadline: float) -> Connection:
         """Get a connection that carries nothing, new or handed on, waiting for a place if there is none."""
@@ -203,6 +208,9 @@ class Http1Transport:
                 handed_on.abort()
         try:
             connection = await self._open(pool, label, deadline)
+            if self._all_closed is not None:
+                connection.abort()
+                raise failures.closed(label)
             if not connection.is_open():
                 raise failures.unreachable(label, ConnectionResetError())
             # Only now and not in connection_made: uvloop never says connection_lost of a connection
@@ -243,6 +251,8 @@ class Http1Transport:
 
     async def _open(self, pool: _Pool, label: str, deadline: float) -> Connection:
         limit_s, phase = _shorter(self._connect_s, "connect", deadline)
+        if self._all_closed is not None:
+            raise failures.closed(label)
         try:
             async with asyncio.timeout(limit_s):
                 return await self._connect(pool, label, monotonic() + limit_s)

@@ -2,10 +2,15 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from tiergate.core import Usage
 from tiergate.wire.jsontext import dumps, loads
+
+_decode_parts: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_NULL: Final = msgspec.Raw(b"null")
 
 
 def read_usage(reported: object) -> Usage | None:
@@ -13,33 +18,18 @@ def read_usage(reported: object) -> Usage | None:
 
     Cached, reasoning and audio tokens are parts of the totals in this dialect; here they are taken out of
     them. A part that is larger than its total makes the whole report unusable: better bounded than wrong.
-    Some providers (xAI, Gemini) leave reasoning out of `completion_tokens` and bill it: what `total_tokens`
-    holds beyond the other two came out, too.
     """
     if not isinstance(reported, Mapping):
         return None
-    if reported.get("prompt_tokens") is None:
+    totals = _totals(reported)
+    parts_in = _counts(_details(reported, "prompt_tokens_details"), "cached_tokens", "audio_tokens")
+    parts_out = _counts(_details(reported, "completion_tokens_details"), "reasoning_tokens", "audio_tokens")
+    if totals is None or parts_in is None or parts_out is None:
         return None
-    if reported.get("completion_tokens") is None and reported.get("total_tokens") is None:
-        return None
-    prompt = _count(reported, "prompt_tokens")
-    completion = _count(reported, "completion_tokens")
-    total = _count(reported, "total_tokens")
-    if prompt is None or completion is None or total is None:
-        return None
-    completion = max(completion, total - prompt)
-    prompt_parts = _details(reported, "prompt_tokens_details")
-    completion_parts = _details(reported, "completion_tokens_details")
-    cached = _count(prompt_parts, "cached_tokens")
-    audio_in = _count(prompt_parts, "audio_tokens")
-    reasoning = _count(completion_parts, "reasoning_tokens")
-    audio_out = _count(completion_parts, "audio_tokens")
-    if cached is None or audio_in is None or reasoning is None or audio_out is None:
-        return None
-    uncached = prompt - cached - audio_in
-    visible = completion - reasoning - audio_out
+    uncached, visible = totals[0] - sum(parts_in), totals[1] - sum(parts_out)
     if uncached < 0 or visible < 0:
         return None
+    (cached, audio_in), (reasoning, audio_out) = parts_in, parts_out
     return Usage(
         input=uncached,
         cache_read=cached,
@@ -53,17 +43,18 @@ def read_usage(reported: object) -> Usage | None:
 def with_cost(data: bytes, cost_usd: Decimal | None) -> bytes:
     """Give a reply or chunk again with `usage.cost` in USD; null where the price is unknown.
 
-    One without a usage object, or that only a lenient reader can read, is given back as it is.
+    Only the usage object is read and written; the bytes around it stay as they came.
     """
     try:
-        reply = loads(data)
-    except ValueError:
+        parts = _decode_parts(data)
+        usage = loads(parts.get("usage", _NULL))
+    except (msgspec.MsgspecError, ValueError):
         return data
-    usage = reply.get("usage") if isinstance(reply, dict) else None
     if not isinstance(usage, dict):
         return data
     usage["cost"] = cost_usd
-    return dumps(reply)
+    parts["usage"] = msgspec.Raw(dumps(usage))
+    return dumps(parts)
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
@@ -84,9 +75,28 @@ _COUNT_MAX = 10**9
 """More tokens than any call can have; a larger number is a provider's mistake."""
 
 
-def _count(counts: Mapping[str, Any], name: str) -> int | None:
+def _totals(reported: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Read how many tokens went in and came out; None where a report leaves one of them open.
+
+    Some providers (xAI, Gemini) leave reasoning out of `completion_tokens` and bill it: what `total_tokens`
+    holds beyond the other two came out, too.
+    """
+    counts = _counts(reported, "prompt_tokens", "completion_tokens", "total_tokens")
+    said = {name for name, count in reported.items() if count is not None}
+    if counts is None or "prompt_tokens" not in said or not said & {"completion_tokens", "total_tokens"}:
+        return None
+    prompt, completion, total = counts
+    return prompt, max(completion, total - prompt)
+
+
+def _counts(reported: Mapping[str, Any], *names: str) -> tuple[int, ...] | None:
+    """Read some counts; None where one of them is nonsense."""
+    counts = tuple(count for name in names if (count := _count(reported.get(name))) is not None)
+    return counts if len(counts) == len(names) else None
+
+
+def _count(value: object) -> int | None:
     """Read a count; absent and null are 0, nonsense is None."""
-    value = counts.get(name)
     if value is None:
         return 0
     if isinstance(value, float) and value.is_integer():

@@ -118,7 +118,6 @@ def test_the_rest_is_the_rules_and_the_callers_data_class() -> None:
     """One snapshot: a running call keeps its generation and prices."""
     rulebook = rules()
     resolved = resolve(call(data_class=DataClass.PRIVATE_ONLY), rulebook)
-    assert (resolved.generation, resolved.prices) == (7, rulebook.prices)
-    assert (resolved.attempts_max, resolved.idle_s, resolved.permit_wait_s) == (2, 20, 3)
+    assert (resolved.generation, resolved.prices, resolved.retry) == (7, rulebook.prices, rulebook.retry)
     assert resolved.data_class is DataClass.PRIVATE_ONLY
     assert resolved.targets == (RACK, SHEEP)

@@ -627,8 +627,8 @@ def test_a_full_target_is_no_attempt() -> None:
     assert house.ended.ttft_ms == 1000
 
 
-def test_nobody_waits_for_a_place_beyond_its_deadline() -> None:
-    """Half a second is left, so half a second is waited, not the whole second of the policy."""
+def test_the_last_target_is_waited_for_a_quarter_of_the_time_that_is_left() -> None:
+    """Half a second is left and there is nowhere else to go."""
     house = House({"a": STREAM}, targets=[A], limits={"a": 1})
 
     async def main() -> None:
@@ -637,7 +637,7 @@ def test_nobody_waits_for_a_place_beyond_its_deadline() -> None:
 
     with pytest.raises(TargetFull):
         run(house, main())
-    assert house.clock.monotonic() == 0.5
+    assert house.clock.monotonic() == 0.125
     assert (house.ended.attempts, house.ended.end) == (0, EndState.FAILED)
 
 

@@ -13,7 +13,7 @@ COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.base  ## See the whole gateway work, on this machine, without any key (about 40 s)
+demo: $(VENV)/.base  ## See the whole gateway work, on this machine, without any key (half a minute)
 	@$(BIN)/tiergate demo
 
 serve: $(VENV)/.base  ## Run the gateway with ./tiergate.yaml

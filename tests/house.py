@@ -81,12 +81,14 @@ class GatewayProcess:
         *,
         environ: Mapping[str, str] | None = None,
         drain_s: float = 10.0,
+        grace_s: float = 0.0,
     ) -> None:
         self.folder = folder
         self.data_dir = folder / "data"
         self.settings_file = folder / "tiergate.yaml"
         self._environ = dict(environ or {})
         self._drain_s = drain_s
+        self._grace_s = grace_s
         self._process: subprocess.Popen[bytes] | None = None
         self.write(settings)
         self.port = 0
@@ -109,7 +111,7 @@ class GatewayProcess:
         """Start it and wait until it listens."""
         self.folder.mkdir(exist_ok=True, parents=True)
         command = [sys.executable, "-m", "tiergate.app.cli", "serve", "--config", str(self.settings_file)]
-        command += ["--drain-s", str(self._drain_s)]
+        command += ["--drain-s", str(self._drain_s), "--grace-s", str(self._grace_s)]
         with self._file("out").open("ab") as out, self._file("err").open("ab") as err:
             self._process = subprocess.Popen(
                 command, cwd=self.folder, env=environment(**self._environ), stdout=out, stderr=err
@@ -193,16 +195,16 @@ class GatewayProcess:
         """All of its standard error so far: the log."""
         return self._file("err").read_text()
 
-    def log(self) -> list[dict[str, Any]]:
-        """Give the lines of the log that are complete."""
+    def log(self, word: str = "") -> list[dict[str, Any]]:
+        """Give the lines of the log that are complete and hold this word."""
         whole, _, _ = self.stderr.rpartition("\n")
-        return [json.loads(line) for line in whole.splitlines()]
+        return [json.loads(line) for line in whole.splitlines() if word in line]
 
     def log_of(self, call_id: str) -> dict[str, Any]:
         """Wait for the line of one call."""
 
         def look() -> dict[str, Any] | None:
-            lines = [line for line in self.log() if line["event"] == "call" and line["call"] == call_id]
+            lines = [line for line in self.log(call_id) if line["event"] == "call"]
             assert len(lines) < 2, "a call has one line"
             return lines[0] if lines else None
 

@@ -89,3 +89,18 @@ def test_programs_in_the_documentation_run(text: str, gateway: GatewayProcess) -
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip()
+
+
+def test_the_example_program_runs(gateway: GatewayProcess) -> None:
+    """`examples/ask_many.py` asks through the running gateway and adds up what it cost."""
+    ran = subprocess.run(
+        [sys.executable, ROOT / "examples/ask_many.py", gateway.settings_file, "chat"],
+        env=environment(**KEYS),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("[rack/Qwen/Qwen3-8B, private]") == 3
+    assert ran.stdout.endswith("$0 together\n")

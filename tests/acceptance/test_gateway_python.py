@@ -276,7 +276,7 @@ def test_owner_that_goes_away(mock: MockProcess, tmp_path: Path) -> None:
 
 
 def test_use_outside_of_its_block(settings_file: Path) -> None:
-    """A gateway that is not open says how it is used; settings that are wrong say so before anything opens."""
+    """A gateway that is not open says how it is used; wrong settings say so before anything opens."""
 
     async def main() -> None:
         gateway = Gateway.from_config(settings_file)

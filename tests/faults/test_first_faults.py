@@ -148,17 +148,12 @@ def bad_tls() -> Iterator[dict[str, Recorder]]:
         server.__exit__(None, None, None)
 
 
-def settings_for(mock: MockProcess, **more: Any) -> dict[str, Any]:
+def settings_for(mock: MockProcess) -> dict[str, Any]:
     return {
         "providers": {
             "main": {"base_url": mock.base_url, "api_keys": [MAIN_KEY]},
             "spare": {"base_url": mock.base_url, "api_keys": [SPARE_KEY]},
         },
-        "prices": [
-            {"target": target, "usd_per_1m": {"input": 1, "output": 2}}
-            for target in ("main/hang", "main/late-cut", "main/good")
-        ],
-        **more,
     }
 
 
@@ -806,6 +801,17 @@ def test_f36_whole_calls_are_told_too(mock: MockProcess, tmp_path: Path) -> None
         assert answer.header("retry-after") == "1"
         entries = gateway.check_books()
     assert [(entry.end, entry.error_code) for entry in entries] == [(EndState.FAILED, "shutting_down")]
+
+
+def test_f36_readiness_goes_first(mock: MockProcess, tmp_path: Path) -> None:
+    """F36: within the grace time a balancer reads that it is over, and whoever still comes is served."""
+    with GatewayProcess(tmp_path, settings_for(mock), grace_s=30) as gateway:
+        assert ask(gateway.port, "/health/ready").status == 200
+        gateway.signal(signal.SIGTERM)
+        until(lambda: ask(gateway.port, "/health/ready").status == 503, what="not ready")
+        assert ask(gateway.port, "/health/live").status == 200
+        assert chat(gateway, "main/good").status == 200
+        assert gateway.stop(signal.SIGTERM) == 0, "a second signal cuts the grace short"
 
 
 def _is_refused(port: int) -> bool:

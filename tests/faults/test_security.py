@@ -35,7 +35,8 @@ from tiergate.web.application import _ENDPOINTS, _HEALTH
 from tiergate.wire.jsontext import DEPTH_MAX
 
 CLIENT_KEY = "client-key-7d2f9a31c4e85b60"
-PROVIDER_KEY = "sk-provider-key-51ab0c7de93f2468"
+# Nothing about it looks like a key, so only knowing it hides it.
+PROVIDER_KEY = "acme~51ab0c7d/e93f=2468"
 SPARE_KEY = "sk-spare-key-90817263544536271809"
 ROOT_SECRET = "root-secret-0011223344556677889900aabbccdd"
 SECRETS = (CLIENT_KEY, PROVIDER_KEY, SPARE_KEY, ROOT_SECRET)
@@ -515,25 +516,30 @@ def test_s16_no_header_of_the_provider_comes_back(
 SMUGGLED = request("/v1/models", headers=[bearer(CLIENT_KEY)])
 HEAD = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {CLIENT_KEY}\r\n".encode()
 JSON_LINE = b"Content-Type: application/json\r\n"
+GOOD = json.dumps(BODY).encode()
+LENGTH = b"%d" % len(GOOD)
+CHUNKS = b"\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(GOOD), GOOD)
+AND_GOOD = b"\r\n\r\n" + GOOD
 FRAMES = {
-    "length-and-chunks": b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "chunks-and-length": b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-    "two-lengths": b"Content-Length: 0\r\nContent-Length: 90\r\n\r\n",
-    "length-list": b"Content-Length: 2, 2\r\n\r\n{}",
-    "plus": b"Content-Length: +2\r\n\r\n{}",
-    "hex": b"Content-Length: 0x2\r\n\r\n{}",
-    "underscore": b"Content-Length: 0_2\r\n\r\n{}",
-    "empty": b"Content-Length: \r\n\r\n",
-    "space-before-colon": b"Content-Length : 2\r\n\r\n{}",
-    "obs-fold": b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
-    "nul": b"X-A: a\0b\r\nContent-Length: 2\r\n\r\n{}",
-    "bare-cr": b"X-A: a\rContent-Length: 2\r\n\r\n",
-    "other-digits": "Content-Length: \u0662\r\n\r\n{}".encode(),
-    "xchunked": b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-    "chunked-not-last": b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
-    "chunk-size-wraps": b"Transfer-Encoding: chunked\r\n\r\n10000000000000002\r\n{}\r\n0\r\n\r\n",
-    "chunk-size-hex": b"Transfer-Encoding: chunked\r\n\r\n0x2\r\n{}\r\n0\r\n\r\n",
-    "chunk-without-end": b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}0\r\n\r\n",
+    "two-lengths": b"Content-Length: " + LENGTH + b"\r\nContent-Length: 0" + AND_GOOD,
+    "two-lengths-reversed": b"Content-Length: 0\r\nContent-Length: " + LENGTH + AND_GOOD,
+    "length-list": b"Content-Length: " + LENGTH + b", " + LENGTH + AND_GOOD,
+    "plus": b"Content-Length: +" + LENGTH + AND_GOOD,
+    "hex": b"Content-Length: 0x%x" % len(GOOD) + AND_GOOD,
+    "underscore": b"Content-Length: 0_" + LENGTH + AND_GOOD,
+    "empty": b"Content-Length: " + AND_GOOD,
+    "space-before-colon": b"Content-Length : " + LENGTH + AND_GOOD,
+    "obs-fold": b"Transfer-Encoding:\r\n chunked" + CHUNKS,
+    "nul": b"X-A: a\0b\r\nContent-Length: " + LENGTH + AND_GOOD,
+    "bare-cr": b"X-A: a\rContent-Length: " + LENGTH + AND_GOOD,
+    "other-digits": "Content-Length: \u0666\u0660".encode() + AND_GOOD,
+    "xchunked": b"Transfer-Encoding: xchunked" + CHUNKS,
+    "chunked-not-last": b"Transfer-Encoding: chunked, identity" + CHUNKS,
+    "chunk-size-wraps": b"Transfer-Encoding: chunked"
+    + CHUNKS.replace(b"\n%x" % len(GOOD), b"\n1%016x" % len(GOOD)),
+    "chunk-size-hex": b"Transfer-Encoding: chunked"
+    + CHUNKS.replace(b"\n%x" % len(GOOD), b"\n0x%x" % len(GOOD)),
+    "chunk-without-end": b"Transfer-Encoding: chunked" + CHUNKS.replace(b"}\r\n0", b"}0"),
 }
 
 
@@ -551,22 +557,52 @@ def test_s17_doubtful_framing_hides_no_request(gateway: GatewayProcess, record: 
     assert record.seen == []
 
 
+def test_s17_good_framing_is_read(gateway: GatewayProcess, record: Recorder) -> None:
+    """S17: the same body, framed in either of the two good ways, is answered."""
+    for frame in (b"Content-Length: " + LENGTH + AND_GOOD, b"Transfer-Encoding: chunked" + CHUNKS):
+        with Connection(gateway.port) as connection:
+            connection.send(HEAD + JSON_LINE + frame)
+            assert connection.read_answer().status == 200
+    assert [seen.json["messages"] for seen in record.seen] == [QUESTION] * 2
+
+
 @pytest.mark.parametrize(
-    "frame",
+    "lines",
     [
-        b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
-        b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 5",
+        b"Content-Length: 0\r\nTransfer-Encoding: chunked",
     ],
-    ids=["equal-lengths", "gzip-chunked"],
+)
+def test_s17_length_beside_chunks_ends_the_connection(
+    gateway: GatewayProcess, record: Recorder, lines: bytes
+) -> None:
+    """S17: the server shows chunks only, as RFC 9112 (6.3) has it; what stands behind them is not read."""
+    with Connection(gateway.port) as connection:
+        connection.send(HEAD + JSON_LINE + lines + CHUNKS + SMUGGLED)
+        received = connection.read_to_end()
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert b"main/up" not in received.partition(b"\r\n\r\n")[2]
+    assert [seen.json["messages"] for seen in record.seen] == [QUESTION]
+
+
+@pytest.mark.parametrize(
+    ("frame", "status"),
+    [
+        pytest.param(
+            b"Content-Length: " + LENGTH + b"\r\nContent-Length: " + LENGTH + AND_GOOD, 200, id="equal"
+        ),
+        pytest.param(b"Transfer-Encoding: gzip, chunked" + CHUNKS, 400, id="gzip-chunked"),
+    ],
 )
 def test_s17_odd_framing_whose_end_is_certain(
-    gateway: GatewayProcess, record: Recorder, frame: bytes
+    gateway: GatewayProcess, record: Recorder, frame: bytes, status: int
 ) -> None:
-    """S17: refused too; the request behind it is then one of its own, judged by its own key."""
+    """S17: the request behind it is one of its own, judged by its own key."""
     with Connection(gateway.port) as connection:
         connection.send(HEAD + JSON_LINE + frame + request("/v1/models"))
-        assert [connection.read_answer().status for _ in range(2)] == [400, 401]
-    assert record.seen == []
+        assert [connection.read_answer().status for _ in range(2)] == [status, 401]
+    assert len(record.seen) == (status == 200)
 
 
 def test_s17_pipelined_requests_are_each_judged(gateway: GatewayProcess, record: Recorder) -> None:
@@ -1107,7 +1143,10 @@ def test_s35_preflight(for_pages: GatewayProcess, page: Page) -> None:
     headers = [
         ("Origin", page.origin),
         ("Access-Control-Request-Method", "POST"),
-        ("Access-Control-Request-Headers", "authorization, content-type"),
+        (
+            "Access-Control-Request-Headers",
+            "Authorization, x-stainless-os, x-tiergate-tag, cookie, x-api-key",
+        ),
     ]
     answer = ask(for_pages.port, CHAT, method="OPTIONS", headers=headers, host="gateway.example")
     assert answer.status == (204 if page.allowed else 403)
@@ -1116,7 +1155,10 @@ def test_s35_preflight(for_pages: GatewayProcess, page: Page) -> None:
     if page.allowed:
         assert answer.header("vary") == "origin"
         assert answer.header("access-control-allow-methods") == "GET, POST"
-        assert "authorization" in (answer.header("access-control-allow-headers") or "")
+        allowed = answer.header("access-control-allow-headers")
+        assert allowed == "authorization, x-stainless-os, x-tiergate-tag", (
+            "what means something here, no more"
+        )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.origin)
@@ -1202,21 +1244,14 @@ def test_s38_templates_are_text(gateway: GatewayProcess, record: Recorder, corpu
     assert "49" not in message
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        "!!python/object/apply:os.system ['touch pwned']",
-        "!!python/name:os.system",
-        "!include /etc/passwd",
-        "!!binary aGk=",
-    ],
-)
-def test_s38_settings_are_plain_yaml(tmp_path: Path, value: str) -> None:
+def test_s38_settings_are_plain_yaml(tmp_path: Path) -> None:
     """S38: a tag in the settings is refused, with its place, and does nothing."""
-    (tmp_path / "tiergate.yaml").write_text(f"providers: {{main: {{base_url: {value}}}}}\n")
+    tags = ("!!python/object/apply:os.system ['touch pwned']", "!!python/name:os.system", "!include /etc/x")
+    providers = [f"  p{n}:\n    base_url: {tag}\n" for n, tag in enumerate(tags)]
+    (tmp_path / "tiergate.yaml").write_text("providers:\n" + "".join(providers))
     ended = cli("check", folder=tmp_path)
     assert ended.returncode == 1
-    assert re.search(r"tiergate\.yaml:1:\d+", ended.stderr)
+    assert re.findall(r"tiergate\.yaml:(\d):15:.*YAML tag", ended.stderr) == ["3", "5", "7"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiergate.yaml"]
 
 

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tiergate.core import InvalidRequest, UpstreamError, UpstreamProtocolError
@@ -65,10 +66,30 @@ STREAMS = st.builds(
     st.lists(st.tuples(LINES, LINE_ENDS), max_size=12),
     LINES,
 )
-WHOLE_EVENTS = st.lists(
-    st.sampled_from([b"data: a\n\n", b"data: \n\n", b"data: [DONE]\n\n", b"data:b\n\n", b": c\n\n", b"\n"]),
-    max_size=8,
+PIECES = st.lists(
+    st.sampled_from(
+        [
+            *(b"data: a\n\n", b"data: a\n\n", b"data: \n\n", b"data: a\n\ndata: [DONE]\n\n", b"data:b\n\n"),
+            *(
+                b"data: a\n",
+                b"data: a\r",
+                b"data: a\r\n\r\n",
+                b"data: a\rdata: b\n\n",
+                b"data: a\ndata: b\n\n",
+            ),
+            *(
+                b"event: x\n",
+                b": comment\n\n",
+                b"\n",
+                b"\r",
+                b"data: a\n\n\ndata: b\n\n",
+                b"data: an end\n\n",
+            ),
+        ]
+    ),
+    max_size=6,
 )
+"""Pieces that begin and end with lines: what the fast path is made for, and what only looks like it."""
 
 
 @st.composite
@@ -121,20 +142,23 @@ def test_any_cut_of_a_stream_gives_the_events_of_the_standard(pieces: list[bytes
     assert parsed(pieces) == as_the_standard_says(b"".join(pieces))
 
 
-@given(WHOLE_EVENTS)
+@settings(max_examples=200)
+@given(PIECES)
 def test_the_fast_path_reads_what_the_slow_path_reads(pieces: list[bytes]) -> None:
-    """Pieces that end with their events (the fast path) give what single bytes give (the slow one)."""
+    """Pieces of whole events (the fast path) give what single bytes give (the slow one)."""
     stream = b"".join(pieces)
-    assert parsed(pieces) == parsed([stream]) == parsed(cut(stream, range(len(stream))))
+    single = cut(stream, range(len(stream)))
+    assert parsed(pieces) == parsed([stream]) == parsed(single) == as_the_standard_says(stream)
 
 
-@given(cut_streams(STREAMS | WHOLE_EVENTS.map(b"".join)), st.integers(1, 24))
+@settings(max_examples=200)
+@given(cut_streams() | PIECES, st.integers(1, 16))
+@example([b"data: a\n\n", b"data: an end\n\n"], 8)
 def test_no_cut_changes_the_bound_of_an_event(pieces: list[bytes], event_bytes_max: int) -> None:
     """Too large is too large wherever the bytes were cut, and the events before it are given out."""
     stream = b"".join(pieces)
-    assert parsed(pieces, event_bytes_max=event_bytes_max) == parsed(
-        [stream], event_bytes_max=event_bytes_max
-    )
+    single = cut(stream, range(len(stream)))
+    assert parsed(pieces, event_bytes_max=event_bytes_max) == parsed(single, event_bytes_max=event_bytes_max)
 
 
 @given(st.lists(st.binary(max_size=20).filter(lambda data: not {10, 13} & set(data)), max_size=5))
@@ -338,6 +362,17 @@ def test_a_usage_of_any_shape_is_sensible_counts_or_nothing(reported: object) ->
         assert usage.input_tokens == reported["prompt_tokens"]
         assert usage.output_tokens >= (reported.get("completion_tokens") or 0)
         assert usage.total_tokens >= (reported.get("total_tokens") or 0)
+
+
+@given(OBJECTS, st.dictionaries(TEXTS, VALUES, max_size=3), st.sampled_from([None, 2]))
+def test_the_cost_is_put_into_the_usage_and_nothing_else_changes(
+    reply: dict[str, Any], usage: dict[str, Any], indent: int | None
+) -> None:
+    """Whatever stands around it, in whatever layout; an upstream's own cost is replaced where it stood."""
+    data = json.dumps({**reply, "usage": usage}, indent=indent).encode()
+    written = with_cost(data, Decimal("0.000042"))
+    expected = {**reply, "usage": {**usage, "cost": 0.000042}}
+    assert exactly(json.loads(written)) == exactly(expected)
 
 
 EVENTS = st.sampled_from(

@@ -31,7 +31,7 @@ async def ask(
         print(dumps(_said(reply)).decode())
         return
     print(reply.text)
-    cost = "price unknown" if reply.cost_usd is None else f"${reply.cost_usd}"
+    cost = "price unknown" if reply.cost_usd is None else f"${reply.cost_usd:f}"
     usage = reply.usage
     print(
         f"[{reply.target}, {reply.tier}; {usage.input_tokens} tokens in, {usage.output_tokens} out; {cost}]",

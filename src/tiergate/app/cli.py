@@ -1,6 +1,5 @@
 """The command line. Each command imports what it needs when it runs, so that `--help` is quick."""
 
-import asyncio
 import os
 import sys
 from collections.abc import Coroutine
@@ -64,6 +63,10 @@ def serve(
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that serve; more than 1 needs PostgreSQL and Redis.")
     ] = 1,
+    grace_s: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds on SIGTERM to go on taking calls while not ready, for a balancer."),
+    ] = 0,
     drain_s: Annotated[
         float, typer.Option(min=0, help="Seconds that running calls get to finish on SIGTERM.")
     ] = 30,
@@ -79,7 +82,7 @@ def serve(
             "One worker serves thousands of calls a second: start it without --workers."
         )
     loaded = load(config, os.environ)
-    _run(run(loaded, environ=os.environ, drain_s=drain_s, say=_say))
+    _run(run(loaded, environ=os.environ, grace_s=grace_s, drain_s=drain_s, say=_say))
 
 
 @cli.command(epilog='Example: tiergate chat "What is a lease?" -m deepseek-v3.2 --stream')
@@ -164,6 +167,8 @@ def demo(
 
 
 def _run(main: Coroutine[Any, Any, Any]) -> Any:
+    import asyncio
+
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

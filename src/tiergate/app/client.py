@@ -10,7 +10,7 @@ from tiergate.core import NOTHING, Chunk, Origin, Reply, Target, Tier, TiergateE
 from tiergate.core import UpstreamProtocolError as ProtocolError
 from tiergate.upstream import Endpoint, Response, Timing, Transport, open_transport
 from tiergate.upstream import Origin as Server
-from tiergate.wire import ChatStream, choices_asked, dumps, loads, read_error, read_reply
+from tiergate.wire import ChatStream, ErrorInStream, choices_asked, dumps, loads, read_error, read_reply
 
 _LABEL: Final = "the gateway"
 
@@ -79,7 +79,7 @@ class GatewayClient:
                 for chunk in reader.feed(piece):
                     yield chunk
                 if reader.failure is not None:
-                    raise reader.failure
+                    raise _told(response.status, reader.failure)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -132,3 +132,11 @@ def _error(status: int, data: bytes) -> TiergateError:
     if body is None or body.message is None:
         return ProtocolError(f"The gateway answered with status {status} and no reason. Is it a Tiergate?")
     return GatewayError(body.message, status=status, code=body.code or "")
+
+
+def _told(status: int, failure: TiergateError) -> TiergateError:
+    """Give the gateway's own words where it said in its stream why that broke off."""
+    said = failure.__cause__.error if isinstance(failure.__cause__, ErrorInStream) else None
+    if said is None or said.message is None:
+        return failure
+    return GatewayError(said.message, status=status, code=said.code or "")

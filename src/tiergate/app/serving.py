@@ -17,9 +17,17 @@ _ONE_OF_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared wit
 
 
 async def serve(
-    loaded: Loaded, *, environ: Mapping[str, str], drain_s: float, say: Callable[[str], None]
+    loaded: Loaded,
+    *,
+    environ: Mapping[str, str],
+    grace_s: float,
+    drain_s: float,
+    say: Callable[[str], None],
 ) -> None:
     """Serve until SIGTERM or SIGINT: finish what runs for at most `drain_s`; a second signal ends it now.
+
+    For `grace_s` before that, calls are still taken while `/health/ready` already says no, so that a balancer
+    has time to look.
 
     SIGHUP reads the settings again.
 
@@ -30,6 +38,8 @@ async def serve(
         plane = DataPlane(house.rooms, policy=_door(loaded.settings), randomness=os.urandom)
         address = loaded.settings.listen
         listener = Listener(plane, host=address.host, port=address.port, limits=ListenerLimits())
+        # Whoever learns where we listen may send a signal at once.
+        told, reload_asked = _on_signals()
         await listener.start()
         reached = f"{_reached(address)}:{listener.port}"
         house.lock.publish(reached, house.token)
@@ -39,21 +49,27 @@ async def serve(
         gc.set_threshold(_GC_THRESHOLD)
         say(_welcome(loaded, f"http://{reached}"))
         try:
-            await _until_told(house, plane)
+            await _until_told(house, plane, told, reload_asked)
             plane.is_ready = False
             house.emit(Notice(word="stopping", message=f"Finishing {listener.visits} requests."))
         finally:
-            await _stop(listener, drain_s)
+            await _stop(listener, grace_s=grace_s, drain_s=drain_s)
     say("Stopped.")
 
 
-async def _until_told(house: House, plane: DataPlane) -> None:
+def _on_signals() -> tuple[asyncio.Event, asyncio.Event]:
+    """Give what is set when we are told to stop, and when to read the settings again."""
     loop = asyncio.get_running_loop()
-    told = asyncio.Event()
-    reload_asked = asyncio.Event()
+    told, reload_asked = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     loop.add_signal_handler(signal.SIGHUP, reload_asked.set)
+    return told, reload_asked
+
+
+async def _until_told(
+    house: House, plane: DataPlane, told: asyncio.Event, reload_asked: asyncio.Event
+) -> None:
     reloading = asyncio.create_task(_reload_when_asked(house, plane, reload_asked))
     try:
         await told.wait()
@@ -69,17 +85,20 @@ async def _reload_when_asked(house: House, plane: DataPlane, asked: asyncio.Even
             plane.policy = _door(house.settings)
 
 
-async def _stop(listener: Listener, drain_s: float) -> None:
+async def _stop(listener: Listener, *, grace_s: float, drain_s: float) -> None:
+    """Stop listening after the grace time, and end after the drain; a second signal cuts both short."""
     loop = asyncio.get_running_loop()
-    hurrying: set[asyncio.Task[None]] = set()
-
-    def hurry() -> None:
-        hurrying.add(asyncio.create_task(listener.stop(drain_s=0)))
-
+    again = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, hurry)
-    await listener.stop(drain_s=drain_s)
-    await asyncio.gather(*hurrying)
+        loop.add_signal_handler(number, again.set)
+    hurry = asyncio.create_task(again.wait())
+    await asyncio.wait({hurry}, timeout=grace_s)
+    stopping = asyncio.create_task(listener.stop(drain_s=drain_s))
+    await asyncio.wait({hurry, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        await listener.stop(drain_s=0)
+    hurry.cancel()
+    await stopping
 
 
 def _reached(address: Address) -> str:

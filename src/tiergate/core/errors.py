@@ -14,7 +14,7 @@
     │   ├── UpstreamProtocolError      answered something that is no answer
     │   ├── UpstreamAuthFailed         refused our credential
     │   ├── UpstreamThrottled          429; carries the wait
-    │   ├── UpstreamFault              5xx
+    │   ├── UpstreamFault              5xx, and what another target may do better
     │   └── UpstreamRejected           any other 4xx: the request itself is at fault
     ├── NoTargetAvailable              nothing left to try; carries each target's reason
     ├── DeadlineExceeded               the caller's time is over
@@ -170,7 +170,7 @@ class UpstreamThrottled(UpstreamError):
 
 
 class UpstreamFault(UpstreamError):
-    """The provider failed on its own side (5xx)."""
+    """The provider failed on its own side: 5xx, or a 4xx that another target need not give."""
 
     code = "upstream_fault"
 

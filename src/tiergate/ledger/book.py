@@ -46,7 +46,7 @@ def _not_sent(held: Held) -> Settled:
         state=HoldState.RELEASED,
         outcome=Outcome.IGNORE,
         blame=None,
-        error_code="client_closed",
+        error_code=None,
         status=None,
         sent_ns=held.permit_ns,
         first_ns=None,

@@ -179,7 +179,7 @@ class OpenHold:
         error = meaning(error)
         now = self._clock.monotonic()
         account = self._account(error, now - self._sent)
-        self._books.account = account
+        self._books.settle(account)
         self._books.finish = self.meter.finish
         self._book.settle(self._settled(error, account, now))
         if isinstance(error, UpstreamError):

@@ -53,6 +53,7 @@ class CallBooks:
         self._emit = emit
         self.attempts = 0
         self.target: Target | None = None
+        self._spent_nanos: int | None = 0
         self.account: Account | None = None
         """Of the attempt that answered, or of the last that failed."""
         self.finish: tuple[str, ...] = ()
@@ -71,6 +72,18 @@ class CallBooks:
     def mark_first_event(self) -> None:
         """Note that content is about to leave for the caller."""
         self._first = self._clock.monotonic()
+
+    def settle(self, account: Account) -> None:
+        """Add the account of an attempt that is over; also of one that failed and is billed all the same."""
+        self.account = account
+        self._spent_nanos = _sum(self._spent_nanos, account.cash_nanos)
+
+    def cash_nanos(self, running: int | None = 0) -> int | None:
+        """Give what the providers will invoice for all attempts, and for what the running one reported.
+
+        None while a price is unknown.
+        """
+        return _sum(self._spent_nanos, running)
 
     @property
     def ttft_ms(self) -> float | None:
@@ -131,6 +144,10 @@ class CallBooks:
             ttft_ms=self.ttft_ms,
             total_ms=(now - call.received) * 1e3,
             usage=None if account is None else account.usage,
-            cash_nanos=None if account is None else account.cash_nanos,
+            cash_nanos=None if account is None else self._spent_nanos,
             generation=self.opened.generation,
         )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other

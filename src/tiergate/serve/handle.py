@@ -67,5 +67,5 @@ def _reply(begun: Begun, books: CallBooks) -> Reply:
         text=whole.text,
         finish=whole.finish,
         usage=books.account.usage,
-        cash_nanos=books.account.cash_nanos,
+        cash_nanos=books.cash_nanos(),
     )

@@ -41,8 +41,10 @@ class StreamReply:
 
     @property
     def cash_nanos(self) -> int | None:
-        """The cost of what was reported so far, in nano-dollars; None where nothing is known."""
-        return self._begun.hold.meter.reported_cash_nanos
+        """The cost of the call as far as it was reported, in nano-dollars; None where it is not known."""
+        if self.state is StreamState.ENDED:
+            return self._books.cash_nanos()
+        return self._books.cash_nanos(self._begun.hold.meter.reported_cash_nanos)
 
     @property
     def books(self) -> CallBooks:
@@ -55,7 +57,8 @@ class StreamReply:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave(error if isinstance(error, TiergateError) else CallerLeft())
+        means = meaning(error)
+        self._leave(means if isinstance(means, TiergateError) else CallerLeft())
 
     def __aiter__(self) -> "StreamReply":
         return self

@@ -22,7 +22,7 @@ def reply_headers(reply: Reply) -> Headers:
     """Headers of a whole reply."""
     cost = reply.cost_usd
     headers = (_JSON, *_origin(reply.origin))
-    return headers if cost is None else (*headers, (b"x-tiergate-cost-usd", str(cost).encode()))
+    return headers if cost is None else (*headers, (b"x-tiergate-cost-usd", format(cost, "f").encode()))
 
 
 def reply_body(reply: Reply) -> bytes:
@@ -75,7 +75,7 @@ class PlainEvents:
         account = books.account
         assert account is not None
         assert books.ttft_ms is not None
-        nanos = account.cash_nanos
+        nanos = books.cash_nanos()
         return write_done(
             usage=account.usage,
             ttft_ms=books.ttft_ms,

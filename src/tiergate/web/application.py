@@ -6,6 +6,7 @@ begun, an error event and a connection that ends without its last chunk.
 """
 
 import asyncio
+import re
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class DataPlane:
             return
         self._check_origin(visit)
         if visit.method == "OPTIONS" and visit.header(b"origin") and visit.header(_PREFLIGHT_ASKS):
-            await visit.answer(204, self._head(visit, *_PREFLIGHT), b"")
+            await visit.answer(204, self._head(visit, *_preflight(visit)), b"")
             return
         caller = self._rooms.admission.identify(_credential(visit))
         method, endpoint = _endpoint(visit.path)
@@ -229,15 +230,18 @@ _EXPOSE: Final = (
     b"x-request-id, x-tiergate-target, x-tiergate-tier, x-tiergate-attempts, x-tiergate-cost-usd",
 )
 _PREFLIGHT_ASKS: Final = b"access-control-request-method"
-_ASKED_HEADERS: Final = b"x-tiergate-class, x-tiergate-data, x-tiergate-deadline-ms, x-tiergate-tag"
-_PREFLIGHT: Final = (
-    (b"access-control-allow-methods", b"GET, POST"),
-    (
-        b"access-control-allow-headers",
-        b"authorization, content-type, " + _ASKED_HEADERS,
-    ),
-    (b"access-control-max-age", b"600"),
-)
+_MAY_BE_SENT: Final = re.compile(r"authorization|content-type|x-(tiergate|stainless)-[a-z-]{1,40}")
+"""What a page may send: what means something here, and what the official clients add by themselves."""
+
+
+def _preflight(visit: Visit) -> Headers:
+    asked = (visit.header(b"access-control-request-headers") or "").lower().split(",")
+    allowed = [name for name in map(str.strip, asked) if _MAY_BE_SENT.fullmatch(name)]
+    return (
+        (b"access-control-allow-methods", b"GET, POST"),
+        (b"access-control-allow-headers", ", ".join(allowed).encode()),
+        (b"access-control-max-age", b"600"),
+    )
 
 
 def _endpoint(path: str) -> tuple[str, Endpoint]:

@@ -54,6 +54,7 @@ class ChatStream:
                 chunks.append(self._read(event))
         except ErrorInStream as error:
             self.failure = _reported(error.error)
+            self.failure.__cause__ = error
         except UpstreamProtocolError as error:
             self.failure = error
         return chunks

@@ -49,11 +49,21 @@ from tiergate.core import (
 )
 from tiergate.ledger import Book, CallClosed, Held, HoldState, Settled
 from tiergate.resilience import Permits, RetryPolicy
-from tiergate.serve import Exchange, ModelEntry, Question, Rooms, Rules, StreamReply, StreamState, handle
+from tiergate.serve import (
+    STOPPING,
+    Exchange,
+    ModelEntry,
+    Question,
+    Rooms,
+    Rules,
+    Stopping,
+    StreamReply,
+    StreamState,
+    handle,
+)
 from tiergate.serve.attempt import HELD_BACK_BYTES_MAX, HELD_BACK_EVENTS_MAX
 from tiergate.serve.egress import egress
-from tiergate.testing import Behaviour, FakeClock, ScriptedUpstream, run_virtual
-from tiergate.testing.journal import MemoryJournal
+from tiergate.testing import Behaviour, FakeClock, MemoryJournal, ScriptedUpstream, run_virtual
 
 T = TypeVar("T")
 
@@ -77,6 +87,9 @@ ONE, TWO = (Chunk(f'{{"{word}"}}'.encode(), content=True, text=word) for word in
 STOP = Chunk(b'{"stop"}', content=True, finish=("stop",))
 USAGE = Chunk(b'{"usage"}', usage=SAID, bare_usage=True)
 WHOLE = Chunk(b'{"whole"}', content=True, text="whole", finish=("stop",), usage=SAID)
+
+UNFINISHED = (None, "client_closed", Stopping.code)
+"""What an attempt that was cut short says; nobody failed."""
 
 Step = Sequence[Chunk] | UpstreamError | float
 """Chunks that arrive together, a failure, or seconds that pass."""
@@ -293,9 +306,7 @@ class House:
                 assert (settled.cash_nanos, settled.usage_source) == (0, UsageSource.NONE)
             assert settled.sent_ns <= settled.last_ns
         # One failed attempt, one event.
-        failures = [
-            settled.n for settled in self.settled if settled.error_code not in (None, "client_closed")
-        ]
+        failures = [settled.n for settled in self.settled if settled.error_code not in UNFINISHED]
         assert [event.n for event in self.events if isinstance(event, AttemptFailed)] == failures
         # Nothing is left open.
         assert all(exchange.closed for exchange in self.upstream.exchanges)
@@ -313,7 +324,9 @@ class House:
 
 
 @types.coroutine
-def interrupted(coroutine: Coroutine[Any, Any, T], *, at: int, as_it_wakes: bool) -> Generator[Any, Any, T]:
+def interrupted(
+    coroutine: Coroutine[Any, Any, T], *, at: int, as_it_wakes: bool, why: str | None = None
+) -> Generator[Any, Any, T]:
     """Run a coroutine; cancel its task at its nth suspension, while it waits or as it is about to go on."""
     task = asyncio.current_task()
     assert task is not None
@@ -326,9 +339,9 @@ def interrupted(coroutine: Coroutine[Any, Any, T], *, at: int, as_it_wakes: bool
         suspensions += 1
         if suspensions == at:
             if as_it_wakes and asyncio.isfuture(waits_for):
-                waits_for.add_done_callback(lambda _: task.cancel())
+                waits_for.add_done_callback(lambda _: task.cancel(why))
             else:
-                task.cancel()
+                task.cancel(why)
         try:
             step, value = coroutine.send, (yield waits_for)
         except BaseException as error:  # noqa: BLE001 - whatever was thrown belongs to the coroutine
@@ -414,9 +427,9 @@ def test_the_object_that_policy_saw_is_the_object_that_is_sent() -> None:
         Answer(([ROLE], [USAGE], broken())),
         Answer(([ROLE],)),
         Answer(()),
-        Answer(([ROLE],) * (HELD_BACK_EVENTS_MAX + 1)),
-        Answer(([ROLE] * (HELD_BACK_EVENTS_MAX + 1),)),
-        Answer(([Chunk(b"x" * (HELD_BACK_BYTES_MAX + 1))],)),
+        Answer(([ROLE],) * (HELD_BACK_EVENTS_MAX + 1) + ([ONE, STOP],)),
+        Answer(([ROLE] * (HELD_BACK_EVENTS_MAX + 1), [ONE, STOP])),
+        Answer(([Chunk(b"x" * (HELD_BACK_BYTES_MAX + 1))], [ONE, STOP])),
     ],
 )
 def test_before_the_first_content_the_target_may_change_and_nothing_of_it_shows(first: Answer) -> None:
@@ -641,6 +654,28 @@ def test_the_last_target_is_waited_for_a_quarter_of_the_time_that_is_left() -> N
     assert (house.ended.attempts, house.ended.end) == (0, EndState.FAILED)
 
 
+# What a call costs.
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_calls_cost_holds_its_failed_attempts_too(*, streamed: bool) -> None:
+    """An attempt that broke off is billed at its bound, and the caller is told the sum of both."""
+    good = STREAM if streamed else REPLY
+    house = House({"a": Answer(([ROLE], broken())), "b": good})
+    replies: list[Reply | StreamReply] = []
+
+    async def main() -> None:
+        replies.append(await house.answer(house.call(streamed=streamed)))
+
+    run(house, main())
+    house.check()
+    billed = [settled.cash_nanos for settled in house.journal.settled]
+    assert len(billed) == 2 and all(billed)
+    assert house.ended.cash_nanos == sum(filter(None, billed))
+    if not streamed:
+        assert replies[0].cash_nanos == house.ended.cash_nanos
+
+
 # Private stays private.
 
 
@@ -689,6 +724,7 @@ class Scene:
     leave_after: int | None = None
     cancel_at: int = 0
     as_it_wakes: bool = False
+    why: str | None = None
 
     def play(self) -> tuple[House, type[BaseException] | None]:
         """Play it, cancelling the client's task at its nth suspension; gives how the client's task ended."""
@@ -702,7 +738,7 @@ class Scene:
             asyncio.get_running_loop().call_later(0.25, permit.__exit__)
 
         async def task() -> None:
-            await interrupted(client, at=self.cancel_at, as_it_wakes=self.as_it_wakes)
+            await interrupted(client, at=self.cancel_at, as_it_wakes=self.as_it_wakes, why=self.why)
 
         (ended,) = await asyncio.gather(asyncio.create_task(task()), return_exceptions=True)
         await asyncio.sleep(5)
@@ -724,21 +760,33 @@ SCENES = {
 }
 
 
+@pytest.mark.parametrize("why", [None, STOPPING], ids=["the caller left", "the gateway stops"])
 @pytest.mark.parametrize("as_it_wakes", [False, True], ids=["while it waits", "as it wakes"])
 @pytest.mark.parametrize("name", SCENES)
-def test_cancelled_at_any_await_everything_is_closed_once(name: str, as_it_wakes: bool) -> None:
-    """At the first suspension, the second, … until one comes too late: each time the books are in order."""
+def test_cancelled_at_any_await_everything_is_closed_once(
+    name: str, as_it_wakes: bool, why: str | None
+) -> None:
+    """At the first suspension, the second, … until one comes too late: each time the books are in order.
+
+    They tell a caller who left from a gateway that stops, and neither is held against the target.
+    """
     scene = SCENES[name]
     for cancel_at in range(1, 100):
-        house, ended = replace(scene, cancel_at=cancel_at, as_it_wakes=as_it_wakes).play()
+        house, ended = replace(scene, cancel_at=cancel_at, as_it_wakes=as_it_wakes, why=why).play()
         house.check()
         if ended is not asyncio.CancelledError:
             break
-        assert (house.ended.end, house.ended.error_code) == (EndState.CLIENT_CLOSED, None)
-        assert [s.outcome for s in house.settled if s.error_code in (None, "client_closed")] in (
-            [],
-            [Outcome.IGNORE],
-        )
+        if why is None:
+            assert (house.ended.end, house.ended.error_code) == (EndState.CLIENT_CLOSED, None)
+        else:
+            assert house.ended.end is (
+                EndState.FAILED if house.ended.ttft_ms is None else EndState.INTERRUPTED
+            )
+            assert house.ended.error_code == Stopping.code
+        cut = [settled for settled in house.settled if settled.error_code in UNFINISHED]
+        assert [settled.outcome for settled in cut] in ([], [Outcome.IGNORE])
+        blame = Blame.CALLER if why is None else Blame.US
+        assert all(settled.blame is blame for settled in cut if settled.state is HoldState.SETTLED)
     else:
         raise AssertionError("it never came to its end")
     assert cancel_at > 1

@@ -49,6 +49,7 @@ def nested(depth: int) -> bytes:
         (b'{"a":1,"\\u0061":2}', "'a' stands twice"),
         (b'{"x":[{"y":{"b":1,"c":2,"b":1}}]}', "'b' stands twice"),
         (b'{"":1,"":2}', "'' stands twice"),
+        (b'{"b":1e6,"a":1,"a":1}', "'a' stands twice"),
         (b'{"\xc3\xa9":1,"\\u00E9":2}', "stands twice"),
         (b'{"\xf0\x9f\x98\x80":1,"\\ud83d\\ude00":2}', "stands twice"),
         (nested(DEPTH_MAX + 1), "deeper than 64"),

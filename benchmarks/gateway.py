@@ -234,7 +234,8 @@ def main() -> int:
             f"Needs two cores and {', '.join(missing) or 'wrk and nginx'}. On Debian: apt install wrk nginx-light"
         )
         return 1
-    resource.setrlimit(resource.RLIMIT_NOFILE, (65536, 65536))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     found = [nginx(), tiergate(), sglang_router(), portkey(), litellm()]
     names = None if given.only is None else {name.strip().lower() for name in given.only.split(",")}
     contenders = [one for one in found if one is not None and (names is None or one.name.lower() in names)]

@@ -310,3 +310,24 @@ def test_nothing_is_left_behind(mock: MockProcess, tmp_path: Path) -> None:
         return [entry async for entry in read_ledger(tmp_path / "data")]
 
     assert [entry.end for entry in asyncio.run(read())] == [EndState.CLIENT_CLOSED] * 2
+
+
+def test_a_stream_that_is_held_open_past_the_block_is_in_the_books(mock: MockProcess, tmp_path: Path) -> None:
+    """Leaving the block ends it for the books as well, though somebody still holds it in a variable."""
+    path = tmp_path / "tiergate.yaml"
+    path.write_text(json.dumps(settings_for(mock) | {"data_dir": str(tmp_path / "data")}))
+
+    async def main() -> None:
+        async with Gateway.from_config(path) as gateway:
+            stream = gateway.stream(QUESTION, model="main/slow")
+            await anext(stream)
+        await stream.aclose()
+
+    asyncio.run(main())
+
+    async def read() -> list[Any]:
+        return [entry async for entry in read_ledger(tmp_path / "data")]
+
+    (entry,) = asyncio.run(read())
+    assert entry.end is EndState.CLIENT_CLOSED
+    assert [attempt.state.value for attempt in entry.attempts] == ["settled"]

@@ -270,6 +270,8 @@ def test_waiting_for_a_place_is_bounded(case: Case) -> None:
             await until(lambda: len(server.requests) == 1)
             error = await failure(ask(transport, where), UpstreamTimeout)
             assert (error.phase, error.delivery) == ("pool", Delivery.NONE)
+            # What it names is a setting.
+            assert "limits.concurrency" in str(error) and "max_connections" not in str(error)
             first.cancel()
             await asyncio.wait([first])
 
@@ -418,6 +420,31 @@ def test_a_ca_file_that_cannot_be_used_stops_the_call(case: Case, issuer: str, t
         assert str(tmp_path) not in str(error)
 
     case.run(body)
+
+
+def test_a_ca_file_that_was_changed_is_read_again(case: Case, tmp_path: Path) -> None:
+    """Issuers are rotated in place: a new connection trusts those of now, and no others."""
+    ca_file = tmp_path / "issuers.pem"
+    known = (CERTIFICATES / "issuer.pem").read_bytes()
+    pair = (CERTIFICATES / "unknown_issuer.pem").read_bytes()
+    other = pair[pair.index(b"-----BEGIN CERTIFICATE") :]
+    closing = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+    with RawServer(answers(closing), tls=server_context("good")) as server:
+        origin = Origin(scheme="https", host="127.0.0.1", port=server.port, ca_file=str(ca_file))
+        where = Endpoint(label="acme", origin=origin, path="/")
+
+        async def body(transport: Transport) -> None:
+            ca_file.write_bytes(other)
+            await failure(ask(transport, where), UpstreamUnreachable)
+            ca_file.write_bytes(known)
+            assert await ask(transport, where) == b"ok"
+            ca_file.write_bytes(other)
+            await failure(ask(transport, where), UpstreamUnreachable)
+            ca_file.unlink()
+            error = await failure(ask(transport, where), UpstreamUnreachable)
+            assert "ca_file" in str(error)
+
+        case.run(body)
 
 
 def test_https_to_a_plain_server_is_unreachable(case: Case) -> None:

@@ -106,7 +106,7 @@ def question(
         **{
             "call_id": "call-1",
             "target": target,
-            "endpoint": "chat/completions",
+            "mark_sent": lambda: None,
             "body": {**body, "stream": True} if streamed else body,
             "streamed": streamed,
             "deadline": time.monotonic() + 5,

@@ -937,7 +937,7 @@ def test_s30_log_line_of_a_call_has_these_fields_only(gateway: GatewayProcess) -
         "x\x7f\x9b31m",
         '"},{"event":"forged',
         "\u202egnp.exe",
-        "x" * 5000,
+        "x" * 240,
     ],
 )
 def test_s31_no_field_breaks_out_of_its_line(gateway: GatewayProcess, record: Recorder, evil: str) -> None:
@@ -1181,6 +1181,17 @@ def test_s35_errors_are_readable_for_a_page_of_the_list(for_pages: GatewayProces
     )
     assert answer.status == 401
     assert answer.header("access-control-allow-origin") == "https://app.example"
+
+
+@pytest.mark.parametrize("origins", [["https://a.example", "https://b.example"], ["https://\xe9.example"]])
+def test_s35_an_origin_that_cannot_be_read_is_an_error_of_ours(
+    for_pages: GatewayProcess, origins: list[str]
+) -> None:
+    """S35, S16: refused in the OpenAI shape, and not by the server underneath."""
+    headers = [("Origin", origin) for origin in origins]
+    answer = ask(for_pages.port, CHAT, BODY, headers=headers, host="gateway.example")
+    assert (answer.status, answer.error["code"]) == (400, "invalid_request")
+    assert answer.header("access-control-allow-origin") is None
 
 
 @pytest.mark.parametrize("origin", ["https://app.example", "null", "http://localhost:3000"])

@@ -76,6 +76,7 @@ CASES = {
     "no-model": Case(404, "model_not_found", ("'gone'", "good", "GET /v1/models"), model="gone"),
     "no-endpoint": Case(404, "not_found", ("POST /v1/chat/completions",), path="/v1/nothing"),
     "wrong-method": Case(405, "not_found", ("POST only",), method="GET"),
+    "health-method": Case(405, "not_found", ("with GET",), path="/health/live", method="DELETE"),
     "too-large": Case(413, "request_too_large", ("104857 bytes",), body={"x": "y" * 200_000}),
     "not-json": Case(
         415, "invalid_request", ("application/json",), headers=(("Content-Type", "text/plain"),)

@@ -101,6 +101,8 @@ def chat(
     """Ask one question. Goes through the running gateway if there is one, else serves itself."""
     from tiergate.app.asking import ask
 
+    if stream and as_json:
+        raise typer.BadParameter("--stream and --json exclude each other")
     text = sys.stdin.read() if prompt == "-" else prompt
     messages = [{"role": "user", "content": text}]
     if system is not None:

@@ -34,6 +34,8 @@ class Gateway:
         self._loaded = loaded
         self._environ = environ
         self._doors = AsyncExitStack()
+        self._streams: set[StreamReply] = set()
+        """Streams that nobody has read to their end yet."""
         self._house: House | None = None
         self._client: GatewayClient | None = None
 
@@ -63,13 +65,16 @@ class Gateway:
 
     async def __aexit__(self, *_: object) -> None:
         self._house = self._client = None
+        # Before the journal closes: a stream that was left open would stay in the books as if we had died.
+        for reply in tuple(self._streams):
+            reply.close()
         await self._doors.aclose()
 
     async def chat(self, messages: Messages, *, model: str, **fields: Any) -> Reply:
         """Ask and wait for the whole answer. `fields` are those of the OpenAI chat completion.
 
         Raises:
-            TiergateError: one of its leaves; the message says what to do.
+            TiergateError: the message says what to do, `code` is the same whichever process serves the call.
         """
         body = {"model": model, "messages": list(messages), **fields, "stream": False}
         if self._client is not None:
@@ -87,10 +92,14 @@ class Gateway:
             return
         reply = await handle(self._opened.rooms, self._call(body))
         assert isinstance(reply, StreamReply)
-        with reply:
-            async for chunks in reply:
-                for chunk in chunks:
-                    yield chunk
+        self._streams.add(reply)
+        try:
+            with reply:
+                async for chunks in reply:
+                    for chunk in chunks:
+                        yield chunk
+        finally:
+            self._streams.discard(reply)
 
     @property
     def _opened(self) -> House:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from tiergate.app.house import House, open_house, write_to_stderr
 from tiergate.config import Address, Loaded, Settings
-from tiergate.core import VERSION, Notice
+from tiergate.core import VERSION, CannotStart, Notice
 from tiergate.web import LOOPBACK_NAMES, DataPlane, DoorPolicy, Listener, ListenerLimits
 
 _MIB = 1 << 20
@@ -41,15 +41,12 @@ async def serve(
         # Whoever learns where we listen may send a signal at once.
         told, reload_asked = _on_signals()
         await listener.start()
-        reached = f"{_reached(address)}:{listener.port}"
-        house.lock.publish(reached, house.token)
-        # What is here now stays: the collector need not look at it again, and calls make few cycles.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_GC_THRESHOLD)
-        say(_welcome(loaded, f"http://{reached}"))
         try:
-            await _until_told(house, plane, told, reload_asked)
+            reached = f"{_reached(address)}:{listener.port}"
+            house.lock.publish(reached, house.token)
+            _calm_collector()
+            say(_welcome(loaded, f"http://{reached}"))
+            await _until_told(house, plane, listener, told, reload_asked)
             plane.is_ready = False
             house.emit(Notice(word="stopping", message=f"Finishing {listener.visits} requests."))
         finally:
@@ -67,14 +64,30 @@ def _on_signals() -> tuple[asyncio.Event, asyncio.Event]:
     return told, reload_asked
 
 
+def _calm_collector() -> None:
+    """Let the garbage collector forget what is here now and stays, and look seldom: calls make few cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
+
+
 async def _until_told(
-    house: House, plane: DataPlane, told: asyncio.Event, reload_asked: asyncio.Event
+    house: House, plane: DataPlane, listener: Listener, told: asyncio.Event, reload_asked: asyncio.Event
 ) -> None:
+    """Wait for the signal to stop, and reload on the other one.
+
+    Raises:
+        CannotStart: the server ended by itself; a process that serves nobody must not look alive.
+    """
     reloading = asyncio.create_task(_reload_when_asked(house, plane, reload_asked))
+    signalled, dead = asyncio.create_task(told.wait()), asyncio.create_task(listener.ended())
     try:
-        await told.wait()
+        await asyncio.wait({signalled, dead}, return_when=asyncio.FIRST_COMPLETED)
+        if not told.is_set():
+            raise CannotStart("The HTTP server ended by itself. Start the gateway again.")
     finally:
-        reloading.cancel()
+        for task in (reloading, signalled, dead):
+            task.cancel()
 
 
 async def _reload_when_asked(house: House, plane: DataPlane, asked: asyncio.Event) -> None:

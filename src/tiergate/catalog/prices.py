@@ -25,7 +25,10 @@ class PriceState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """USD per 1M tokens by bucket. None: billed as the bucket that it is a part of, never cheaper."""
+    """USD per 1M tokens by bucket.
+
+    None: billed as the bucket that it is a part of, never cheaper; audio without a rate cannot be priced.
+    """
 
     input: Decimal
     output: Decimal

@@ -8,16 +8,18 @@ from tiergate.catalog import PriceBook, PriceRecord, Rates
 from tiergate.config.sections import Price as PriceSection
 from tiergate.config.sections import Provider as ProviderSection
 from tiergate.config.settings import Settings
-from tiergate.core import CallClass, Caller, Target, Tier
+from tiergate.core import Caller, Target, Tier
 from tiergate.resilience import RetryPolicy
 from tiergate.routing import Policy
-from tiergate.serve import Goal, ModelEntry, Rules
+from tiergate.serve import ModelEntry, Rules
 from tiergate.upstream import Credential, Provider
 
 ANY_MODEL: Final = "*"
 """The entry that takes every name that is not listed."""
 
 _MIB: Final = 1 << 20
+_CONNECTIONS: Final = 1024
+"""Most connections to each server of a provider, where its limit of calls in flight asks for no more."""
 _SINCE_EVER: Final = date(1970, 1, 1)
 
 
@@ -40,15 +42,6 @@ def rules(settings: Settings, *, generation: int) -> Rules:
         else tuple(target.partition("/")[0] for target in any_model.targets),
         any_model_policy=Policy.IN_ORDER if any_model is None else Policy(any_model.policy),
         retry=_retry(settings),
-        goals={
-            CallClass.INTERACTIVE: Goal(
-                first_event_s=settings.classes.interactive.first_event_s,
-                total_s=settings.classes.interactive.total_s,
-            ),
-            CallClass.BATCH: Goal(
-                first_event_s=settings.classes.batch.first_event_s, total_s=settings.classes.batch.total_s
-            ),
-        },
     )
 
 
@@ -113,5 +106,7 @@ def _provider(name: str, section: ProviderSection, settings: Settings) -> Provid
             for number, key in enumerate(section.api_keys, start=1)
         ),
         ca_file=None if section.ca_file is None else str(section.ca_file),
+        # A permit without a connection would be a second, hidden limit.
+        max_connections=max(_CONNECTIONS, section.limits.concurrency or 0),
         event_bytes_max=int(settings.limits.event_mb * _MIB),
     )

@@ -19,12 +19,15 @@ class Pending:
         stops: whether the start is refused; otherwise it is told once.
         sentence: why, and what to do.
         honoured: values that this version does honour.
+        honoured_entries: how many entries of a list, from the first, this version does honour; None: the
+            setting is taken as a whole.
     """
 
     path: tuple[str, ...]
     stops: bool
     sentence: str
     honoured: frozenset[str] = frozenset()
+    honoured_entries: int | None = None
 
 
 _REMOVE: Final = "remove it to start"
@@ -59,6 +62,16 @@ PENDING: Final = (
         sentence="prompts and answers are never written to the log yet: remove it, or write never",
         honoured=frozenset({"never"}),
     ),
+    Pending(
+        path=("providers", "*", "api_keys"),
+        stops=False,
+        sentence="only the first key is used yet",
+        honoured_entries=1,
+    ),
+    Pending(path=("providers", "*", "cost"), stops=False, sentence="it is not recorded anywhere yet"),
+    Pending(path=("secret",), stops=False, sentence="nothing uses it yet"),
+    Pending(path=("timezone",), stops=False, sentence="nothing uses it yet"),
+    Pending(path=("classes",), stops=False, sentence="no call is held to these goals yet"),
     Pending(path=("admin",), stops=False, sentence="nothing listens there yet"),
     Pending(
         path=("providers", "*", "limits", "rpm"),
@@ -84,7 +97,10 @@ def find(given: Mapping[str, object]) -> tuple[tuple[Path, Pending], ...]:
         given: the data of a file, or `settings.model_dump(mode="json", exclude_unset=True)`.
     """
     return tuple(
-        (path, row) for row in PENDING for path, value in _at(given, row.path) if _counts(value, row)
+        (_place(path, row), row)
+        for row in PENDING
+        for path, value in _at(given, row.path)
+        if _counts(value, row)
     )
 
 
@@ -103,6 +119,13 @@ def _at(given: object, pattern: tuple[str, ...], path: Path = ()) -> Iterator[tu
                 yield from _at(given[found], tuple(rest), (*path, found))
 
 
+def _place(path: Path, row: Pending) -> Path:
+    """Give the first place that is not honoured."""
+    return path if row.honoured_entries is None else (*path, row.honoured_entries)
+
+
 def _counts(value: object, row: Pending) -> bool:
+    if row.honoured_entries is not None:
+        return isinstance(value, list | tuple) and len(value) > row.honoured_entries
     empty = value is None or (isinstance(value, str | list | tuple | Mapping) and not value)
     return not empty and not (isinstance(value, str) and value in row.honoured)

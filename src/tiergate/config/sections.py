@@ -172,10 +172,13 @@ class Provider(Section):
         description="hosted: somebody's API, text leaves the house. private: a server of ours.",
     )
     reseller: Truth = Field(
-        default=False, description="Whether prompts pass a third party on their way to the model's maker."
+        default=False,
+        description="Whether prompts pass a third party on their way to the model's maker. "
+        "A note for readers only.",
     )
     engine: Annotated[Engine | None, OPTIONAL] = Field(
-        default=None, description="The software of a private server, where it is known."
+        default=None,
+        description="The software of a private server, where it is known. A note for readers only.",
     )
     cost: Cost | None = Field(default=None, description="What a private server costs.")
     limits: ProviderLimits = Field(
@@ -221,12 +224,16 @@ class UsdPer1m(Section):
         default=None, description="Prompt tokens written to its cache for an hour. None: as input."
     )
     reasoning: Usd | None = Field(default=None, description="Reasoning tokens. None: as output.")
-    audio_in: Usd | None = Field(default=None, description="Audio tokens heard. None: as input.")
-    audio_out: Usd | None = Field(default=None, description="Audio tokens spoken. None: as output.")
+    audio_in: Usd | None = Field(
+        default=None, description="Audio tokens heard. None: a call with them has no known cost."
+    )
+    audio_out: Usd | None = Field(
+        default=None, description="Audio tokens spoken. None: a call with them has no known cost."
+    )
 
 
 class Price(Section):
-    """A dated price of a target; it wins over the bundled price data."""
+    """A dated price of a target."""
 
     target: TargetName = Field(description="The target as provider/upstream-name.")
     usd_per_1m: UsdPer1m = Field(description="USD per million tokens.")
@@ -246,7 +253,7 @@ class Budget(Section):
 
 
 class CallerKey(Section):
-    """A key for callers, beside those that are made at run time."""
+    """A key for callers."""
 
     name: CallerName = Field(description="Its name in records and reports.")
     secret: Credential = Field(description="What the caller sends as Bearer token, best as `${NAME}`.")

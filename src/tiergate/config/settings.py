@@ -50,7 +50,7 @@ class Settings(Section):
     admin: Admin = Field(default_factory=Admin, description="The admin plane.")
     data_dir: FilePath = Field(
         default=Path("tiergate-data"),
-        description="Folder of the ledger, the secret and the lock; relative to the working directory.",
+        description="Folder of the ledger and the lock; relative to the working directory.",
     )
     store: Annotated[StoreUrl | None, OPTIONAL] = Field(
         default=None, description="None: SQLite in data_dir. Or postgresql://user:password@host/db."
@@ -58,7 +58,7 @@ class Settings(Section):
     redis: Annotated[RedisUrl | None, OPTIONAL] = Field(default=None, description="Or redis://host:6379/0.")
     secret: Annotated[Passphrase | None, OPTIONAL] = Field(
         default=None,
-        description="Root of all hashes and signatures. None: 32 random bytes are made and kept in data_dir.",
+        description="A root for hashes and signatures.",
     )
     auth: Literal["open", "keys"] = Field(
         default="open",
@@ -84,7 +84,9 @@ class Settings(Section):
         validate_default=True,
         description="Model names for callers. provider/upstream-name is always valid beside them.",
     )
-    prices: tuple[Price, ...] = Field(default=(), description="Prices that win over the bundled data.")
+    prices: tuple[Price, ...] = Field(
+        default=(), description="Prices; the cost of a hosted target without one is unknown."
+    )
     budgets: tuple[Budget, ...] = Field(default=(), description="Ceilings for money.")
     keys: tuple[CallerKey, ...] = Field(default=(), description="Keys for callers.")
     cache: Cache = Field(default_factory=Cache, description="Answers from stock.")

@@ -1,4 +1,4 @@
-"""Every error that Tiergate raises, one tree.
+"""The errors that cross a room's border, one tree. `web` and `app` have a few leaves of their own besides.
 
     TiergateError
     ├── Refused                        the call never left: the caller can mend it

@@ -44,7 +44,7 @@ class Held:
     queued_ns: int
     permit_ns: int
     in_flight: int
-    """Attempts in flight at this target when it was sent, itself included."""
+    """Attempts in flight at this target's provider when it got its permit, itself included."""
     credential_id: str | None = None
 
     @property

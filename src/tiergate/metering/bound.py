@@ -1,7 +1,8 @@
 """The worst case of a call, before it is sent: what a hold sets aside.
 
-A token is at least one byte of UTF-8 in every tokenizer in use, so bytes bound tokens from above; 16 tokens
-for each message and 64 for the call cover what chat templates add.
+A token is at least one byte of UTF-8 in every tokenizer in use, so bytes bound tokens of text from above; 16
+tokens for each message and 64 for the call cover what chat templates add. Bytes say nothing about what an
+image, a sound or a file costs, so a call with one of them has no bound until the model's row gives a maximum.
 """
 
 from collections.abc import Mapping
@@ -24,9 +25,13 @@ generated."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """The most that a call can use and cost. None: cannot be bounded (no limit of output, or no price)."""
+    """The most that a call can use and cost. None: cannot be bounded.
 
-    input_tokens: int
+    Input that is not text has no bound, output without a limit has none, and without both or a price there is
+    none in money.
+    """
+
+    input_tokens: int | None
     output_tokens: int | None
     nanos: int | None
 
@@ -43,10 +48,8 @@ def bound(
         choices: how many choices were asked for.
         price: of the target.
     """
-    messages = body.get("messages")
-    count = len(messages) if isinstance(messages, list) else 1
-    tokens_in = prompt_bytes + _TOKENS_PER_MESSAGE * count + _TOKENS_PER_CALL
-    tokens_out = None if output_tokens is None else output_tokens * choices
+    tokens_in = _input_bound(body, prompt_bytes)
+    tokens_out = None if output_tokens is None or _may_speak(body) else output_tokens * choices
     nanos = dearest_nanos(tokens_in, tokens_out, price)
     return Bound(input_tokens=tokens_in, output_tokens=tokens_out, nanos=nanos)
 
@@ -55,4 +58,25 @@ def bounded_usage(bound: Bound, *, elapsed_s: float, choices: int) -> Usage:
     """Give the most that an attempt can have used that was cut after `elapsed_s` without a report."""
     possible = ceil((elapsed_s + 1) * TOKENS_PER_S_MAX) * choices
     most = possible if bound.output_tokens is None else min(bound.output_tokens, possible)
-    return Usage(input=bound.input_tokens, output=most)
+    return Usage(input=bound.input_tokens or 0, output=most)
+
+
+def _input_bound(body: Mapping[str, Any], prompt_bytes: int) -> int | None:
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        messages = [messages]
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list) and not all(map(_is_text, content)):
+            return None
+    return prompt_bytes + _TOKENS_PER_MESSAGE * len(messages) + _TOKENS_PER_CALL
+
+
+def _is_text(part: object) -> bool:
+    return isinstance(part, dict) and part.get("type") in ("text", "refusal")
+
+
+def _may_speak(body: Mapping[str, Any]) -> bool:
+    # Audio is charged by seconds that become tokens; `max_tokens` counts them at some providers only.
+    modalities = body.get("modalities")
+    return body.get("audio") is not None or (isinstance(modalities, list) and "audio" in modalities)

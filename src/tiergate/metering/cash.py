@@ -6,6 +6,8 @@ from tiergate.catalog import Price, PriceState, Rates
 from tiergate.core import Usage, usd_to_nanos
 
 _MILLION = Decimal(1_000_000)
+_NEVER = Decimal("NaN")
+"""Stands where a rate must be there; it would spoil the sum visibly."""
 
 
 def cash_nanos(usage: Usage, price: Price) -> int | None:
@@ -26,10 +28,10 @@ def cash_nanos(usage: Usage, price: Price) -> int | None:
     return usd_to_nanos(_weighted(usage, rates) / _MILLION)
 
 
-def dearest_nanos(tokens_in: int, tokens_out: int | None, price: Price) -> int | None:
+def dearest_nanos(tokens_in: int | None, tokens_out: int | None, price: Price) -> int | None:
     """Give the most that a provider can invoice for so many tokens, whichever buckets they fall into.
 
-    None: the price is unknown, or nothing limits an output that costs (`tokens_out` None).
+    None: the price is unknown, or nothing limits (None) tokens that cost.
     """
     if price.state is PriceState.OWNED:
         return 0
@@ -40,9 +42,9 @@ def dearest_nanos(tokens_in: int, tokens_out: int | None, price: Price) -> int |
         rates.input, rates.cache_read, rates.cache_write_5m, rates.cache_write_1h, rates.audio_in
     )
     rate_out = _dearest(rates.output, rates.reasoning, rates.audio_out)
-    if tokens_out is None and rate_out:
+    if (tokens_in is None and rate_in) or (tokens_out is None and rate_out):
         return None
-    return usd_to_nanos((tokens_in * rate_in + (tokens_out or 0) * rate_out) / _MILLION)
+    return usd_to_nanos(((tokens_in or 0) * rate_in + (tokens_out or 0) * rate_out) / _MILLION)
 
 
 def _dearest(*rates: Decimal | None) -> Decimal:
@@ -56,8 +58,8 @@ def _weighted(usage: Usage, rates: Rates) -> Decimal:
         (usage.cache_write_5m, rates.cache_write_5m, rates.input),
         (usage.cache_write_1h, rates.cache_write_1h, rates.input),
         (usage.reasoning, rates.reasoning, rates.output),
-        (usage.audio_in, rates.audio_in, rates.input),
-        (usage.audio_out, rates.audio_out, rates.output),
+        (usage.audio_in, rates.audio_in, _NEVER),
+        (usage.audio_out, rates.audio_out, _NEVER),
     ):
         if tokens:
             total += tokens * (whole if rate is None else rate)

@@ -73,9 +73,10 @@ class Meter:
 
     def _most(self, elapsed_s: float) -> Account:
         usage = bounded_usage(self._bound, elapsed_s=elapsed_s, choices=self._choices)
-        cash = dearest_nanos(usage.input, usage.output, self._price)
+        tokens_in = None if self._bound.input_tokens is None else usage.input
+        cash = dearest_nanos(tokens_in, usage.output, self._price)
         return Account(usage=usage, source=UsageSource.BOUNDED, cash_nanos=cash)
 
     def _guess(self) -> Usage:
-        prompt = self._bound.input_tokens // _BYTES_PER_TOKEN
+        prompt = (self._bound.input_tokens or 0) // _BYTES_PER_TOKEN
         return Usage(input=prompt, output=-(-self._text_bytes // _BYTES_PER_TOKEN))

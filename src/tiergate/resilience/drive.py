@@ -83,6 +83,8 @@ async def drive(
 
 
 def _verdict(failures: Sequence[UpstreamError]) -> UpstreamError:
-    last = failures[-1]
-    last.tried = tuple((failure.target, str(failure)) for failure in failures[:-1])
-    return last
+    """Give the last failure of an attempt that was made; where none was, the last full target."""
+    made = [failure for failure in failures if not isinstance(failure, TargetFull)]
+    telling = made[-1] if made else failures[-1]
+    telling.tried = tuple((failure.target, str(failure)) for failure in failures if failure is not telling)
+    return telling

@@ -1,18 +1,18 @@
 """Life of one call: the only place that knows the order of the rooms."""
 
-from tiergate.serve.books import STOPPING, CallBooks, Stopping
+from tiergate.serve.books import STOPPING, CallBooks, CallerLeft, Stopping
 from tiergate.serve.handle import handle
 from tiergate.serve.ports import Exchange, Question, Upstream
 from tiergate.serve.resolve import Resolved, find_model, resolve
 from tiergate.serve.rooms import Rooms
-from tiergate.serve.rules import Goal, ModelEntry, Rules
+from tiergate.serve.rules import ModelEntry, Rules
 from tiergate.serve.stream import StreamReply, StreamState
 
 __all__ = [
     "STOPPING",
     "CallBooks",
+    "CallerLeft",
     "Exchange",
-    "Goal",
     "ModelEntry",
     "Question",
     "Resolved",

@@ -72,12 +72,12 @@ async def attempt(
         question = Question(
             call_id=books.call.id,
             target=target,
-            endpoint=books.call.endpoint,
             body=books.call.body,
             streamed=books.call.streamed,
             deadline=resolved.deadline,
             first_event_s=resolved.first_event_s,
             idle_s=resolved.retry.idle_s,
+            mark_sent=hold.mark_sent,
         )
         exchange = await egress(rooms.upstream, question, resolved.data_class)
         doors.enter_context(closing(exchange))
@@ -163,8 +163,14 @@ class OpenHold:
         self._held = held
         self.meter = meter
         self.exchange: Exchange | None = None
-        self._sent = rooms.clock.monotonic()
+        self._placed = rooms.clock.monotonic()
+        self._sent: float | None = None
         self._first: float | None = None
+
+    def mark_sent(self) -> None:
+        """Note that from now on the request may have been delivered."""
+        if self._sent is None:
+            self._sent = self._clock.monotonic()
 
     def mark_first_event(self) -> None:
         """Note that the target's first content is here."""
@@ -178,7 +184,7 @@ class OpenHold:
     ) -> None:
         error = meaning(error)
         now = self._clock.monotonic()
-        account = self._account(error, now - self._sent)
+        account = self._account(error, now)
         self._books.settle(account)
         self._books.finish = self.meter.finish
         self._book.settle(self._settled(error, account, now))
@@ -190,21 +196,24 @@ class OpenHold:
                     target=self._held.target,
                     error_code=error.code,
                     status=error.status,
-                    elapsed_ms=(now - self._sent) * 1e3,
+                    elapsed_ms=(now - self._placed) * 1e3,
                 )
             )
 
-    def _account(self, error: BaseException | None, elapsed_s: float) -> Account:
-        if error is None:
-            return self.meter.delivered(elapsed_s=elapsed_s)
-        if self.exchange is None and _costs_nothing(error):
+    def _account(self, error: BaseException | None, now: float) -> Account:
+        if self._sent is None or (self.exchange is None and _costs_nothing(error)):
             return self.meter.undelivered()
-        return self.meter.cut(elapsed_s=elapsed_s)
+        elapsed_s = now - self._sent
+        return (
+            self.meter.delivered(elapsed_s=elapsed_s)
+            if error is None
+            else self.meter.cut(elapsed_s=elapsed_s)
+        )
 
     def _settled(self, error: BaseException | None, account: Account, now: float) -> Settled:
         outcome, blame = _judge(error)
         exchange, at = self.exchange, self._books.wall_ns
-        undelivered = (
+        undelivered = self._sent is None or (
             exchange is None and isinstance(error, UpstreamError) and error.delivery is Delivery.NONE
         )
         return Settled(
@@ -215,7 +224,7 @@ class OpenHold:
             blame=blame,
             error_code=error.code if isinstance(error, TiergateError) else None,
             status=error.status if isinstance(error, UpstreamError) else 200 if exchange else None,
-            sent_ns=at(self._sent),
+            sent_ns=at(self._placed if self._sent is None else self._sent),
             first_ns=None if self._first is None else at(self._first),
             last_ns=at(now),
             usage=account.usage,
@@ -226,7 +235,11 @@ class OpenHold:
         )
 
 
-def _costs_nothing(error: BaseException) -> bool:
+_MAY_HAVE_RUN: Final = frozenset({408, 504, 522, 524})
+"""A time-out told by the provider or by what stands in front of it: the request may run on, and be billed."""
+
+
+def _costs_nothing(error: BaseException | None) -> bool:
     """Tell whether a failure proves that nothing is billed: never delivered, or refused with a status.
 
     Only before an answer has begun: what is said inside of an answer does not undo it.
@@ -234,7 +247,7 @@ def _costs_nothing(error: BaseException) -> bool:
     if not isinstance(error, UpstreamError):
         return False
     refused = error.status is not None and not 200 <= error.status < 300
-    return error.delivery is Delivery.NONE or refused
+    return error.delivery is Delivery.NONE or (refused and error.status not in _MAY_HAVE_RUN)
 
 
 def _judge(error: BaseException | None) -> tuple[Outcome, Blame | None]:

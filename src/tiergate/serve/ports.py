@@ -1,6 +1,6 @@
 """What serve needs from outside: one method that sends a question to a target."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,12 +17,13 @@ class Question:
 
     call_id: str
     target: Target
-    endpoint: str
     body: Mapping[str, Any]
     streamed: bool
     deadline: float
     first_event_s: float
     idle_s: float
+    mark_sent: Callable[[], None]
+    """The upstream calls it right before the first byte may leave, and not where none does."""
 
 
 class Exchange(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tiergate.catalog import PriceBook
-from tiergate.core import CallClass, Target, Tier
+from tiergate.core import Target, Tier
 from tiergate.resilience import RetryPolicy
 from tiergate.routing import Policy
 
@@ -32,13 +32,3 @@ class Rules:
     any_model: tuple[str, ...] = ()
     any_model_policy: Policy = Policy.IN_ORDER
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-    goals: Mapping[CallClass, "Goal"] = field(default_factory=dict)
-    """What `in time` means for a class; for routing and reports, not a limit."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Goal:
-    """The times that a class of calls should meet, in seconds."""
-
-    first_event_s: float | None
-    total_s: float

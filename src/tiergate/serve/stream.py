@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from enum import Enum
 from types import TracebackType
 
-from tiergate.core import Chunk, Origin, TiergateError
+from tiergate.core import Chunk, Origin
 from tiergate.serve.attempt import Begun
 from tiergate.serve.books import CallBooks, CallerLeft, meaning
 
@@ -51,14 +51,18 @@ class StreamReply:
         """Times and account of the call; final once the stream has ended."""
         return self._books
 
+    def close(self) -> None:
+        """Leave, now; does nothing where the stream has ended."""
+        self._leave(CallerLeft())
+
     def __enter__(self) -> "StreamReply":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        means = meaning(error)
-        self._leave(means if isinstance(means, TiergateError) else CallerLeft())
+        left = error is None or isinstance(error, GeneratorExit)
+        self._leave(CallerLeft() if left else meaning(error))
 
     def __aiter__(self) -> "StreamReply":
         return self

@@ -69,6 +69,7 @@ class ScriptedUpstream:
             lambda: ask_of(body), path=CHAT_PATH, headers={}, body_bytes=len(dumps(body))
         )
         exchange = _ScriptedExchange(scene, question)
+        question.mark_sent()
         try:
             await exchange.begin()
         except BaseException:

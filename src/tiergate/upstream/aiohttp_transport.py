@@ -6,7 +6,7 @@ It cannot say everything that ours can; each such point is named in the contract
 
 import asyncio
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Final
 
@@ -24,6 +24,7 @@ from tiergate.upstream.transport import (
     Response,
     Timing,
     TransportStatistics,
+    nobody_asks,
 )
 
 BUFFERED_BYTES_MAX: Final = 32 * 1024
@@ -46,14 +47,18 @@ class AiohttpTransport:
         self._opened = 0
         self._closed = False
 
-    async def send(self, endpoint: Endpoint, body: bytes, *, timing: Timing) -> Response:
+    async def send(
+        self, endpoint: Endpoint, body: bytes, *, timing: Timing, mark_sent: Callable[[], None] = nobody_asks
+    ) -> Response:
         """Send a request and wait for the head of its response."""
         if self._closed:
             raise failures.closed(endpoint.label)
-        lane = self._lanes.get(endpoint.origin) or await self._new_lane(endpoint)
+        lane = self._lanes.get(endpoint.origin) or self._new_lane(endpoint.origin)
         place = await lane.board(self._pool_wait_s, endpoint.label, timing.deadline)
         response: AiohttpResponse | None = None
         try:
+            # It does not say when it has connected, so this is the last moment at which nothing has left.
+            mark_sent()
             begun = monotonic()
             got = await self._request(lane.session, endpoint, body, timing)
             refusal = _refusal(got)
@@ -96,18 +101,9 @@ class AiohttpTransport:
             await lane.session.close()
         self._lanes.clear()
 
-    async def _new_lane(self, endpoint: Endpoint) -> "_Lane":
-        origin = endpoint.origin
-        # aiohttp takes True for its own verifying context; ours is used wherever TLS is.
-        context = (
-            await self._trust.context(origin.ca_file, endpoint.label) if origin.scheme == "https" else True
-        )
-        if origin in self._lanes:  # made by another call during the wait for the context
-            return self._lanes[origin]
+    def _new_lane(self, origin: Origin) -> "_Lane":
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0, ssl=context, keepalive_timeout=self._idle_age_s, use_dns_cache=False
-            ),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=self._idle_age_s, use_dns_cache=False),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
@@ -139,6 +135,10 @@ class AiohttpTransport:
             limit_s, phase = timing.first_event_s + self._connect_s, "first_event"
         try:
             async with asyncio.timeout(limit_s):
+                # Given with each request, so that a new ca_file holds for the next one. aiohttp takes True
+                # for its own verifying context; ours is used wherever TLS is.
+                secure = origin.scheme == "https"
+                context = await self._trust.context(origin.ca_file, label) if secure else True
                 return await session.request(
                     endpoint.method,
                     URL(f"{origin.scheme}://{origin.authority}{endpoint.path}", encoded=True),
@@ -146,6 +146,7 @@ class AiohttpTransport:
                     # Above this aiohttp warns of raw bytes, and sends a file in slices.
                     data=body if len(body) < LARGE_BYTES else io.BytesIO(body),
                     allow_redirects=False,
+                    ssl=context,
                     timeout=aiohttp.ClientTimeout(
                         total=None, sock_connect=self._connect_s, connect=self._connect_s, ceil_threshold=60
                     ),

@@ -46,7 +46,8 @@ def interrupted(label: str, delivery: Delivery, error: BaseException | None = No
 
 _TOO_SLOW = {
     "connect": "did not accept a connection in time",
-    "pool": "has all its connections in use (max_connections), and none became free in time",
+    "pool": "has all its connections in use, and none became free in time: lower the load, or set or raise "
+    "providers.NAME.limits.concurrency",
     "first_event": "did not begin to answer in time",
     "idle": "stopped in the middle of its answer",
     "total": "did not answer before the deadline",

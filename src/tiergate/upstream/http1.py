@@ -23,6 +23,7 @@ from tiergate.upstream.transport import (
     Response,
     Timing,
     TransportStatistics,
+    nobody_asks,
 )
 
 IDLE_AGE_S: Final = 15.0
@@ -136,7 +137,9 @@ class Http1Transport:
         self._opened = 0
         self._all_closed: asyncio.Future[None] | None = None
 
-    async def send(self, endpoint: Endpoint, body: bytes, *, timing: Timing) -> Response:
+    async def send(
+        self, endpoint: Endpoint, body: bytes, *, timing: Timing, mark_sent: Callable[[], None] = nobody_asks
+    ) -> Response:
         """Send a request and wait for the head of its response.
 
         A request that finds its idle connection dead before a byte of it left goes once more, over a new
@@ -149,6 +152,7 @@ class Http1Transport:
         request = b"%bcontent-length: %d\r\n\r\n%b" % (endpoint.head, len(body), body)
         pool = self._pools.get(endpoint.origin) or self._new_pool(endpoint.origin)
         connection = pool.take() or await self._acquire(pool, endpoint.label, timing.deadline)
+        mark_sent()
         response = connection.begin(endpoint.label, request, timing)
         if response is None:
             connection = await self._acquire(pool, endpoint.label, timing.deadline)

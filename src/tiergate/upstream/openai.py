@@ -84,10 +84,11 @@ class HttpUpstream:
         """
         target = question.target
         replicas = self._providers.get(target.provider)
-        if replicas is None:
-            # A reload can take a provider away between routing and sending.
+        if replicas is None or replicas.provider.tier is not target.tier:
+            # A reload can take a provider away between routing and sending, or make a hosted one of a private
+            # one, to which a private-only call that waited for its permit must not go.
             raise UpstreamUnreachable(
-                f"Provider {target.provider} is no longer configured.",
+                f"Provider {target.provider} is no longer configured as it was.",
                 target=target.name,
                 delivery=Delivery.NONE,
             )
@@ -136,7 +137,10 @@ class HttpUpstream:
         replica.in_flight += 1
         try:
             response = await self._transport.send(
-                replica.endpoint(streamed=question.streamed), body, timing=timing
+                replica.endpoint(streamed=question.streamed),
+                body,
+                timing=timing,
+                mark_sent=question.mark_sent,
             )
             try:
                 if not 200 <= response.status < 300:

@@ -5,7 +5,7 @@ came, with the body as it came, and says of each failure whether the server can 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, Protocol
 
@@ -94,6 +94,10 @@ class Timing(NamedTuple):
     """Between pieces of the body, counted only while the reader waits; None: only the deadline."""
 
 
+def nobody_asks() -> None:
+    """Take no notice that a request leaves."""
+
+
 class Response(Protocol):
     """A response whose head has arrived; its body comes by pieces.
 
@@ -151,8 +155,12 @@ class TransportStatistics:
 class Transport(Protocol):
     """Carries requests to servers."""
 
-    async def send(self, endpoint: Endpoint, body: bytes, *, timing: Timing) -> Response:
+    async def send(
+        self, endpoint: Endpoint, body: bytes, *, timing: Timing, mark_sent: Callable[[], None] = nobody_asks
+    ) -> Response:
         """Send a request and wait for the head of its response, whatever its status.
+
+        `mark_sent` is called right before the first byte may leave, and not where none does.
 
         Cancelling frees the connection at once.
 

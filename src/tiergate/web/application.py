@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from tiergate.core import Caller, InvalidKey, Notice, Refusal, Refused, Reply, TiergateError, new_id
+from tiergate.core import Caller, InvalidRequest, Notice, Refusal, Refused, Reply, TiergateError, new_id
 from tiergate.serve import Rooms, Stopping, StreamReply, handle
 from tiergate.web.answers import (
     ChatEvents,
@@ -77,6 +77,8 @@ class DataPlane:
         check_host(visit, self.policy.hosts)
         health = _HEALTH.get(visit.path)
         if health is not None:
+            if visit.method not in ("GET", "HEAD"):
+                raise Unroutable(f"Ask {visit.path} with GET.", status=405, allow="GET, HEAD")
             await health(self, visit)
             return
         self._check_origin(visit)
@@ -99,7 +101,10 @@ class DataPlane:
 
     def _head(self, visit: Visit, *headers: tuple[bytes, bytes]) -> Headers:
         """Put the headers of every answer together; a listed origin may read it."""
-        origin = visit.header(b"origin")
+        try:
+            origin = visit.header(b"origin")
+        except InvalidRequest:
+            return headers
         if origin is None or origin not in self.policy.cors:
             return headers
         allow = (b"access-control-allow-origin", origin.encode())
@@ -163,7 +168,8 @@ class DataPlane:
             endpoint=endpoint,
             header=visit.header,
             body_bytes=body_bytes,
-            wall_ns=request.wall_ns,
+            # Both now, with the body here: one moment on two clocks.
+            wall_ns=self._rooms.clock.wall_ns(),
             monotonic=self._rooms.clock.monotonic(),
         )
         task = asyncio.current_task()
@@ -255,13 +261,9 @@ def _endpoint(path: str) -> tuple[str, Endpoint]:
 
 
 def _credential(visit: Visit) -> str | None:
-    value = visit.header(b"authorization")
-    if value is None:
-        return None
-    scheme, _, credential = value.partition(" ")
-    if scheme.lower() != "bearer" or not credential.strip():
-        raise InvalidKey("Send the key as `Authorization: Bearer KEY`.")
-    return credential.strip()
+    """Give the bearer token, if there is one; whether it is needed is admission's business."""
+    scheme, _, credential = (visit.header(b"authorization") or "").partition(" ")
+    return credential.strip() or None if scheme.lower() == "bearer" else None
 
 
 def _bug(error: Exception) -> Notice:

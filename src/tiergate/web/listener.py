@@ -115,6 +115,11 @@ class Listener:
             bound.close()
             raise CannotStart("The HTTP server ended while it started.") from self._serving.exception()
 
+    async def ended(self) -> None:
+        """Wait until nothing is served any more, be it by `stop` or because the server failed."""
+        assert self._serving is not None, "start comes first"
+        await asyncio.wait({self._serving})
+
     async def stop(self, *, drain_s: float) -> None:
         """Take no more connections, let running requests finish for `drain_s`, then end them.
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 from tiergate.core import InvalidRequest, RequestTooLarge
+from tiergate.serve import CallerLeft
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 """The methods that pass the door; which of them a path knows is the application's business."""
@@ -47,7 +48,7 @@ class UploadTooSlow(InvalidRequest):
     """The body did not arrive in time (408)."""
 
 
-class ClientGone(Exception):
+class ClientGone(CallerLeft):
     """The client left; nothing that is written reaches anybody."""
 
 
@@ -58,7 +59,7 @@ class ConnectionBroken(Exception):
     """
 
 
-class ClientStalled(ConnectionBroken):
+class ClientStalled(ConnectionBroken, CallerLeft):
     """The client has not taken a piece for the whole write-idle time."""
 
 

@@ -46,6 +46,9 @@ def test_refused_of_a_provider(line: str) -> None:
         ("admin: {listen: 127.0.0.1:0}", "tiergate.yaml:2:1: admin: "),
         ("cache: {exact: {ttl: 2h}}", "tiergate.yaml:2:1: cache: "),
         ("alerts: {at: [0.9]}", "tiergate.yaml:2:1: alerts: "),
+        ("secret: 0123456789abcdef0123456789abcdef", "tiergate.yaml:2:1: secret: "),
+        ("timezone: Europe/Berlin", "tiergate.yaml:2:1: timezone: "),
+        ("classes: {batch: {total_s: 2h}}", "tiergate.yaml:2:1: classes: "),
         ("retention: {calls: 30d}", "tiergate.yaml:2:1: retention: "),
         ("resilience: {heartbeat_s: 5}", "tiergate.yaml:2:14: resilience.heartbeat_s: "),
     ],
@@ -66,6 +69,29 @@ def test_told_of_a_provider() -> None:
     ]
 
 
+def test_told_of_a_cost() -> None:
+    """What a private server costs is recorded nowhere, and that is said."""
+    text = "providers: {rack: {base_url: http://a, tier: private, cost: {gpu_hour_usd: 2}}}"
+    (notice,) = load_text(text, {}).notices
+    assert notice.startswith("tiergate.yaml:1:55: providers.rack.cost: ")
+
+
+def test_told_of_further_keys() -> None:
+    """The first of several API keys is used: the second is where the notice points, and no key is shown."""
+    text = "providers:\n  a:\n    base_url: http://a\n    api_keys:\n      - {}\n      - {}\n      - {}\n"
+    keys = ("first-0123456789", "second-0123456789", "third-0123456789")
+    (notice,) = load_text(text.format(*keys), {}).notices
+    assert notice == "tiergate.yaml:6:9: providers.a.api_keys[1]: only the first key is used yet"
+
+
+@pytest.mark.parametrize(
+    "more", ["api_keys: [only-one-0123456789]", "engine: vllm, tier: private", "reseller: true"]
+)
+def test_quiet_about_a_provider(more: str) -> None:
+    """One key is used; what only describes a provider asks for nothing."""
+    assert load_text(f"providers: {{a: {{base_url: http://a, {more}}}}}", {}).notices == ()
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -75,6 +101,8 @@ def test_told_of_a_provider() -> None:
         "redis: ~",
         "log: {bodies: never}",
         "cache: {}",
+        "secret: ${S:-}",
+        "classes: {}",
         "resilience: {}",
         "models: {a: {targets: [rack/x], policy: in-order}}",
     ],

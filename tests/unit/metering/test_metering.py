@@ -272,3 +272,35 @@ def test_the_cost_so_far_is_the_cost_of_the_last_report() -> None:
     assert made.finish == ()
     made.take(STOP)
     assert made.finish == ("stop",)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "https://a.example/b.png"}},
+        {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+        {"type": "file", "file": {"file_id": "file-1"}},
+        "odd",
+    ],
+)
+def test_what_is_not_text_has_no_bound(part: object) -> None:
+    """Bytes say nothing about what an image, a sound or a file costs: no number is better than a low one."""
+    text = {"type": "text", "text": "What is this?"}
+    record = PriceRecord(
+        target="up/m",
+        rates=Rates(input=Decimal(1), output=Decimal(2)),
+        valid_from=date(2026, 1, 1),
+        source="a test",
+    )
+    price = Price(state=PriceState.KNOWN, record=record)
+    asked = {"prompt_bytes": 100, "output_tokens": 10, "choices": 1, "price": price}
+    plain = bound({"messages": [{"role": "user", "content": [text]}]}, **asked)
+    assert plain.nanos is not None
+    mixed = bound({"messages": [{"role": "user", "content": [text, part]}]}, **asked)
+    assert (mixed.input_tokens, mixed.nanos) == (None, None)
+    meter = Meter(bound=mixed, price=price, choices=1)
+    assert meter.cut(elapsed_s=1).cash_nanos is None
+    spoken = bound(
+        {"messages": [{"role": "user", "content": "hi"}], "modalities": ["text", "audio"]}, **asked
+    )
+    assert (spoken.output_tokens, spoken.nanos) == (None, None)

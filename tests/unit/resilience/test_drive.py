@@ -51,7 +51,7 @@ Fails = Callable[[Target], UpstreamError]
         ((full, full), 1, 0, (C, 1)),
         ((full, full, full), 1, 0, "c/m is full"),
         ((full, unreachable), 2, 0, (C, 2)),
-        ((unreachable, full), 1, 0, "b/m is full"),
+        ((unreachable, full), 1, 0, "a/m refused"),
         ((rejected,), 3, 0, "a/m says no"),
         ((unreachable, rejected), 3, 0, "b/m says no"),
         ((), 3, 9.99, (A, 1)),

@@ -163,12 +163,16 @@ class PlayedUpstream:
         self._answers = answers
         self._journal = journal
         self.asked: list[Question] = []
+        self.sent: list[Target] = []
+        """Those to which a byte may have left."""
         self.exchanges: list[PlayedExchange] = []
 
     async def send(self, question: Question) -> Exchange:
         assert [held.target for held in self._journal.open_holds] == [question.target], "sent without a hold"
         self.asked.append(question)
         await turn()
+        question.mark_sent()
+        self.sent.append(question.target)
         await turn()
         answer = self._answers[question.target.provider]
         if answer.refusal is not None:
@@ -297,12 +301,14 @@ class House:
         assert len(settlements) == len(set(settlements))
         assert all(record.state is HoldState.RELEASED for record in self.journal.ignored)
         # Money is given back only where nothing was sent, or provably nothing arrived.
-        asked = {question.target for question in self.upstream.asked}
+        sent = set(self.upstream.sent)
         for settled in self.settled:
             (held,) = (held for held in self.journal.held if held.n == settled.n)
+            if held.target not in sent:
+                assert settled.state is HoldState.RELEASED, "money was kept for what was never sent"
             if settled.state is HoldState.RELEASED:
                 refusal = self.upstream._answers[held.target.provider].refusal
-                assert held.target not in asked or (refusal and refusal.delivery is Delivery.NONE)
+                assert held.target not in sent or (refusal and refusal.delivery is Delivery.NONE)
                 assert (settled.cash_nanos, settled.usage_source) == (0, UsageSource.NONE)
             assert settled.sent_ns <= settled.last_ns
         # One failed attempt, one event.
@@ -408,7 +414,7 @@ def test_the_object_that_policy_saw_is_the_object_that_is_sent() -> None:
     played(house, body=body)
     assert [question.body is body for question in house.upstream.asked] == [True, True]
     first = house.upstream.asked[0]
-    assert (first.target, first.streamed, first.endpoint) == (A, True, "chat/completions")
+    assert (first.target, first.streamed) == (A, True)
     assert (first.deadline, first.first_event_s, first.idle_s) == (40, 60, 60)
 
 
@@ -657,6 +663,39 @@ def test_the_last_target_is_waited_for_a_quarter_of_the_time_that_is_left() -> N
 # What a call costs.
 
 
+@pytest.mark.parametrize(
+    ("status", "billed"), [(500, False), (400, False), (408, True), (504, True), (524, True)]
+)
+def test_a_time_out_that_the_provider_tells_is_billed(status: int, *, billed: bool) -> None:
+    """A refusal costs nothing; behind a gateway time-out the request may have run to its end."""
+    refusal = UpstreamFault("no", target="a/m", delivery=Delivery.CONFIRMED, status=status)
+    house = House({"a": Answer(refusal=refusal)}, targets=[A])
+
+    async def main() -> None:
+        await house.answer(house.call())
+
+    with pytest.raises(UpstreamFault):
+        run(house, main())
+    (settled,) = house.journal.settled
+    assert bool(settled.cash_nanos) is billed
+
+
+def test_a_bug_of_ours_is_not_booked_as_the_callers_leaving() -> None:
+    """Whoever reads a stream and fails on its own account interrupts it."""
+    house = House({"a": STREAM}, targets=[A])
+
+    async def main() -> None:
+        reply = await handle(house.rooms, house.call())
+        assert isinstance(reply, StreamReply)
+        with reply:
+            await anext(reply)
+            raise TypeError("a bug")
+
+    with pytest.raises(TypeError):
+        run(house, main())
+    assert (house.ended.end, house.journal.settled[0].blame) == (EndState.INTERRUPTED, Blame.US)
+
+
 @pytest.mark.parametrize("streamed", [True, False])
 def test_a_calls_cost_holds_its_failed_attempts_too(*, streamed: bool) -> None:
     """An attempt that broke off is billed at its bound, and the caller is told the sum of both."""
@@ -702,7 +741,14 @@ def test_egress_itself_refuses_what_routing_should_have_left_out() -> None:
     """The last door, for every mistake above."""
     house = House({"a": STREAM})
     question = Question(
-        call_id="c", target=A, endpoint="e", body={}, streamed=True, deadline=1, first_event_s=1, idle_s=1
+        call_id="c",
+        target=A,
+        body={},
+        streamed=True,
+        deadline=1,
+        first_event_s=1,
+        idle_s=1,
+        mark_sent=lambda: None,
     )
     with pytest.raises(AssertionError, match="private-only"):
         run(house, egress(house.upstream, question, DataClass.PRIVATE_ONLY))

@@ -44,7 +44,7 @@ def question(
     return Question(
         call_id="c",
         target=Target(provider="mock", model="m", tier=Tier.HOSTED),
-        endpoint="/v1/chat/completions",
+        mark_sent=lambda: None,
         body={"model": "asked", "messages": [{"role": "user", "content": content}], **body},
         streamed=streamed,
         deadline=deadline,

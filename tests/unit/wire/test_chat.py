@@ -90,6 +90,14 @@ def test_limits_are_read_as_providers_read_them(
     assert (output_tokens_asked(question.body), choices_asked(question.body)) == (tokens, choices)
 
 
+def test_a_model_name_is_short() -> None:
+    """It is written into every record of its call, so nobody fills the disk with it."""
+    assert read_chat(body(model="m" * 256)).model == "m" * 256
+    with pytest.raises(InvalidRequest, match="256") as raised:
+        read_chat(body(model="m" * 257))
+    assert raised.value.param == "model"
+
+
 @pytest.mark.parametrize(
     ("options", "wanted"),
     [(None, False), ({}, False), ({"include_usage": False}, False), ({"include_usage": True}, True)],

@@ -102,7 +102,6 @@ def settings(*, hosted_url: str, private_url: str, data_dir: str) -> Mapping[str
             PRIVATE: {
                 "base_url": f"{private_url}/v1",
                 "tier": "private",
-                "cost": {"gpu_hour_usd": 2.50, "gpus": 1},
                 "limits": {"concurrency": 8},
             },
             HOSTED: {

@@ -100,6 +100,10 @@ class Load:
     errors: int
 
 
+class NotAnsweringError(Exception):
+    """A gateway did not start, or does not do what it is asked."""
+
+
 def tiergate() -> Contender:
     """Tiergate with everything on that it has: keys, prices, a hold and a settlement for each call, the log."""
 
@@ -242,7 +246,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tiergate-bench-") as folder, ExitStack() as stack:
         stack.enter_context(_reply_upstream(Path(folder)))
         stack.enter_context(_stream_upstream())
-        rows = {contender.name: _measure(contender, Path(folder), given.seconds) for contender in contenders}
+        rows: dict[str, dict[str, object]] = {}
+        for contender in contenders:
+            try:
+                rows[contender.name] = _measure(contender, Path(folder), given.seconds)
+            except NotAnsweringError as error:
+                print(f"  {error}; left out")
+    contenders = [contender for contender in contenders if contender.name in rows]
     given.output.write_text(_page(contenders, rows, given.seconds), encoding="utf-8")
     print(f"\nWritten: {given.output}")
     return 0
@@ -347,7 +357,7 @@ def _until_it_answers(contender: Contender, process: subprocess.Popen[bytes], up
         except (urllib.error.URLError, OSError) as error:
             last = error
             time.sleep(0.1)
-    raise SystemExit(f"{contender.name} did not answer: {last}")
+    raise NotAnsweringError(f"{contender.name} did not answer: {last}")
 
 
 @contextmanager

@@ -197,6 +197,19 @@ def test_a_slow_body_ends_in_time() -> None:
     run(main)
 
 
+def test_an_upload_that_never_ends_holds_no_connection() -> None:
+    """Told that it was too slow, a client that says nothing more is hung up on: no time-out would look."""
+
+    async def main() -> None:
+        async with listening(Echo(body_timeout_s=0.2)) as listener:
+            client = Client(listener.port)
+            await client.send(request(body=b"x" * 50)[:-50])
+            await client.read_until(b"refused")
+            await client.read_to_end(timeout_s=1)
+
+    run(main)
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -29,6 +29,8 @@ Application = Callable[[Visit], Awaitable[None]]
 """Answers one visit. It lets no exception out but `ConnectionBroken`, `ClientGone` and cancellation."""
 
 _LAST_WORDS_S: Final = 1.0
+_ANSWER_LEAVES_S: Final = 0.1
+"""For an answer on its way, before the rest of its request is cut off."""
 _BUFFER_BYTES: Final = 64 * 1024
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 # granian configures Python's logging when it is made, and by default that closes every handler of the
@@ -178,15 +180,29 @@ class Listener:
         finally:
             self._inside.discard(task)
             visit.leave()
+            if visit.uploading:
+                asyncio.get_running_loop().call_later(_ANSWER_LEAVES_S, self._end_upload, visit.client)
+
+    def _end_upload(self, client: tuple[str, str]) -> None:
+        """End the connection of an upload that was answered before it came to its end.
+
+        A read that was called off goes on inside of granian, and holds the connection for as long as the
+        client likes: no time-out looks at it.
+        """
+        self._each_connection(client, _hang_up)
 
     def _cut(self, client: tuple[str, str] | None) -> None:
-        """Reset the connection of `client`, or all that came in through this listener.
+        """Reset the connection of `client`, or all that came in through this listener."""
+        self._each_connection(client, _reset)
+
+    def _each_connection(self, client: tuple[str, str] | None, act: Callable[[socket.socket], None]) -> None:
+        """Do something to the socket of `client`, or to all that came in through this listener.
 
         granian gives no handle to a connection, so it is found among our own descriptors by its two ends.
         """
         for entry in Path("/dev/fd").iterdir():
             with contextlib.suppress(OSError):
-                _reset_if(int(entry.name), self.port, client)
+                _act_if(int(entry.name), self.port, client, act)
 
 
 class _ServerOnSocket(Server):
@@ -249,7 +265,9 @@ def _why_not(host: str, port: int, error: OSError) -> str:
     return f"Cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}."
 
 
-def _reset_if(descriptor: int, port: int, client: tuple[str, str] | None) -> None:
+def _act_if(
+    descriptor: int, port: int, client: tuple[str, str] | None, act: Callable[[socket.socket], None]
+) -> None:
     if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
         return
     # A copy stays the same connection even if granian closes the original meanwhile.
@@ -258,5 +276,14 @@ def _reset_if(descriptor: int, port: int, client: tuple[str, str] | None) -> Non
             return
         peer = copy.getpeername()
         if client is None or (str(peer[1]) == client[1] and peer[0].partition("%")[0] == client[0]):
-            copy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-            copy.shutdown(socket.SHUT_RDWR)
+            act(copy)
+
+
+def _reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    # In order: what was written still arrives.
+    connection.shutdown(socket.SHUT_RDWR)

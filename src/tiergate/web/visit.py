@@ -92,6 +92,7 @@ class Visit:
         peer: the client's IP address.
         client: address and port of the client's end of the connection.
         gone: whether the client is known to have left.
+        uploading: whether the body has not come to its end.
     """
 
     __slots__ = (
@@ -111,6 +112,7 @@ class Visit:
         "method",
         "path",
         "query",
+        "uploading",
     )
 
     def __init__(
@@ -132,7 +134,7 @@ class Visit:
         self._header_list: list[tuple[bytes, bytes]] = scope["headers"]
         self._headers = headers = dict(self._header_list)
         self._repeated = len(headers) != len(self._header_list)
-        self._unread = b"content-length" in headers or b"transfer-encoding" in headers
+        self._unread = self.uploading = b"content-length" in headers or b"transfer-encoding" in headers
         self._in_a_row = 0
         self._stage = _Stage.ASKED
         self._on_gone: Callable[[], object] | None = None
@@ -230,7 +232,7 @@ class Visit:
             # The empty message that follows the last byte is not waited for: it costs 6 µs.
             if received == expected or not message["more_body"]:
                 break
-        self._unread = False
+        self._unread = self.uploading = False
         if expected is not None and received != expected:
             raise InvalidRequest("The body is shorter than its Content-Length.")
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -307,6 +309,7 @@ class Visit:
                 while left > 0:
                     message = await self._receive()
                     if message["type"] != "http.request" or not message["more_body"]:
+                        self.uploading = False
                         return
                     left -= len(message["body"])
 

@@ -26,7 +26,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -35,6 +35,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 GATEWAY_CORE, LOAD_CORE = "0", "1"
 UPSTREAM_PORT, STREAM_PORT, GATEWAY_PORT = 4711, 4712, 4713
 KEY: Final = "bench-key-0123456789abcdef"
+UPSTREAM_KEY: Final = "bench-upstream-key-0123456789"
 
 REPLY: Final = json.dumps(
     {
@@ -113,7 +114,7 @@ def tiergate() -> Contender:
         config.write_text(
             f"listen: 127.0.0.1:{GATEWAY_PORT}\ndata_dir: {data}\nauth: keys\n"
             f"keys: [{{name: bench, secret: {KEY}}}]\n"
-            f"providers: {{up: {{base_url: 'http://127.0.0.1:{upstream}/v1', api_keys: [{KEY}]}}}}\n"
+            f"providers: {{up: {{base_url: 'http://127.0.0.1:{upstream}/v1', api_keys: [{UPSTREAM_KEY}]}}}}\n"
             "models: {m: {targets: [up/m]}}\n"
             "prices: [{target: up/m, usd_per_1m: {input: 2.00, output: 8.00}, source: benchmark}]\n",
             encoding="utf-8",
@@ -302,7 +303,7 @@ def _wrk(contender: Contender, connections: int, seconds: float, *, stream: bool
 
 def _read_wrk(said: str) -> Load:
     def latency(share: str) -> float:
-        found = re.search(rf"^\s+{share}%\s+([\d.]+)(us|ms|s|m)$", said, re.MULTILINE)
+        found = re.search(rf"^\s+{share}%\s+([\d.]+)(us|ms|s|m)\s*$", said, re.MULTILINE)
         assert found is not None, said
         return float(found[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60000.0}[found[2]]
 
@@ -331,7 +332,8 @@ def _running(contender: Contender, folder: Path, upstream: int) -> Iterator[subp
             yield process
         finally:
             # Its own process group, so that workers of its own end with it.
-            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:

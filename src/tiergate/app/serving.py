@@ -12,7 +12,7 @@ from tiergate.core import VERSION, CannotStart, Notice
 from tiergate.web import LOOPBACK_NAMES, DataPlane, DoorPolicy, Listener, ListenerLimits
 
 _MIB = 1 << 20
-_GC_THRESHOLD = 20_000
+_GC_THRESHOLD = 50_000
 _ONE_OF_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
 
 

@@ -188,6 +188,9 @@ class OpenHold:
         self._books.settle(account)
         self._books.finish = self.meter.finish
         self._book.settle(self._settled(error, account, now))
+        # The question knows how to mark this hold as sent: without this the two would keep each other alive,
+        # and the call with them, until the garbage collector stops everything to find them.
+        self.exchange = None
         if isinstance(error, UpstreamError):
             self._emit(
                 AttemptFailed(

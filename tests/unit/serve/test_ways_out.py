@@ -1,6 +1,7 @@
 """The life of a call, and every way out of it: each door that was opened is closed, and closed once."""
 
 import asyncio
+import gc
 import types
 from collections.abc import Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -61,7 +62,7 @@ from tiergate.serve import (
     StreamState,
     handle,
 )
-from tiergate.serve.attempt import HELD_BACK_BYTES_MAX, HELD_BACK_EVENTS_MAX
+from tiergate.serve.attempt import HELD_BACK_BYTES_MAX, HELD_BACK_EVENTS_MAX, OpenHold
 from tiergate.serve.egress import egress
 from tiergate.testing import Behaviour, FakeClock, MemoryJournal, ScriptedUpstream, run_virtual
 
@@ -129,7 +130,8 @@ class PlayedExchange:
     replica = "127.0.0.1:1"
     upstream_request_id = "req-1"
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, question: Question) -> None:
+        self._question = question  # as real ones keep it
         self._steps = iter(answer.steps)
         self.closed = 0
         self.given: list[Chunk] = []
@@ -177,7 +179,7 @@ class PlayedUpstream:
         answer = self._answers[question.target.provider]
         if answer.refusal is not None:
             raise answer.refusal
-        self.exchanges.append(PlayedExchange(answer))
+        self.exchanges.append(PlayedExchange(answer, question))
         return self.exchanges[-1]
 
 
@@ -904,3 +906,31 @@ def test_the_scripted_upstream_is_left_in_order_too(streamed: bool, as_it_wakes:
         assert house.ended.end is EndState.CLIENT_CLOSED
     else:
         raise AssertionError("it never came to its end")
+
+
+# What a call leaves behind.
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_call_leaves_no_garbage(*, streamed: bool) -> None:
+    """Nothing of it waits for the garbage collector, whose search stops every other call for its time."""
+    house = House({"a": STREAM if streamed else REPLY}, targets=[A])
+
+    async def main() -> None:
+        await house.answer(house.call(streamed=streamed))
+
+    gc.collect()
+    gc.disable()
+    before = _call_objects()
+    try:
+        run(house, main())
+        # What this house remembers for its tests.
+        house.upstream.asked.clear()
+        house.upstream.exchanges.clear()
+        assert _call_objects() == before
+    finally:
+        gc.enable()
+
+
+def _call_objects() -> int:
+    return sum(isinstance(one, OpenHold | PlayedExchange) for one in gc.get_objects())

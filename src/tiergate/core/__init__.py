@@ -27,7 +27,7 @@ from tiergate.core.errors import (
     UpstreamUnreachable,
 )
 from tiergate.core.events import AttemptFailed, CallEnded, Emit, Event, Notice, Refusal
-from tiergate.core.money import NANOS_PER_USD, nanos_to_usd, usd_to_nanos
+from tiergate.core.money import NANOS_PER_USD, nanos_to_usd, usd_text, usd_to_nanos
 from tiergate.core.outcome import Blame, Delivery, Outcome
 from tiergate.core.reply import Chunk, Origin, Reply
 from tiergate.core.target import Target, Tier
@@ -87,5 +87,6 @@ __all__ = [
     "UsageSource",
     "nanos_to_usd",
     "new_id",
+    "usd_text",
     "usd_to_nanos",
 ]

@@ -1,9 +1,10 @@
 """Calls and callers: one question by one caller, as every room sees it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 
 class Cause(StrEnum):
@@ -51,8 +52,7 @@ class EndState(StrEnum):
     """The owner died with the call in flight; found by the next one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who is calling: a key, known by its name, and the team that it belongs to."""
 
     key: str
@@ -68,8 +68,7 @@ LOCAL = Caller(key="local")
 """The caller in open mode."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One question by one caller, read and checked, before anything was decided about it.
 
     `body` is the object that policy looks at and the object that is forwarded; nobody changes it.

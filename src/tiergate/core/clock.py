@@ -1,6 +1,7 @@
 """Time and identity as arguments: a clock port and time-ordered ids."""
 
 import time
+from functools import lru_cache
 from typing import Final, Protocol
 
 _CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -41,5 +42,13 @@ def new_id(wall_ns: int, randomness: bytes) -> str:
     Crockford's base 32 in lower case, as in the ULID specification.
     """
     assert len(randomness) == 10
-    number = (wall_ns // 1_000_000) << 80 | int.from_bytes(randomness, "big")
-    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])
+    return _millisecond(wall_ns // 1_000_000) + _written(int.from_bytes(randomness, "big"), 8)
+
+
+@lru_cache(maxsize=8)
+def _millisecond(number: int) -> str:
+    return _written(number, 5)
+
+
+def _written(number: int, pairs: int) -> str:
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(10 * pairs - 10, -1, -10)])

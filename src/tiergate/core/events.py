@@ -1,15 +1,15 @@
 """Events: one frozen record for each thing worth telling; `telemetry` decides how it is told."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from tiergate.core.call import CallClass, EndState
 from tiergate.core.target import Target
 from tiergate.core.usage import Usage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallEnded:
+class CallEnded(msgspec.Struct, frozen=True, kw_only=True):
     """A call reached its end; emitted exactly once for each call. Durations are milliseconds.
 
     It carries names and counts, never text, keys or upstream messages.
@@ -35,8 +35,7 @@ class CallEnded:
     generation: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptFailed:
+class AttemptFailed(msgspec.Struct, frozen=True, kw_only=True):
     """An attempt did not carry its call; the call may go on elsewhere."""
 
     call_id: str
@@ -47,8 +46,7 @@ class AttemptFailed:
     elapsed_ms: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """A request was refused before it became a call; counted, never billed."""
 
     endpoint: str
@@ -56,8 +54,7 @@ class Refusal:
     status: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """Something an operator should know: a word to search for, and a sentence."""
 
     word: str

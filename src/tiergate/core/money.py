@@ -16,12 +16,18 @@ def usd_to_nanos(usd: Decimal) -> int:
 def nanos_to_usd(nanos: int) -> Decimal:
     """Give an amount of nano-dollars as USD, exact, without trailing zeros.
 
-    To show it, `format(usd, "f")`: `str` writes amounts below a micro-dollar with an exponent.
-
-    >>> str(nanos_to_usd(42_000))
-    '0.000042'
+    To show it there is `usd_text`: `str` writes amounts below a micro-dollar with an exponent.
     """
-    whole, part = divmod(abs(nanos), NANOS_PER_USD)
-    # Through text: four times as fast as dividing and normalising.
-    amount = f"{whole}.{part:09d}".rstrip("0").rstrip(".")
-    return Decimal(amount if nanos >= 0 else f"-{amount}")
+    return Decimal(usd_text(nanos))
+
+
+def usd_text(nanos: int) -> str:
+    """Write an amount of nano-dollars as USD in plain digits, which is a JSON number too.
+
+    >>> usd_text(42)
+    '0.000000042'
+    """
+    if nanos < 0:
+        return f"-{usd_text(-nanos)}"
+    whole, part = divmod(nanos, NANOS_PER_USD)
+    return f"{whole}.{part:09d}".rstrip("0") if part else str(whole)

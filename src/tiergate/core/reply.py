@@ -1,8 +1,9 @@
 """Replies and chunks: what came back, as the provider wrote it and as we read it."""
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
+
+import msgspec
 
 from tiergate.core.money import nanos_to_usd
 from tiergate.core.target import Target
@@ -29,8 +30,7 @@ class Chunk(NamedTuple):
     """Usage and nothing else; withheld from a client that did not ask for it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """Where a reply came from and how many attempts it took."""
 
     call_id: str
@@ -38,8 +38,7 @@ class Origin:
     attempts: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A complete answer.
 
     `cash_nanos` is what the provider will invoice, in nano-dollars; None while the price is unknown.

@@ -1,7 +1,8 @@
 """Targets: a model at a provider, and the tier that it belongs to."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class Tier(StrEnum):
@@ -12,8 +13,7 @@ class Tier(StrEnum):
     HOSTED = "hosted"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(msgspec.Struct, frozen=True, kw_only=True):
     """A model at a provider: the unit that routes order, prices name and breakers watch."""
 
     provider: str

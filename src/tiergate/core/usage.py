@@ -1,7 +1,8 @@
 """Usage in disjoint buckets: every token is counted in exactly one of them."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class UsageSource(StrEnum):
@@ -17,8 +18,7 @@ class UsageSource(StrEnum):
     """Nothing was used: the request was never delivered, or was refused."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens by disjoint bucket (images are a count of images).
 
     `input` excludes what was read from or written to a provider's prompt cache; `output` excludes

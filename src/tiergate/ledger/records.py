@@ -6,6 +6,8 @@ or an answer, a key or a credential.
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from tiergate.core import Blame, Call, EndState, Outcome, Target, Usage, UsageSource
 from tiergate.ledger.states import HoldState
 
@@ -18,8 +20,7 @@ class Owner:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallOpened:
+class CallOpened(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a call's record that is known when it is admitted."""
 
     call: Call
@@ -30,8 +31,7 @@ class CallOpened:
     """The route's targets and reasons, as compact JSON."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Held(msgspec.Struct, frozen=True, kw_only=True):
     """A hold, placed before an attempt's first upstream byte."""
 
     opened: CallOpened
@@ -53,8 +53,7 @@ class Held:
         return self.opened.call.id
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """The truth about one attempt. `state` is SETTLED, or RELEASED on proven non-delivery."""
 
     call_id: str
@@ -79,8 +78,7 @@ class Settled:
     gpu_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallClosed:
+class CallClosed(msgspec.Struct, frozen=True, kw_only=True):
     """The end of a call; written exactly once for each admitted call."""
 
     opened: CallOpened

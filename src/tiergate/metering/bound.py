@@ -6,9 +6,10 @@ image, a sound or a file costs, so a call with one of them has no bound until th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final
+
+import msgspec
 
 from tiergate.catalog import Price
 from tiergate.core import Usage
@@ -23,8 +24,7 @@ for one stream (wafer-scale and LPU providers, 2025); this leaves room, and boun
 generated."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True, kw_only=True):
     """The most that a call can use and cost. None: cannot be bounded.
 
     Input that is not text has no bound, output without a limit has none, and without both or a price there is

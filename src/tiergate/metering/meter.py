@@ -1,7 +1,8 @@
 """The meter of one attempt: folds its chunks into a usage, and knows the account at every moment."""
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from tiergate.catalog import Price, PriceState
 from tiergate.core import NOTHING, Chunk, Usage, UsageSource
@@ -12,8 +13,7 @@ _BYTES_PER_TOKEN: Final = 4
 """A rule of thumb for English text; used only where nothing is invoiced."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class Account(msgspec.Struct, frozen=True, kw_only=True):
     """What an attempt used and cost, and how well that is known."""
 
     usage: Usage

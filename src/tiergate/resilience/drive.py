@@ -4,8 +4,9 @@ It knows no money and no HTTP: the attempt is a callable that `serve` composes.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar, assert_never
+
+import msgspec
 
 from tiergate.core import Clock, DeadlineExceeded, Target, TargetFull, UpstreamError
 
@@ -14,16 +15,14 @@ Attempt = Callable[[Target, int], Awaitable[Opened]]
 """One attempt at a target; the number counts from 1 and only attempts that were really made."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Try:
+class Try(msgspec.Struct, frozen=True, kw_only=True):
     """Try this target now."""
 
     target: Target
     n: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True, kw_only=True):
     """Give up; `error` is what the caller is told."""
 
     error: Exception

@@ -1,8 +1,9 @@
 """Where a call could go: its targets in order, each with the reason for its place."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from tiergate.core import DataClass, Target, Tier
 
@@ -13,8 +14,7 @@ class Policy(StrEnum):
     IN_ORDER = "in-order"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, kw_only=True):
     """A target and why it stands where it stands, or why it is left out."""
 
     target: Target
@@ -22,8 +22,7 @@ class Step:
     used: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class Route(msgspec.Struct, frozen=True, kw_only=True):
     """The way of a call: every target that was considered, in order."""
 
     steps: tuple[Step, ...]

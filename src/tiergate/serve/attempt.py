@@ -5,10 +5,11 @@ cancellation. A stream that has begun takes the open doors along (stream.py).
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from contextlib import closing
 from types import TracebackType
 from typing import Final
+
+import msgspec
 
 from tiergate.catalog import PriceBook
 from tiergate.core import (
@@ -29,6 +30,7 @@ from tiergate.ledger import Book, Held, HoldState, Settled
 from tiergate.metering import Account, Meter, bound
 from tiergate.resilience import Permit, permit_wait_s
 from tiergate.serve.books import CallBooks, CallerLeft, meaning
+from tiergate.serve.doors import Doors
 from tiergate.serve.egress import egress
 from tiergate.serve.ports import Exchange, Question
 from tiergate.serve.resolve import Resolved
@@ -40,8 +42,7 @@ HELD_BACK_BYTES_MAX: Final = 256 * 1024
 """Start-up events before the first content wait here, so that the target may still change."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
     """An attempt whose first content has arrived, or whose whole reply has; `doors` close it."""
 
     target: Target
@@ -49,7 +50,7 @@ class Begun:
     first: Sequence[Chunk]
     exchange: Exchange
     hold: "OpenHold"
-    doors: ExitStack
+    doors: Doors
 
 
 async def attempt(
@@ -63,12 +64,12 @@ async def attempt(
         UpstreamError: it did not answer; everything is closed and settled.
     """
     queued = rooms.clock.monotonic()
-    with ExitStack() as doors:
+    with Doors() as doors:
         left_s = resolved.deadline - queued
         wait_s = permit_wait_s(resolved.retry, left_s=left_s, is_last=target is last)
-        permit = doors.enter_context(await rooms.permits.take(target, wait_s=wait_s))
+        permit = doors.open(await rooms.permits.take(target, wait_s=wait_s))
         books.attempts, books.target = n, target
-        hold = doors.enter_context(await _hold(rooms, books, resolved.prices, target, n, permit, queued))
+        hold = doors.open(await _hold(rooms, books, resolved.prices, target, n, permit, queued))
         question = Question(
             call_id=books.call.id,
             target=target,
@@ -80,14 +81,14 @@ async def attempt(
             mark_sent=hold.mark_sent,
         )
         exchange = await egress(rooms.upstream, question, resolved.data_class)
-        doors.enter_context(closing(exchange))
+        doors.open(closing(exchange))
         hold.exchange = exchange
         first = await _first_content(exchange, hold.meter, target)
         if not question.streamed:
             await _to_the_end(exchange)
         hold.mark_first_event()
-        return Begun(target=target, n=n, first=first, exchange=exchange, hold=hold, doors=doors.pop_all())
-    raise AssertionError("unreachable: an ExitStack swallows nothing here")
+        return Begun(target=target, n=n, first=first, exchange=exchange, hold=hold, doors=doors.hand_over())
+    raise AssertionError("unreachable: doors swallow nothing")
 
 
 async def _first_content(exchange: Exchange, meter: Meter, target: Target) -> list[Chunk]:

@@ -48,6 +48,8 @@ class CallBooks:
 
     def __init__(self, opened: CallOpened, *, book: Book, clock: Clock, emit: Emit) -> None:
         self.opened = opened
+        self.call: Call = opened.call
+        self._zero_ns = opened.call.received_ns - int(opened.call.received * 1e9)
         self._book = book
         self._clock = clock
         self._emit = emit
@@ -59,15 +61,9 @@ class CallBooks:
         self.finish: tuple[str, ...] = ()
         self._first: float | None = None
 
-    @property
-    def call(self) -> Call:
-        """The call."""
-        return self.opened.call
-
     def wall_ns(self, monotonic: float) -> int:
         """Give a moment of this call as wall time; a clock that jumps cannot reorder a call."""
-        call = self.call
-        return call.received_ns + int((monotonic - call.received) * 1e9)
+        return self._zero_ns + int(monotonic * 1e9)
 
     def mark_first_event(self) -> None:
         """Note that content is about to leave for the caller."""

@@ -1,6 +1,5 @@
 """The path of a call: the order of the rooms is written down here, and nowhere else."""
 
-from contextlib import ExitStack
 from functools import partial
 
 from tiergate.core import Call, NoTargetAvailable, Origin, Reply
@@ -9,6 +8,7 @@ from tiergate.resilience import drive
 from tiergate.routing import Route, route
 from tiergate.serve.attempt import Begun, attempt
 from tiergate.serve.books import CallBooks
+from tiergate.serve.doors import Doors
 from tiergate.serve.resolve import Resolved, resolve
 from tiergate.serve.rooms import Rooms
 from tiergate.serve.stream import StreamReply
@@ -26,25 +26,26 @@ async def handle(rooms: Rooms, call: Call) -> Reply | StreamReply:
         UpstreamError, NoTargetAvailable, DeadlineExceeded: no target answered.
         StorageUnavailable: money could not be held.
     """
-    with ExitStack() as doors:
-        doors.enter_context(rooms.admission.enter(call.caller))
+    with Doors() as doors:
+        doors.open(rooms.admission.enter(call.caller))
         resolved = resolve(call, rooms.rules)
         way = route(resolved.targets, policy=resolved.policy, data_class=resolved.data_class)
-        books = doors.enter_context(_books(rooms, call, resolved, way))
-        if not way.targets:
+        books = doors.open(_books(rooms, call, resolved, way))
+        targets = way.targets
+        if not targets:
             raise NoTargetAvailable(call.asked_model, way.reasons)
         begun = await drive(
-            way.targets,
-            partial(attempt, rooms, books, resolved, way.targets[-1]),
+            targets,
+            partial(attempt, rooms, books, resolved, targets[-1]),
             attempts_max=resolved.retry.attempts,
             deadline=resolved.deadline,
             clock=rooms.clock,
         )
         # From here the attempt's doors close first, then the call's.
-        doors.push(begun.doors.__exit__)
+        doors.open(begun.doors)
         books.mark_first_event()
         if call.streamed:
-            return StreamReply(begun, books, doors.pop_all())
+            return StreamReply(begun, books, doors.hand_over())
     return _reply(begun, books)
 
 

@@ -1,14 +1,14 @@
 """What serve needs from outside: one method that sends a question to a target."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from tiergate.core import Chunk, Target
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What one attempt sends, and how long it may take.
 
     `body` is the caller's own object; the upstream renders it with the target's model name and asks for

@@ -3,7 +3,7 @@
 Pure, and the only place where settings, caller and call are put together.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from tiergate.catalog import PriceBook
 from tiergate.core import Call, DataClass, ModelNotFound, Target
@@ -12,8 +12,7 @@ from tiergate.routing import Policy
 from tiergate.serve.rules import ModelEntry, Rules
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
+class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     """What one call may do. Times are seconds; `deadline` is on the monotonic clock."""
 
     generation: int

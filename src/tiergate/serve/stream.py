@@ -8,13 +8,13 @@ Whoever receives it uses it as a context. Closing is synchronous: no cancellatio
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from enum import Enum
 from types import TracebackType
 
 from tiergate.core import Chunk, Origin
 from tiergate.serve.attempt import Begun
 from tiergate.serve.books import CallBooks, CallerLeft, meaning
+from tiergate.serve.doors import Doors
 
 
 class StreamState(Enum):
@@ -32,7 +32,7 @@ class StreamReply:
         UpstreamError: the answer broke off; what was given out before is not complete.
     """
 
-    def __init__(self, begun: Begun, books: CallBooks, doors: ExitStack) -> None:
+    def __init__(self, begun: Begun, books: CallBooks, doors: Doors) -> None:
         self.origin = Origin(call_id=books.call.id, target=begun.target, attempts=begun.n)
         self._begun = begun
         self._books = books

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from tiergate.core import Chunk, Origin, Reply, nanos_to_usd
+from tiergate.core import Chunk, Origin, Reply, usd_text
 from tiergate.serve import StreamReply
 from tiergate.wire import DONE, with_cost, write_done, write_event, write_piece
 
@@ -20,14 +20,14 @@ _STREAM: Final = (
 
 def reply_headers(reply: Reply) -> Headers:
     """Headers of a whole reply."""
-    cost = reply.cost_usd
+    nanos = reply.cash_nanos
     headers = (_JSON, *_origin(reply.origin))
-    return headers if cost is None else (*headers, (b"x-tiergate-cost-usd", format(cost, "f").encode()))
+    return headers if nanos is None else (*headers, (b"x-tiergate-cost-usd", usd_text(nanos).encode()))
 
 
 def reply_body(reply: Reply) -> bytes:
     """The upstream's reply with the cost in its usage object."""
-    return with_cost(reply.data, reply.cost_usd)
+    return with_cost(reply.data, reply.cash_nanos)
 
 
 def stream_headers(reply: StreamReply) -> Headers:
@@ -55,8 +55,7 @@ class ChatEvents:
             return write_event(chunk.data)
         if chunk.bare_usage and not self._wants_usage:
             return b""
-        nanos = self._reply.cash_nanos
-        return write_event(with_cost(chunk.data, None if nanos is None else nanos_to_usd(nanos)))
+        return write_event(with_cost(chunk.data, self._reply.cash_nanos))
 
 
 class PlainEvents:
@@ -75,12 +74,11 @@ class PlainEvents:
         account = books.account
         assert account is not None
         assert books.ttft_ms is not None
-        nanos = books.cash_nanos()
         return write_done(
             usage=account.usage,
             ttft_ms=books.ttft_ms,
             latency_ms=books.elapsed_ms,
-            cost_usd=None if nanos is None else nanos_to_usd(nanos),
+            cash_nanos=books.cash_nanos(),
         )
 
 
@@ -89,11 +87,14 @@ def _origin(origin: Origin) -> Headers:
     return (
         (b"x-request-id", origin.call_id.encode()),
         (b"x-tiergate-target", header_text(origin.target.name)),
-        (b"x-tiergate-tier", origin.target.tier.value.encode()),
+        (b"x-tiergate-tier", origin.target.tier.encode()),
         (b"x-tiergate-attempts", b"%d" % origin.attempts),
     )
 
 
 def header_text(text: str) -> bytes:
     """Give a text as a header value: printable ASCII, everything else as `?`, at most 200 characters."""
-    return "".join(c if " " <= c <= "~" else "?" for c in text[:200]).encode()
+    shown = text[:200]
+    if shown.isascii() and shown.isprintable():
+        return shown.encode()
+    return "".join(c if " " <= c <= "~" else "?" for c in shown).encode()

@@ -83,7 +83,7 @@ def _stainless_read_timeout_s(value: str | None) -> float | None:
 
 
 def _shortest(*limits_s: float | None) -> float | None:
-    return min((limit for limit in limits_s if limit is not None), default=None)
+    return min([limit for limit in limits_s if limit is not None], default=None)
 
 
 def _tag(value: str | None) -> str | None:

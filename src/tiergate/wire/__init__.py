@@ -16,7 +16,7 @@ from tiergate.wire.errors import ErrorBody, read_error, write_error
 from tiergate.wire.jsontext import DEPTH_MAX, dumps, loads, read_object
 from tiergate.wire.plain import write_done, write_piece
 from tiergate.wire.sse import EVENT_BYTES_MAX, ServerSentEvent, SseParser, write_event
-from tiergate.wire.usage import read_usage, usage_object, with_cost
+from tiergate.wire.usage import cost_number, usage_object, with_cost
 
 __all__ = [
     "DEPTH_MAX",
@@ -29,6 +29,7 @@ __all__ = [
     "ServerSentEvent",
     "SseParser",
     "choices_asked",
+    "cost_number",
     "dumps",
     "loads",
     "output_tokens_asked",
@@ -38,7 +39,6 @@ __all__ = [
     "read_object",
     "read_plain_chat",
     "read_reply",
-    "read_usage",
     "render_chat",
     "usage_object",
     "with_cost",

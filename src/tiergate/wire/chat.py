@@ -5,7 +5,6 @@ policy, money and completeness need.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -14,11 +13,10 @@ from tiergate.core import Chunk, InvalidRequest
 from tiergate.core import UpstreamProtocolError as ProtocolError
 from tiergate.wire.errors import ErrorBody, error_of
 from tiergate.wire.jsontext import dumps, loads, read_object
-from tiergate.wire.usage import read_usage
+from tiergate.wire.usage import UsageReport, read_usage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatQuestion:
+class ChatQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """A chat completion that was asked for. `body` is the whole of it, and what will be forwarded."""
 
     body: Mapping[str, Any]
@@ -138,7 +136,7 @@ class _Choice(msgspec.Struct):
 
 class _Body(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: dict[str, Any] | None = None
+    usage: UsageReport | None = None
     error: Any = None
 
 
@@ -245,7 +243,7 @@ def _read_leniently(data: bytes) -> _Body:
         choices=[_lenient_choice(choice) for choice in choices if isinstance(choice, dict)]
         if isinstance(choices, list)
         else None,
-        usage=usage if isinstance(usage, dict) else None,
+        usage=msgspec.convert(usage, UsageReport) if isinstance(usage, dict) else None,
         error=body.get("error"),
     )
 

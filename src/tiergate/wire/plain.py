@@ -1,11 +1,9 @@
 """The plain stream of `POST /v1/chat/stream`: one `content` per piece, then `done` with the account."""
 
-from decimal import Decimal
-
 from tiergate.core import Usage
 from tiergate.wire.jsontext import dumps
 from tiergate.wire.sse import write_event
-from tiergate.wire.usage import usage_object
+from tiergate.wire.usage import cost_number, usage_object
 
 
 def write_piece(text: str) -> bytes:
@@ -13,7 +11,7 @@ def write_piece(text: str) -> bytes:
     return write_event(dumps({"content": text}))
 
 
-def write_done(*, usage: Usage | None, ttft_ms: float, latency_ms: float, cost_usd: Decimal | None) -> bytes:
+def write_done(*, usage: Usage | None, ttft_ms: float, latency_ms: float, cash_nanos: int | None) -> bytes:
     """Write the last event. Times are milliseconds since the call was received; unknown cost is null."""
     return write_event(
         dumps(
@@ -22,7 +20,7 @@ def write_done(*, usage: Usage | None, ttft_ms: float, latency_ms: float, cost_u
                 "usage": None if usage is None else usage_object(usage),
                 "ttft_ms": round(ttft_ms, 3),
                 "latency_ms": round(latency_ms, 3),
-                "cost_usd": cost_usd,
+                "cost_usd": cost_number(cash_nanos),
             }
         )
     )

@@ -1,35 +1,46 @@
 """Usage objects of the OpenAI dialect, read into disjoint buckets and written with their cost."""
 
-from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
 
-from tiergate.core import Usage
-from tiergate.wire.jsontext import dumps, loads
+from tiergate.core import Usage, usd_text
+from tiergate.wire.jsontext import dumps
 
 _decode_parts: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _NULL: Final = msgspec.Raw(b"null")
 
 
-def read_usage(reported: object) -> Usage | None:
-    """Read a `usage` object; None where it is absent, null, or holds anything but sensible counts.
+class UsageReport(msgspec.Struct):
+    """A `usage` object as it came; its fields may hold anything."""
+
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+    total_tokens: Any = None
+    prompt_tokens_details: Any = None
+    completion_tokens_details: Any = None
+
+
+def read_usage(said: UsageReport) -> Usage | None:
+    """Read a report; None where it holds anything but sensible counts, or leaves a total open.
 
     Cached, reasoning and audio tokens are parts of the totals in this dialect; here they are taken out of
     them. A part that is larger than its total makes the whole report unusable: better bounded than wrong.
     """
-    if not isinstance(reported, Mapping):
+    if said.prompt_tokens is None or (said.completion_tokens is None and said.total_tokens is None):
         return None
-    totals = _totals(reported)
-    parts_in = _counts(_details(reported, "prompt_tokens_details"), "cached_tokens", "audio_tokens")
-    parts_out = _counts(_details(reported, "completion_tokens_details"), "reasoning_tokens", "audio_tokens")
-    if totals is None or parts_in is None or parts_out is None:
+    try:
+        prompt, completion = _count(said.prompt_tokens), _count(said.completion_tokens)
+        # Some providers (xAI, Gemini) leave reasoning out of `completion_tokens` and bill it: what
+        # `total_tokens` holds beyond the other two came out, too.
+        completion = max(completion, _count(said.total_tokens) - prompt)
+        cached, audio_in = _parts(said.prompt_tokens_details, "cached_tokens", "audio_tokens")
+        reasoning, audio_out = _parts(said.completion_tokens_details, "reasoning_tokens", "audio_tokens")
+    except _NonsenseError:
         return None
-    uncached, visible = totals[0] - sum(parts_in), totals[1] - sum(parts_out)
+    uncached, visible = prompt - cached - audio_in, completion - reasoning - audio_out
     if uncached < 0 or visible < 0:
         return None
-    (cached, audio_in), (reasoning, audio_out) = parts_in, parts_out
     return Usage(
         input=uncached,
         cache_read=cached,
@@ -40,21 +51,24 @@ def read_usage(reported: object) -> Usage | None:
     )
 
 
-def with_cost(data: bytes, cost_usd: Decimal | None) -> bytes:
+def with_cost(data: bytes, cash_nanos: int | None) -> bytes:
     """Give a reply or chunk again with `usage.cost` in USD; null where the price is unknown.
 
     Only the usage object is read and written; the bytes around it stay as they came.
     """
     try:
         parts = _decode_parts(data)
-        usage = loads(parts.get("usage", _NULL))
-    except (msgspec.MsgspecError, ValueError):
+        usage = _decode_parts(parts.get("usage", _NULL))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return data
-    if not isinstance(usage, dict):
-        return data
-    usage["cost"] = cost_usd
+    usage["cost"] = cost_number(cash_nanos)
     parts["usage"] = msgspec.Raw(dumps(usage))
     return dumps(parts)
+
+
+def cost_number(cash_nanos: int | None) -> msgspec.Raw:
+    """Write an amount of nano-dollars as a JSON number of USD; null where it is unknown."""
+    return _NULL if cash_nanos is None else msgspec.Raw(usd_text(cash_nanos).encode())
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
@@ -75,37 +89,22 @@ _COUNT_MAX = 10**9
 """More tokens than any call can have; a larger number is a provider's mistake."""
 
 
-def _totals(reported: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Read how many tokens went in and came out; None where a report leaves one of them open.
-
-    Some providers (xAI, Gemini) leave reasoning out of `completion_tokens` and bill it: what `total_tokens`
-    holds beyond the other two came out, too.
-    """
-    counts = _counts(reported, "prompt_tokens", "completion_tokens", "total_tokens")
-    said = {name for name, count in reported.items() if count is not None}
-    if counts is None or "prompt_tokens" not in said or not said & {"completion_tokens", "total_tokens"}:
-        return None
-    prompt, completion, total = counts
-    return prompt, max(completion, total - prompt)
+class _NonsenseError(Exception):
+    """Stands where a count should."""
 
 
-def _counts(reported: Mapping[str, Any], *names: str) -> tuple[int, ...] | None:
-    """Read some counts; None where one of them is nonsense."""
-    counts = tuple(count for name in names if (count := _count(reported.get(name))) is not None)
-    return counts if len(counts) == len(names) else None
-
-
-def _count(value: object) -> int | None:
-    """Read a count; absent and null are 0, nonsense is None."""
+def _count(value: object) -> int:
+    """Read a count; absent and null are 0."""
     if value is None:
         return 0
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if type(value) is not int or not 0 <= value <= _COUNT_MAX:
-        return None
+        raise _NonsenseError
     return value
 
 
-def _details(reported: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = reported.get(name)
-    return value if isinstance(value, Mapping) else {}
+def _parts(details: object, one: str, other: str) -> tuple[int, int]:
+    if not isinstance(details, dict):
+        return 0, 0
+    return _count(details.get(one)), _count(details.get(other))

@@ -66,7 +66,7 @@ def test_a_bucket_with_a_rate_of_its_own_is_billed_by_it() -> None:
     for bucket in ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "reasoning"):
         rate = getattr(priced.record.rates, bucket)
         assert cash_nanos(Usage(**{bucket: 10**6}), priced) == usd(str(rate))
-    everything = Usage(**{name: 10**6 for name in Usage.__slots__ if name != "images"})
+    everything = Usage(**{name: 10**6 for name in Usage.__struct_fields__ if name != "images"})
     assert cash_nanos(everything, priced) == usd("42.35")
 
 

@@ -1,13 +1,16 @@
 """Usage objects: what providers report, read into disjoint buckets, and written with their cost."""
 
 import json
-from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from tiergate.core import Usage
-from tiergate.wire import read_usage, usage_object, with_cost, write_done, write_piece
+from tiergate.wire import dumps, read_reply, usage_object, with_cost, write_done, write_piece
+
+
+def read_usage(said: object) -> Usage | None:
+    return read_reply(dumps({"choices": [{"index": 0}], "usage": said})).usage
 
 
 def reported(prompt: Any, completion: Any, total: Any = None, **details: Any) -> dict[str, Any]:
@@ -103,32 +106,30 @@ def test_usage_is_said_again_in_the_words_of_the_dialect() -> None:
         assert read_usage(usage_object(said)) == said
 
 
-@pytest.mark.parametrize(
-    ("cost_usd", "written"), [(Decimal("0.000042001"), b"0.000042001"), (Decimal(0), b"0"), (None, b"null")]
-)
-def test_the_cost_stands_in_the_usage(cost_usd: Decimal | None, written: bytes) -> None:
+@pytest.mark.parametrize(("cash_nanos", "written"), [(42_001, b"0.000042001"), (0, b"0"), (None, b"null")])
+def test_the_cost_stands_in_the_usage(cash_nanos: int | None, written: bytes) -> None:
     """A number with up to nine decimals; null while the price is unknown, never zero; the rest as it came."""
     data = b'{"x":[1.0,null],"usage":{"total_tokens":1,"y":{}},"z":""}'
     expected = b'{"x":[1.0,null],"usage":{"total_tokens":1,"y":{},"cost":' + written + b'},"z":""}'
-    assert with_cost(data, cost_usd) == expected
+    assert with_cost(data, cash_nanos) == expected
 
 
 def test_an_upstreams_own_cost_is_replaced_by_ours() -> None:
     """One word, one meaning."""
-    assert with_cost(b'{"usage":{"cost":9}}', Decimal("0.5")) == b'{"usage":{"cost":0.5}}'
+    assert with_cost(b'{"usage":{"cost":9}}', 500_000_000) == b'{"usage":{"cost":0.5}}'
 
 
 @pytest.mark.parametrize("data", [b'{"a": 1}', b'{"usage": null}', b'{"usage": []}', b"[]", b"<html>"])
 def test_where_there_is_no_usage_nothing_is_changed(data: bytes) -> None:
     """Not one byte, whatever it is."""
-    assert with_cost(data, Decimal(1)) == data
+    assert with_cost(data, 1_000_000_000) == data
 
 
 def test_the_plain_stream_ends_with_the_account() -> None:
     """One `content` per piece, then `done`; unknown cost and usage are null."""
     assert write_piece('a"\n') == b'data: {"content":"a\\"\\n"}\n\n'
     written = write_done(
-        usage=Usage(input=1, output=2), ttft_ms=1.23456, latency_ms=10, cost_usd=Decimal("0.25")
+        usage=Usage(input=1, output=2), ttft_ms=1.23456, latency_ms=10, cash_nanos=250_000_000
     )
     assert json.loads(written.removeprefix(b"data: ")) == {
         "done": True,
@@ -138,6 +139,6 @@ def test_the_plain_stream_ends_with_the_account() -> None:
         "cost_usd": 0.25,
     }
     unknown = json.loads(
-        write_done(usage=None, ttft_ms=0, latency_ms=0, cost_usd=None).removeprefix(b"data: ")
+        write_done(usage=None, ttft_ms=0, latency_ms=0, cash_nanos=None).removeprefix(b"data: ")
     )
     assert (unknown["usage"], unknown["cost_usd"]) == (None, None)

@@ -1,17 +1,20 @@
 """An upstream for measuring streams: 100 chunks each, one every 20 ms, for as many streams as are asked for.
 
-All streams share one clock tick, so that two thousand of them cost it a fraction of a core, and what is
-measured is the gateway. Prints `ready` and serves until its standard input ends.
+Each chunk's text is the moment at which it was sent (monotonic nanoseconds of this machine), so whoever reads
+it knows how late it is. Streams take turns in ten phases of 2 ms, so that a thousand of them cost a fraction of a
+core and yet do not all speak at once. Prints `ready` and serves until its standard input ends.
 """
 
 import asyncio
 import sys
+import time
 from typing import Final, cast
 
 import uvloop
 
 CHUNKS: Final = 100
-TICK_S: Final = 0.020
+PHASES: Final = 10
+PHASE_S: Final = 0.002
 
 _HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -21,9 +24,9 @@ def _event(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(framed), framed)
 
 
-_CHUNK: Final = _event(
+_CHUNK: Final = (
     b'{"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1767225600,"model":"m",'
-    b'"choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}]}'
+    b'"choices":[{"index":0,"delta":{"content":"at %d "},"logprobs":null,"finish_reason":null}]}'
 )
 _LAST: Final = (
     _event(
@@ -42,13 +45,16 @@ _LAST: Final = (
 class Stream(asyncio.Protocol):
     """One connection; each request on it starts a stream at the next tick."""
 
-    running: Final[dict["Stream", int]] = {}
+    running: Final[tuple[dict["Stream", int], ...]] = tuple({} for _ in range(PHASES))
+    count = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the way back."""
         # uvloop's transports are none by inheritance.
         self.transport = cast("asyncio.Transport", transport)
         self.waiting = b""
+        self.phase = Stream.running[Stream.count % PHASES]
+        Stream.count += 1
 
     def data_received(self, data: bytes) -> None:
         """Start a stream when a whole request is here; requests are not pipelined."""
@@ -68,26 +74,28 @@ class Stream(asyncio.Protocol):
         if len(body) >= length:
             self.waiting = b""
             self.transport.write(_HEAD)
-            Stream.running[self] = 0
+            self.phase[self] = 0
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget the stream."""
-        Stream.running.pop(self, None)
+        self.phase.pop(self, None)
 
 
 async def _tick() -> None:
     loop = asyncio.get_running_loop()
-    due = loop.time()
+    due, turn = loop.time(), 0
     while True:
-        due += TICK_S
+        due += PHASE_S
         await asyncio.sleep(max(0, due - loop.time()))
-        for stream, sent in list(Stream.running.items()):
-            stream.transport.write(_CHUNK)
+        turn = (turn + 1) % PHASES
+        running = Stream.running[turn]
+        for stream, sent in list(running.items()):
+            stream.transport.write(_event(_CHUNK % time.monotonic_ns()))
             if sent + 1 < CHUNKS:
-                Stream.running[stream] = sent + 1
+                running[stream] = sent + 1
             else:
                 stream.transport.write(_LAST)
-                del Stream.running[stream]
+                del running[stream]
 
 
 async def main(port: int) -> None:

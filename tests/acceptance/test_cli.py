@@ -89,7 +89,7 @@ for command in {COMMANDS!r}:
         cli([command, "--help"], standalone_mode=False)
     except SystemExit as ended:
         assert not ended.code
-heavy = ("asyncio", "yaml", "msgspec", "granian", "httptools", "uvloop", "sqlite3", "tiergate.wire")
+heavy = ("asyncio", "yaml", "granian", "httptools", "uvloop", "sqlite3", "tiergate.wire")
 print("LOADED", [name for name in heavy if name in sys.modules])
 """
     done = subprocess.run(

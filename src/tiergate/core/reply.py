@@ -1,7 +1,6 @@
 """Replies and chunks: what came back, as the provider wrote it and as we read it."""
 
 from decimal import Decimal
-from typing import NamedTuple
 
 import msgspec
 
@@ -10,12 +9,8 @@ from tiergate.core.target import Target
 from tiergate.core.usage import Usage
 
 
-class Chunk(NamedTuple):
-    """One event of a streamed reply, or the whole of one that is not streamed.
-
-    A tuple and no dataclass: one is made for every event of every stream, and a frozen dataclass of this
-    size takes three times as long to make.
-    """
+class Chunk(msgspec.Struct, frozen=True, gc=False):
+    """One event of a streamed reply, or the whole of one that is not streamed."""
 
     data: bytes
     """The JSON exactly as the upstream sent it."""

@@ -8,6 +8,7 @@ obeys it.
 
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from tiergate.core import AttemptFailed, CallEnded, Event, Notice, Refusal
 from tiergate.wire import cost_number, dumps
 
 _NAME_MAX = 200
+_LINGER_S = 0.02
 _NOT_PRINTABLE_ASCII = re.compile(r"[^ -~]")
 
 
@@ -76,6 +78,9 @@ class LineLog:
     def _work(self) -> None:
         while True:
             self._wake.wait()
+            if not self._closing:
+                # More lines come in the meantime: waking a thread costs a busy loop more than writing a line.
+                time.sleep(_LINGER_S)
             self._wake.clear()
             self._write_waiting()
             if self._closing and not self._waiting:

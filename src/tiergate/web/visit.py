@@ -105,6 +105,7 @@ class Visit:
         "_repeated",
         "_send",
         "_stage",
+        "_too_slow",
         "_unread",
         "_watch",
         "client",
@@ -135,6 +136,7 @@ class Visit:
         self._headers = headers = dict(self._header_list)
         self._repeated = len(headers) != len(self._header_list)
         self._unread = self.uploading = b"content-length" in headers or b"transfer-encoding" in headers
+        self._too_slow = False
         self._in_a_row = 0
         self._stage = _Stage.ASKED
         self._on_gone: Callable[[], object] | None = None
@@ -209,12 +211,23 @@ class Visit:
         expected = None if length is None else int(length)
         if expected is not None and expected > bytes_max:
             raise _too_large(bytes_max)
+        task = asyncio.current_task()
+        assert task is not None
+        # As asyncio.timeout does it, at a third of its cost: nearly every body is here within a millisecond.
+        timer = asyncio.get_running_loop().call_later(timeout_s, self._stop_reading, task)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._collect(expected, bytes_max)
-        except TimeoutError:
-            self._unread = False
-            raise UploadTooSlow(f"The body did not arrive within {timeout_s:g} seconds.") from None
+            return await self._collect(expected, bytes_max)
+        except asyncio.CancelledError:
+            if self._too_slow and task.uncancel() == 0:
+                self._unread = False
+                raise UploadTooSlow(f"The body did not arrive within {timeout_s:g} seconds.") from None
+            raise
+        finally:
+            timer.cancel()
+
+    def _stop_reading(self, task: asyncio.Task[Any]) -> None:
+        self._too_slow = True
+        task.cancel()
 
     async def _collect(self, expected: int | None, bytes_max: int) -> bytes:
         pieces: list[bytes] = []

@@ -206,18 +206,22 @@ def _chunk(data: bytes, body: _Body, ended: set[int]) -> Chunk:
                 ended.add(choice.index)
                 finish += (choice.finish_reason,)
         said = choice.delta or choice.message
-        if said is not None:
-            if said.content and choice.index == 0:
+        if said is None:
+            continue
+        if said.content:
+            content = True
+            if choice.index == 0:
                 text += said.content
-            content = content or _says_something(said)
+        elif not content:
+            content = _says_something(said)
     usage = read_usage(body.usage) if body.usage is not None else None
     return Chunk(data, content, text, finish, usage, not body.choices and body.usage is not None)
 
 
 def _says_something(said: _Delta) -> bool:
+    """Tell whether a delta without text carries anything else of an answer."""
     return bool(
-        said.content
-        or said.reasoning_content
+        said.reasoning_content
         or said.reasoning
         or said.refusal
         or said.tool_calls

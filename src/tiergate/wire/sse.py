@@ -7,7 +7,9 @@ event without data is no event, and one that the end of the stream cuts off is d
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from tiergate.core import UpstreamProtocolError
 
@@ -18,7 +20,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
-class ServerSentEvent(NamedTuple):
+class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
     """One event; `name` is empty for the default type."""
 
     data: bytes
@@ -119,6 +121,8 @@ def _whole_events(piece: bytes, event_bytes_max: int) -> list[ServerSentEvent] |
     """Read a piece that holds whole events of the commonest shape, `data: …` LF LF; None: any other shape."""
     if not (piece.startswith(b"data: ") and piece.endswith(b"\n\n")) or b"\r" in piece:
         return None
+    if piece.find(b"\n") == len(piece) - 2 <= event_bytes_max:
+        return [ServerSentEvent(piece[6:-2])]
     events = []
     for block in piece[:-2].split(b"\n\n"):
         if not block.startswith(b"data: ") or b"\n" in block or len(block) > event_bytes_max:

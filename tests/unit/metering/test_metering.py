@@ -4,6 +4,7 @@ from datetime import date
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from tiergate.catalog import OWNED, REFERENCE_PRICES, UNKNOWN, Price, PriceRecord, PriceState, Rates
 from tiergate.core import Chunk, Usage, UsageSource
@@ -212,7 +213,7 @@ BOUNDED = Account(
         ((WORD,), BOUNDED, BOUNDED),
         ((WORD, STOP), BOUNDED, BOUNDED),
         ((WORD, STOP, REPORT), REPORTED, REPORTED),
-        ((WORD, STOP._replace(usage=SAID)), REPORTED, REPORTED),
+        ((WORD, replace(STOP, usage=SAID)), REPORTED, REPORTED),
         ((REPORT, WORD, STOP), REPORTED, REPORTED),
         ((REPORT,), REPORTED, BOUNDED),
         ((WORD, REPORT), REPORTED, BOUNDED),

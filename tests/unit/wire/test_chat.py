@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tiergate.core import Chunk, InvalidRequest, Usage
 from tiergate.core import UpstreamProtocolError as ProtocolError
@@ -235,7 +236,7 @@ SOME_USAGE = Usage(input=7, output=5)
 )
 def test_a_chunk_of_any_shape_is_read(data: bytes, expected: Chunk) -> None:
     """And its bytes go on exactly as they came."""
-    assert read_chunk(data) == expected._replace(data=data)
+    assert read_chunk(data) == replace(expected, data=data)
 
 
 @pytest.mark.parametrize(

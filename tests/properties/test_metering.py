@@ -1,12 +1,12 @@
 """Money, whatever was used: sums, order, and the bound that a hold rests on."""
 
-from datetime import date
+from datetime import date, time
 from decimal import Decimal
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiergate.catalog import OWNED, Price, PriceRecord, PriceState, Rates
+from tiergate.catalog import OWNED, Hours, Price, PriceRecord, PriceState, Rates, Tariff
 from tiergate.core import Chunk, Usage, UsageSource, nanos_to_usd, usd_to_nanos
 from tiergate.metering import Meter, bound, bounded_usage, cash_nanos
 from tiergate.wire import dumps
@@ -24,12 +24,34 @@ RATES = st.builds(
     audio_in=USD_PER_1M,
     audio_out=USD_PER_1M,
 )
-PRICES = RATES.map(
-    lambda rates: Price(
-        state=PriceState.KNOWN,
-        record=PriceRecord(target="p/m", rates=rates, valid_from=date(2026, 1, 1), source="made up"),
+
+
+def _priced(standard: Rates, long: Rates | None, peak: Rates | None, tier: Rates | None) -> Price:
+    """Whatever a row can say: dearer or cheaper long inputs, hours of the week, a service tier."""
+    tariff = Tariff(rates=standard, above=() if long is None else ((10**6, long),))
+    hours = Hours(
+        days=frozenset(range(7)),
+        start=time(0),
+        end=time(23, 59),
+        zone="UTC",
+        tariff=Tariff(rates=peak or standard),
     )
-)
+    return Price(
+        state=PriceState.KNOWN,
+        record=PriceRecord(
+            target="p/m",
+            standard=tariff,
+            hours=() if peak is None else (hours,),
+            service_tiers={} if tier is None else {"flex": Tariff(rates=tier)},
+            valid_from=date(2026, 1, 1),
+            source="made up",
+        ),
+    )
+
+
+PRICES = st.builds(_priced, RATES, st.none(), st.none(), st.none())
+ANY_PRICES = st.builds(_priced, RATES, *[st.none() | RATES] * 3)
+TIERS = st.sampled_from([None, "default", "flex"])
 BUCKETS = [bucket for bucket in Usage.__struct_fields__ if bucket != "images"]
 USAGES = st.builds(Usage, **dict.fromkeys(BUCKETS, TOKENS))
 
@@ -58,20 +80,21 @@ def test_more_tokens_never_cost_less(usage: Usage, bucket: str, more: int, price
     assert cash(plus(usage, Usage(**{bucket: more})), price) >= cash(usage, price) >= 0
 
 
-@given(USAGES, PRICES, st.integers(0, 10**6), st.integers(0, 10**6))
+@given(USAGES, ANY_PRICES, st.integers(0, 10**6), st.integers(0, 10**6), TIERS)
 def test_no_usage_within_the_bound_costs_more_than_the_bound(
-    usage: Usage, price: Price, spare_in: int, spare_out: int
+    usage: Usage, price: Price, spare_in: int, spare_out: int, tier: str | None
 ) -> None:
-    """Whatever buckets the tokens fall into: cache writes and reasoning may be dearer than plain tokens."""
+    """Whatever buckets the tokens fall into, whichever hour it is and whichever tier it was served in."""
     worst = bound(
-        {"messages": []},
+        {"messages": [], "service_tier": tier},
         prompt_bytes=usage.input_tokens + spare_in,
         output_tokens=usage.output_tokens + spare_out,
         choices=1,
         price=price,
     )
     assert worst.nanos is not None
-    assert cash(usage, price) <= worst.nanos
+    spent = cash_nanos(usage, price, service_tier=tier, sent_ns=0, ended_ns=10**18)
+    assert spent is None or spent <= worst.nanos
 
 
 @given(USAGES, PRICES, st.floats(0, 100))

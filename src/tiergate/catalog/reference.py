@@ -8,7 +8,8 @@ from datetime import date
 from decimal import Decimal
 from typing import Final
 
-from tiergate.catalog.prices import PriceRecord, Rates
+from tiergate.catalog.prices import PriceRecord
+from tiergate.catalog.rates import Rates, Tariff
 
 REFERENCE_PROVIDER: Final = "holysheep"
 """A reseller; the comparison quotes its prices."""
@@ -20,7 +21,7 @@ _FROM: Final = date(2026, 1, 1)
 def _row(model: str, usd_input: str, usd_output: str) -> PriceRecord:
     return PriceRecord(
         target=f"{REFERENCE_PROVIDER}/{model}",
-        rates=Rates(input=Decimal(usd_input), output=Decimal(usd_output)),
+        standard=Tariff(rates=Rates(input=Decimal(usd_input), output=Decimal(usd_output))),
         valid_from=_FROM,
         source=_SOURCE,
     )

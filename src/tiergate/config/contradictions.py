@@ -164,6 +164,7 @@ def _prices(settings: object) -> Iterator[Said]:
             yield where, unknown
         elif target.endswith("/*"):
             yield where, "needs one model: a price is per target"
+        yield from _currency(("prices", index), price)
         day = str(_item(price, "from") or _item(price, "valid_from") or "")
         if target and (target, day) in seen:
             yield (
@@ -171,6 +172,21 @@ def _prices(settings: object) -> Iterator[Said]:
                 f"has a price from the same day in number {seen[target, day] + 1} of this list: remove one",
             )
         seen.setdefault((target, day), index)
+
+
+def _currency(where: Path, price: object) -> Iterator[Said]:
+    in_usd, in_other = _item(price, "usd_per_1m") is not None, _item(price, "per_1m") is not None
+    if in_usd and in_other:
+        yield (*where, "per_1m"), "cannot stand beside usd_per_1m: give one of them"
+        return
+    if isinstance(price, Mapping | BaseModel) and not (in_usd or in_other):
+        yield where, "needs usd_per_1m with input and output, or per_1m with its currency"
+    for name in ("currency", "usd_per_currency"):
+        given = _item(price, name) not in (None, "")
+        if in_other and not given:
+            yield where, f"needs {name} beside per_1m"
+        elif in_usd and given:
+            yield (*where, name), "belongs to per_1m: usd_per_1m is in USD already"
 
 
 def _callers(settings: object) -> Iterator[Said]:

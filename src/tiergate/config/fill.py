@@ -1,10 +1,24 @@
 """From settings to the values that the rooms work with. Nothing is decided here that a room could decide."""
 
+from collections.abc import Mapping
 from datetime import date
+from decimal import Decimal
 from typing import Final
 
 from tiergate.admission import Keyring
-from tiergate.catalog import PriceBook, PriceRecord, Rates
+from tiergate.catalog import (
+    BUCKETS,
+    BilledBy,
+    Catalog,
+    Hours,
+    PriceBook,
+    PriceRecord,
+    Rates,
+    Tariff,
+    Vendor,
+    vendor_at,
+)
+from tiergate.config.sections import OtherPer1m, UsdPer1m
 from tiergate.config.sections import Price as PriceSection
 from tiergate.config.sections import Provider as ProviderSection
 from tiergate.config.settings import Settings
@@ -36,7 +50,7 @@ def rules(settings: Settings, *, generation: int) -> Rules:
             if name != ANY_MODEL
         },
         providers={name: Tier(provider.tier) for name, provider in settings.providers.items()},
-        prices=PriceBook(_record(row) for row in settings.prices),
+        prices=PriceBook([_record(row) for row in settings.prices], catalog=Catalog(vendors(settings))),
         any_model=()
         if any_model is None
         else tuple(target.partition("/")[0] for target in any_model.targets),
@@ -45,9 +59,19 @@ def rules(settings: Settings, *, generation: int) -> Rules:
     )
 
 
+def vendors(settings: Settings) -> dict[str, Vendor]:
+    """Tell whose API each provider is, by name; those that are nobody's that we know are left out."""
+    found = {name: vendor_at(section.urls) for name, section in settings.providers.items()}
+    return {name: vendor for name, vendor in found.items() if vendor is not None}
+
+
 def providers(settings: Settings) -> dict[str, Provider]:
     """Give what the upstream needs to know of each provider, by name."""
-    return {name: _provider(name, section, settings) for name, section in settings.providers.items()}
+    known = vendors(settings)
+    return {
+        name: _provider(name, section, settings, known.get(name))
+        for name, section in settings.providers.items()
+    }
 
 
 def keyring(settings: Settings, *, house_token: str) -> Keyring:
@@ -67,22 +91,49 @@ def _target(text: str, settings: Settings) -> Target:
 
 
 def _record(row: PriceSection) -> PriceRecord:
-    usd = row.usd_per_1m
+    given, usd_per_unit = row.usd_per_1m, Decimal(1)
+    if given is None:
+        assert row.per_1m is not None and row.usd_per_currency is not None
+        given, usd_per_unit = row.per_1m, row.usd_per_currency
+    standard = _in_usd({}, given, usd_per_unit)
+
+    def other(per_1m: OtherPer1m) -> Tariff:
+        return Tariff(rates=Rates(**_in_usd(standard, per_1m, usd_per_unit)))
+
+    above = [(long.input_tokens, other(long.per_1m).rates) for long in row.above]
     return PriceRecord(
         target=row.target,
-        rates=Rates(
-            input=usd.input,
-            output=usd.output,
-            cache_read=usd.cache_read,
-            cache_write_5m=usd.cache_write_5m,
-            cache_write_1h=usd.cache_write_1h,
-            reasoning=usd.reasoning,
-            audio_in=usd.audio_in,
-            audio_out=usd.audio_out,
+        standard=Tariff(rates=Rates(**standard), above=tuple(above)),
+        hours=tuple(
+            Hours(
+                days=frozenset(range(7) if slot.days is None else slot.days),
+                start=slot.start,
+                end=slot.end,
+                zone=slot.zone,
+                tariff=other(slot.per_1m),
+            )
+            for slot in row.hours
         ),
+        service_tiers={name: other(tier) for name, tier in row.service_tiers.items()},
+        usd_per_request=row.per_request * usd_per_unit,
+        billed_by=BilledBy(row.billed_by),
         valid_from=row.valid_from or _SINCE_EVER,
-        source=row.source,
+        until=row.until,
+        checked=row.checked,
+        source=row.source if row.currency is None else f"{row.source}; 1 {row.currency} = {usd_per_unit} USD",
     )
+
+
+def _in_usd(
+    standard: Mapping[str, Decimal], given: UsdPer1m | OtherPer1m, usd_per_unit: Decimal
+) -> dict[str, Decimal]:
+    """Give every bucket's rate in USD: as given, else as it is in the standard price."""
+    found = dict(standard)
+    for bucket in BUCKETS:
+        amount = getattr(given, bucket)
+        if amount is not None:
+            found[bucket] = amount * usd_per_unit
+    return found
 
 
 def _retry(settings: Settings) -> RetryPolicy:
@@ -96,7 +147,7 @@ def _retry(settings: Settings) -> RetryPolicy:
     )
 
 
-def _provider(name: str, section: ProviderSection, settings: Settings) -> Provider:
+def _provider(name: str, section: ProviderSection, settings: Settings, vendor: Vendor | None) -> Provider:
     return Provider(
         name=name,
         tier=Tier(section.tier),
@@ -106,6 +157,7 @@ def _provider(name: str, section: ProviderSection, settings: Settings) -> Provid
             for number, key in enumerate(section.api_keys, start=1)
         ),
         ca_file=None if section.ca_file is None else str(section.ca_file),
+        takes_stream_options=vendor is None or vendor.takes_stream_options,
         # A permit without a connection would be a second, hidden limit.
         max_connections=max(_CONNECTIONS, section.limits.concurrency or 0),
         event_bytes_max=int(settings.limits.event_mb * _MIB),

@@ -13,7 +13,9 @@ from tiergate.config.values import (
     BaseUrl,
     CallerName,
     Credential,
+    CurrencyName,
     Day,
+    DayTime,
     Duration,
     Engine,
     FilePath,
@@ -24,9 +26,12 @@ from tiergate.config.values import (
     Scope,
     TargetName,
     Tier,
+    TierName,
+    TimeZone,
     Truth,
     Usd,
     WebUrl,
+    WeekDays,
     number,
     whole,
 )
@@ -210,7 +215,7 @@ class Model(Section):
 
 
 class UsdPer1m(Section):
-    """USD for a million tokens, by bucket; a token falls into exactly one."""
+    """An amount for a million tokens, by bucket; a token falls into exactly one."""
 
     input: Usd = Field(description="Prompt tokens that no prompt cache held.")
     output: Usd = Field(description="Answer tokens without reasoning.")
@@ -232,13 +237,76 @@ class UsdPer1m(Section):
     )
 
 
+class OtherPer1m(Section):
+    """What differs from the standard price under a condition; buckets that are not named cost as always."""
+
+    input: Usd | None = Field(default=None, description="Prompt tokens that no prompt cache held.")
+    output: Usd | None = Field(default=None, description="Answer tokens without reasoning.")
+    cache_read: Usd | None = Field(default=None, description="Prompt tokens read from the provider's cache.")
+    cache_write_5m: Usd | None = Field(default=None, description="Written to its cache for 5 minutes.")
+    cache_write_1h: Usd | None = Field(default=None, description="Written to its cache for an hour.")
+    reasoning: Usd | None = Field(default=None, description="Reasoning tokens.")
+    audio_in: Usd | None = Field(default=None, description="Audio tokens heard.")
+    audio_out: Usd | None = Field(default=None, description="Audio tokens spoken.")
+
+
+class LongInput(Section):
+    """The price of calls with a long input, for all of their tokens."""
+
+    input_tokens: Annotated[int, whole(1, 1_000_000_000)] = Field(
+        description="Inputs of more tokens than this, cached ones counted, have this price."
+    )
+    per_1m: OtherPer1m = Field(description="What differs, in the row's currency.")
+
+
+class PriceHours(Section):
+    """Hours of the week with a price of their own, by the provider's clock."""
+
+    days: Annotated[WeekDays | None, OPTIONAL] = Field(
+        default=None, description="Days on which they begin, such as mon-fri. None: every day."
+    )
+    start: DayTime = Field(alias="from", description="When they begin, such as 09:00.")
+    end: DayTime = Field(alias="to", description="When they end; earlier than `from`: on the next day.")
+    zone: TimeZone = Field(default="UTC", description="Time zone of the hours.")
+    per_1m: OtherPer1m = Field(description="What differs, in the row's currency.")
+
+
 class Price(Section):
     """A dated price of a target."""
 
     target: TargetName = Field(description="The target as provider/upstream-name.")
-    usd_per_1m: UsdPer1m = Field(description="USD per million tokens.")
+    usd_per_1m: UsdPer1m | None = Field(
+        default=None, description="USD per million tokens. Give this, or per_1m with its currency."
+    )
+    per_1m: UsdPer1m | None = Field(
+        default=None, description="Amounts of another currency per million tokens."
+    )
+    currency: Annotated[CurrencyName | None, OPTIONAL] = Field(
+        default=None, description="Currency of per_1m, such as EUR."
+    )
+    usd_per_currency: Usd | None = Field(
+        default=None, description="What one unit of the currency costs in USD, as you book it."
+    )
     valid_from: Annotated[Day | None, OPTIONAL] = Field(
         default=None, alias="from", description="First day of this price, in UTC. None: since ever."
+    )
+    until: Annotated[Day | None, OPTIONAL] = Field(
+        default=None, description="First day on which it no longer holds, in UTC. None: until the next row."
+    )
+    above: tuple[LongInput, ...] = Field(default=(), description="Prices of longer inputs, shortest first.")
+    hours: tuple[PriceHours, ...] = Field(default=(), description="Hours of the week with another price.")
+    service_tiers: Table[TierName, OtherPer1m] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="Prices of the provider's service tiers, such as batch, flex or priority.",
+    )
+    per_request: Usd = Field(default=Decimal(0), description="Fee for each call, in the row's currency.")
+    billed_by: Literal["received", "completed", "unknown"] = Field(
+        default="unknown",
+        description="Which moment of a call decides about hours. unknown: the dearer of the two.",
+    )
+    checked: Annotated[Day | None, OPTIONAL] = Field(
+        default=None, description="When somebody last looked; half a year later the price counts as stale."
     )
     source: FreeText = Field(default="settings", description="Where the price was read.")
 

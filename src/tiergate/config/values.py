@@ -7,7 +7,7 @@ Every value of the file arrives as text and the setting decides what it means, s
 import math
 import re
 from collections.abc import Callable
-from datetime import date
+from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
@@ -140,6 +140,37 @@ def _day(value: object) -> date:
         needs(what)
 
 
+def _day_time(value: object) -> time:
+    what = "a time of the day such as 09:00"
+    if isinstance(value, time):
+        return value
+    text = text_of(value, what)
+    if not re.fullmatch(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]", text, re.ASCII):
+        needs(what)
+    return time.fromisoformat(text)
+
+
+_WEEK: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+def _week_days(value: object) -> tuple[int, ...]:
+    what = "days such as mon-fri, sat or mon,wed"
+    if isinstance(value, tuple):
+        return value
+    found: set[int] = set()
+    for part in text_of(value, what).lower().replace(" ", "").split(","):
+        first, dash, last = part.partition("-")
+        if first not in _WEEK or (dash and last not in _WEEK):
+            needs(what)
+        begin, end = _WEEK.index(first), _WEEK.index(last if dash else first)
+        found.update(day % 7 for day in range(begin, end + 1 if end >= begin else end + 8))
+    return tuple(sorted(found))
+
+
+def _week_text(days: tuple[int, ...]) -> str:
+    return ",".join(_WEEK[day] for day in days)
+
+
 # --- names ----------------------------------------------------------------------------------------------
 
 _PROVIDER: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -263,6 +294,18 @@ Day = Annotated[
         date.isoformat,
     ),
 ]
+DayTime = Annotated[
+    time,
+    Scalar(
+        _day_time,
+        "HH:MM",
+        {"type": "string", "pattern": rf"^\d\d:\d\d$|{_VARIABLE}"},
+        lambda moment: moment.strftime("%H:%M"),
+    ),
+]
+WeekDays = Annotated[tuple[int, ...], Scalar(_week_days, "days", {"type": "string"}, _week_text)]
+CurrencyName = Annotated[str, _named(r"[A-Z]{3}", "a currency of three letters, such as EUR", "EUR, CNY, …")]
+TierName = Annotated[str, _named(r"[a-z0-9_.-]{1,32}", "a service tier, such as batch", "name")]
 ProviderName = Annotated[
     str, _named(_PROVIDER, "a name of letters, digits, dots, dashes and underscores (at most 64)", "name")
 ]

@@ -23,6 +23,10 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     usage: Usage | None = None
     bare_usage: bool = False
     """Usage and nothing else; withheld from a client that did not ask for it."""
+    cost_nanos: int | None = None
+    """What the upstream says that the call costs, in nano-dollars."""
+    service_tier: str | None = None
+    """The one that the upstream says it has used."""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,7 +50,10 @@ def bound(
     """
     tokens_in = _input_bound(body, prompt_bytes)
     tokens_out = None if output_tokens is None or _may_speak(body) else output_tokens * choices
-    nanos = dearest_nanos(tokens_in, tokens_out, price)
+    asked_tier = body.get("service_tier")
+    nanos = dearest_nanos(
+        tokens_in, tokens_out, price, service_tier=asked_tier if isinstance(asked_tier, str) else None
+    )
     return Bound(input_tokens=tokens_in, output_tokens=tokens_out, nanos=nanos)
 
 

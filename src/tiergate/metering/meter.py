@@ -22,13 +22,18 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Meter:
-    """Reads the chunks of one attempt as they pass."""
+    """Reads the chunks of one attempt as they pass. `sent_ns`: when it was sent, nanoseconds since 1970."""
 
-    def __init__(self, *, bound: Bound, price: Price, choices: int) -> None:
+    def __init__(self, *, bound: Bound, price: Price, choices: int, sent_ns: int = 0) -> None:
         self._bound = bound
+        self._sent_ns = sent_ns
         self._price = price
         self._choices = choices
         self._reported: Usage | None = None
+        self.upstream_cost_nanos: int | None = None
+        """What the provider itself says it costs, where it says so."""
+        self.service_tier: str | None = None
+        """The one that the provider says it has used."""
         self._text_bytes = 0
         self.finish: tuple[str, ...] = ()
         """Finish reasons so far."""
@@ -37,21 +42,23 @@ class Meter:
         """Count one chunk. A later report replaces an earlier one: reports are cumulative."""
         if chunk.usage is not None:
             self._reported = chunk.usage
+            self.upstream_cost_nanos = chunk.cost_nanos
+        if chunk.service_tier is not None:
+            self.service_tier = chunk.service_tier
         if chunk.finish:
             self.finish += chunk.finish
         self._text_bytes += len(chunk.text.encode())
 
-    @property
-    def reported_cash_nanos(self) -> int | None:
-        """The cost of what was reported so far; None where nothing was, or the price is unknown."""
-        return None if self._reported is None else cash_nanos(self._reported, self._price)
+    def reported_cash_nanos(self, *, elapsed_s: float) -> int | None:
+        """Give the cost of what was reported so far; None where nothing was, or the price is unknown."""
+        return None if self._reported is None else self._cash(self._reported, elapsed_s)
 
     def delivered(self, *, elapsed_s: float) -> Account:
         """Give the account of a complete answer."""
         if self._reported is not None:
-            return self._account(self._reported, UsageSource.REPORTED)
+            return self._account(self._reported, UsageSource.REPORTED, elapsed_s)
         if self._price.state is PriceState.OWNED:
-            return self._account(self._guess(), UsageSource.ESTIMATED)
+            return self._account(self._guess(), UsageSource.ESTIMATED, elapsed_s)
         return self._most(elapsed_s)
 
     def cut(self, *, elapsed_s: float) -> Account:
@@ -61,15 +68,27 @@ class Meter:
         have grown since, so the bound counts.
         """
         if self._reported is not None and len(self.finish) >= self._choices:
-            return self._account(self._reported, UsageSource.REPORTED)
+            return self._account(self._reported, UsageSource.REPORTED, elapsed_s)
         return self._most(elapsed_s)
 
     def undelivered(self) -> Account:
         """Give the account of a request that never arrived, or was refused: nothing, at any price."""
         return Account(usage=NOTHING, source=UsageSource.NONE, cash_nanos=0)
 
-    def _account(self, usage: Usage, source: UsageSource) -> Account:
-        return Account(usage=usage, source=source, cash_nanos=cash_nanos(usage, self._price))
+    def _account(self, usage: Usage, source: UsageSource, elapsed_s: float) -> Account:
+        return Account(usage=usage, source=source, cash_nanos=self._cash(usage, elapsed_s))
+
+    def _cash(self, usage: Usage, elapsed_s: float) -> int | None:
+        if self._price.cost_is_reported and self.upstream_cost_nanos is not None:
+            return self.upstream_cost_nanos
+        ended_ns = self._sent_ns + int(elapsed_s * 1e9)
+        return cash_nanos(
+            usage,
+            self._price,
+            service_tier=self.service_tier,
+            sent_ns=self._sent_ns,
+            ended_ns=ended_ns,
+        )
 
     def _most(self, elapsed_s: float) -> Account:
         usage = bounded_usage(self._bound, elapsed_s=elapsed_s, choices=self._choices)

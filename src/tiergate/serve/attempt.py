@@ -150,7 +150,8 @@ async def _hold(
         in_flight=permit.in_flight,
     )
     await rooms.book.hold(held)
-    return OpenHold(rooms, books, held, meter=Meter(bound=worst, price=price, choices=choices))
+    meter = Meter(bound=worst, price=price, choices=choices, sent_ns=held.permit_ns)
+    return OpenHold(rooms, books, held, meter=meter)
 
 
 class OpenHold:
@@ -172,6 +173,11 @@ class OpenHold:
         """Note that from now on the request may have been delivered."""
         if self._sent is None:
             self._sent = self._clock.monotonic()
+
+    def reported_cash_nanos(self) -> int | None:
+        """Give the cost of what was reported so far; None where nothing was, or the price is unknown."""
+        since = self._placed if self._sent is None else self._sent
+        return self.meter.reported_cash_nanos(elapsed_s=self._clock.monotonic() - since)
 
     def mark_first_event(self) -> None:
         """Note that the target's first content is here."""
@@ -234,6 +240,8 @@ class OpenHold:
             usage=account.usage,
             usage_source=account.source,
             cash_nanos=account.cash_nanos,
+            upstream_cost_nanos=self.meter.upstream_cost_nanos,
+            service_tier=self.meter.service_tier,
             replica=None if exchange is None else exchange.replica,
             upstream_request_id=None if exchange is None else exchange.upstream_request_id,
         )

@@ -44,7 +44,7 @@ class StreamReply:
         """The cost of the call as far as it was reported, in nano-dollars; None where it is not known."""
         if self.state is StreamState.ENDED:
             return self._books.cash_nanos()
-        return self._books.cash_nanos(self._begun.hold.meter.reported_cash_nanos)
+        return self._books.cash_nanos(self._begun.hold.reported_cash_nanos())
 
     @property
     def books(self) -> CallBooks:

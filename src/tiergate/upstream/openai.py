@@ -92,14 +92,20 @@ class HttpUpstream:
                 target=target.name,
                 delivery=Delivery.NONE,
             )
-        body = render_chat(question.body, target.model, question.streamed)
+        provider = replicas.provider
+        body = render_chat(
+            question.body,
+            target.model,
+            question.streamed,
+            takes_stream_options=provider.takes_stream_options,
+        )
         timing = Timing(question.deadline)
         if question.streamed:
             timing = Timing(question.deadline, question.first_event_s, question.idle_s)
         in_order = replicas.in_order(monotonic())
         for replica in in_order:
             try:
-                return await self._ask(question, replicas.provider, replica, body, timing)
+                return await self._ask(question, provider, replica, body, timing)
             except UpstreamError as error:
                 error.target = target.name
                 if not _was_not_connected(error):

@@ -27,8 +27,9 @@ class Provider:
     """Somebody's API, or servers of ours that hold the same models (replicas).
 
     A base URL ends where the dialect's paths begin: `https://api.example.com/v1`. `ca_file` holds the
-    issuers to trust in place of the system's. Connections are counted per replica. The caps bound memory:
-    a larger reply or event is an error.
+    issuers to trust in place of the system's. `takes_stream_options`: it is asked for the usage of streams by
+    `stream_options`; one that refuses the option reports it by itself. Connections are counted per replica.
+    The caps bound memory: a larger reply or event is an error.
 
     Raises:
         ValueError: a base URL that cannot be one, or none; the message is a sentence without secrets.
@@ -40,6 +41,7 @@ class Provider:
     api: str = "openai"
     credentials: tuple[Credential, ...] = ()
     ca_file: str | None = None
+    takes_stream_options: bool = True
     max_connections: int = 1024
     body_bytes_max: int = 32 * _MIB
     event_bytes_max: int = 1 * _MIB

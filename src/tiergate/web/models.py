@@ -1,7 +1,6 @@
 """The list of what can be called."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
@@ -49,4 +48,4 @@ def _target(target: Target, rules: Rules, wall_ns: int) -> dict[str, Any]:
 
 
 def _rates(rates: Rates) -> Mapping[str, Decimal]:
-    return {field.name: rate for field in fields(rates) if (rate := getattr(rates, field.name)) is not None}
+    return rates.named()

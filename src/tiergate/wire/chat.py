@@ -13,7 +13,7 @@ from tiergate.core import Chunk, InvalidRequest
 from tiergate.core import UpstreamProtocolError as ProtocolError
 from tiergate.wire.errors import ErrorBody, error_of
 from tiergate.wire.jsontext import dumps, loads, read_object
-from tiergate.wire.usage import UsageReport, read_usage
+from tiergate.wire.usage import UsageReport, read_cost_nanos, read_usage
 
 
 class ChatQuestion(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,11 +52,18 @@ def read_plain_chat(data: bytes) -> ChatQuestion:
     return _question({**body, "stream": True})
 
 
-def render_chat(body: Mapping[str, Any], model: str, streamed: bool) -> bytes:
-    """Write the question for a target: its model name, and in streams the wish for usage; nothing else."""
+def render_chat(
+    body: Mapping[str, Any], model: str, streamed: bool, *, takes_stream_options: bool = True
+) -> bytes:
+    """Write the question for a target: its model name, and in streams the wish for usage; nothing else.
+
+    A provider that refuses `stream_options` reports usage by itself, and is not sent a client's either.
+    """
     sent = {**body, "model": model}
-    if streamed:
+    if streamed and takes_stream_options:
         sent["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    elif streamed:
+        sent.pop("stream_options", None)
     return dumps(sent)
 
 
@@ -138,6 +145,7 @@ class _Body(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: UsageReport | None = None
     error: Any = None
+    service_tier: Any = None
 
 
 _decode_body: Final = msgspec.json.Decoder(_Body).decode
@@ -214,8 +222,23 @@ def _chunk(data: bytes, body: _Body, ended: set[int]) -> Chunk:
                 text += said.content
         elif not content:
             content = _says_something(said)
-    usage = read_usage(body.usage) if body.usage is not None else None
-    return Chunk(data, content, text, finish, usage, not body.choices and body.usage is not None)
+    report = body.usage
+    if report is None and body.service_tier is None:
+        return Chunk(data, content, text, finish)
+    tier = body.service_tier
+    return Chunk(
+        data,
+        content,
+        text,
+        finish,
+        usage=None if report is None else read_usage(report),
+        bare_usage=not body.choices and report is not None,
+        cost_nanos=None if report is None else read_cost_nanos(report),
+        service_tier=tier[:_SERVICE_TIER_MAX] if isinstance(tier, str) else None,
+    )
+
+
+_SERVICE_TIER_MAX: Final = 32
 
 
 def _says_something(said: _Delta) -> bool:
@@ -249,6 +272,7 @@ def _read_leniently(data: bytes) -> _Body:
         else None,
         usage=msgspec.convert(usage, UsageReport) if isinstance(usage, dict) else None,
         error=body.get("error"),
+        service_tier=body.get("service_tier"),
     )
 
 

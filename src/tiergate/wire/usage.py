@@ -1,10 +1,11 @@
 """Usage objects of the OpenAI dialect, read into disjoint buckets and written with their cost."""
 
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
 
-from tiergate.core import Usage, usd_text
+from tiergate.core import Usage, usd_text, usd_to_nanos
 from tiergate.wire.jsontext import dumps
 
 _decode_parts: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -12,43 +13,108 @@ _NULL: Final = msgspec.Raw(b"null")
 
 
 class UsageReport(msgspec.Struct):
-    """A `usage` object as it came; its fields may hold anything."""
+    """A `usage` object as it came, whatever dialect its fields are of; they may hold anything."""
 
     prompt_tokens: Any = None
     completion_tokens: Any = None
     total_tokens: Any = None
     prompt_tokens_details: Any = None
     completion_tokens_details: Any = None
+    prompt_cache_hit_tokens: Any = None
+    """DeepSeek: the part of `prompt_tokens` that its cache held."""
+    input_tokens: Any = None
+    """Anthropic: what neither came from its cache nor went into it."""
+    output_tokens: Any = None
+    cache_read_input_tokens: Any = None
+    cache_creation_input_tokens: Any = None
+    cache_creation: Any = None
+    cost: Any = None
+    """OpenRouter and other gateways: USD."""
 
 
 def read_usage(said: UsageReport) -> Usage | None:
     """Read a report; None where it holds anything but sensible counts, or leaves a total open.
 
-    Cached, reasoning and audio tokens are parts of the totals in this dialect; here they are taken out of
+    Cached, reasoning and audio tokens are parts of the totals of this dialect; here they are taken out of
     them. A part that is larger than its total makes the whole report unusable: better bounded than wrong.
     """
-    if said.prompt_tokens is None or (said.completion_tokens is None and said.total_tokens is None):
-        return None
     try:
-        prompt, completion = _count(said.prompt_tokens), _count(said.completion_tokens)
-        # Some providers (xAI, Gemini) leave reasoning out of `completion_tokens` and bill it: what
-        # `total_tokens` holds beyond the other two came out, too.
-        completion = max(completion, _count(said.total_tokens) - prompt)
-        cached, audio_in = _parts(said.prompt_tokens_details, "cached_tokens", "audio_tokens")
-        reasoning, audio_out = _parts(said.completion_tokens_details, "reasoning_tokens", "audio_tokens")
+        return _read(said)
     except _NonsenseError:
         return None
+
+
+def read_cost_nanos(said: UsageReport) -> int | None:
+    """Read what the upstream says that the call costs; None where it says nothing that can be."""
+    cost = said.cost
+    if type(cost) not in (int, float) or not 0 <= cost <= _COST_USD_MAX:
+        return None
+    return usd_to_nanos(Decimal(repr(cost)))
+
+
+def _read(said: UsageReport) -> Usage | None:
+    if said.prompt_tokens is None:
+        return _side_by_side(said)
+    read, write_5m, write_1h = _cached(said)
+    if said.completion_tokens is None and said.total_tokens is None:
+        return None
+    prompt, completion = _count(said.prompt_tokens), _count(said.completion_tokens)
+    total = _count(said.total_tokens)
+    cached = read + write_5m + write_1h
+    if _has_anthropic_words(said) and cached and total == prompt + completion + cached:
+        prompt += cached  # they were counted beside the prompt and not in it; the total says so
+    # Some providers (xAI, Gemini) leave reasoning out of `completion_tokens` and bill it: what `total_tokens`
+    # holds beyond the other two came out, too.
+    completion = max(completion, total - prompt)
+    audio_in = _part(said.prompt_tokens_details, "audio_tokens")
+    reasoning = _part(said.completion_tokens_details, "reasoning_tokens")
+    audio_out = _part(said.completion_tokens_details, "audio_tokens")
     uncached, visible = prompt - cached - audio_in, completion - reasoning - audio_out
     if uncached < 0 or visible < 0:
         return None
     return Usage(
         input=uncached,
-        cache_read=cached,
+        cache_read=read,
+        cache_write_5m=write_5m,
+        cache_write_1h=write_1h,
         audio_in=audio_in,
         output=visible,
         reasoning=reasoning,
         audio_out=audio_out,
     )
+
+
+def _has_anthropic_words(said: UsageReport) -> bool:
+    return said.cache_read_input_tokens is not None or said.cache_creation_input_tokens is not None
+
+
+def _side_by_side(said: UsageReport) -> Usage | None:
+    """Read Anthropic's own words: the parts of the input stand beside each other, none in another."""
+    if said.input_tokens is None or said.output_tokens is None:
+        return None
+    read, write_5m, write_1h = _cached(said)
+    return Usage(
+        input=_count(said.input_tokens),
+        cache_read=read,
+        cache_write_5m=write_5m,
+        cache_write_1h=write_1h,
+        output=_count(said.output_tokens),
+    )
+
+
+def _cached(said: UsageReport) -> tuple[int, int, int]:
+    """Read what came from the provider's cache and what went into it for five minutes and for an hour."""
+    details = said.prompt_tokens_details
+    read = (
+        _part(details, "cached_tokens")
+        or _count(said.prompt_cache_hit_tokens)
+        or _count(said.cache_read_input_tokens)
+    )
+    written = _part(details, "cache_write_tokens") or _count(said.cache_creation_input_tokens)
+    for_an_hour = _part(said.cache_creation, "ephemeral_1h_input_tokens")
+    if for_an_hour > written:
+        raise _NonsenseError
+    return read, written - for_an_hour, for_an_hour
 
 
 def with_cost(data: bytes, cash_nanos: int | None) -> bytes:
@@ -85,6 +151,7 @@ def usage_object(usage: Usage) -> dict[str, Any]:
     return said
 
 
+_COST_USD_MAX: Final = 100_000
 _COUNT_MAX = 10**9
 """More tokens than any call can have; a larger number is a provider's mistake."""
 
@@ -104,7 +171,5 @@ def _count(value: object) -> int:
     return value
 
 
-def _parts(details: object, one: str, other: str) -> tuple[int, int]:
-    if not isinstance(details, dict):
-        return 0, 0
-    return _count(details.get(one)), _count(details.get(other))
+def _part(details: object, name: str) -> int:
+    return _count(details.get(name)) if isinstance(details, dict) else 0

@@ -14,6 +14,7 @@ from tiergate.catalog import (
     PriceRecord,
     PriceState,
     Rates,
+    Tariff,
 )
 from tiergate.core import Target, Tier
 
@@ -24,7 +25,7 @@ MAY, JULY = date(2026, 5, 1), date(2026, 7, 1)
 
 def row(valid_from: date, usd: int, target: str = "p/m") -> PriceRecord:
     rates = Rates(input=Decimal(usd), output=Decimal(usd))
-    return PriceRecord(target=target, rates=rates, valid_from=valid_from, source="a test")
+    return PriceRecord(target=target, standard=Tariff(rates=rates), valid_from=valid_from, source="a test")
 
 
 def at(*moment: int) -> int:

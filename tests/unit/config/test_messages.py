@@ -7,6 +7,7 @@ import pytest
 from tiergate.config import load_text
 from tiergate.core import SettingsError
 
+PRICED = "target: rack/x, usd_per_1m: {input: 1, output: 1}"
 PROVIDER = "providers: {rack: {base_url: http://10.0.0.7:8000/v1, tier: private}}\n"
 
 
@@ -81,6 +82,18 @@ def with_provider(text: str) -> str:
         (
             "prices: [{target: rack/x, usd_per_1m: {input: -1, output: 1}}]",
             "needs an amount in USD, such as 0.14",
+        ),
+        (
+            f"prices: [{{{PRICED}, hours: [{{from: 9, to: '12:00', per_1m: {{}}}}]}}]",
+            "prices[0].hours[0].from: needs a time of the day such as 09:00, not '9'",
+        ),
+        (
+            f"prices: [{{{PRICED}, hours: [{{days: mo-fr, from: '09:00', to: '12:00', per_1m: {{}}}}]}}]",
+            "prices[0].hours[0].days: needs days such as mon-fri, sat or mon,wed, not 'mo-fr'",
+        ),
+        (
+            "prices: [{target: rack/x, per_1m: {input: 1, output: 1}, currency: euro, usd_per_currency: 1}]",
+            "prices[0].currency: needs a currency of three letters, such as EUR, not 'euro'",
         ),
         (
             "prices: [{target: rack/x, usd_per_1m: {input: 1}}]",
@@ -162,6 +175,22 @@ def test_base_url(url: str, said: str) -> None:
         (
             "prices: [{target: rack/*, usd_per_1m: {input: 1, output: 1}}]",
             "prices[0].target: needs one model",
+        ),
+        (
+            "prices: [{target: rack/x}]",
+            "prices[0]: needs usd_per_1m with input and output, or per_1m with its currency",
+        ),
+        (
+            "prices: [{target: rack/x, usd_per_1m: {input: 1, output: 1}, per_1m: {input: 1, output: 1}}]",
+            "prices[0].per_1m: cannot stand beside usd_per_1m",
+        ),
+        (
+            "prices: [{target: rack/x, per_1m: {input: 1, output: 1}, currency: EUR}]",
+            "prices[0]: needs usd_per_currency beside per_1m",
+        ),
+        (
+            "prices: [{target: rack/x, usd_per_1m: {input: 1, output: 1}, currency: EUR}]",
+            "prices[0].currency: belongs to per_1m",
         ),
         (
             "keys: [{name: local, secret: 0123456789abcdef}]",

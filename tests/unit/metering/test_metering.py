@@ -2,11 +2,12 @@
 
 from datetime import date
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from tiergate.catalog import OWNED, REFERENCE_PRICES, UNKNOWN, Price, PriceRecord, PriceState, Rates
+from tiergate.catalog import OWNED, REFERENCE_PRICES, UNKNOWN, Price, PriceRecord, PriceState, Rates, Tariff
 from tiergate.core import Chunk, Usage, UsageSource
 from tiergate.metering import TOKENS_PER_S_MAX, Account, Bound, Meter, bound, bounded_usage, cash_nanos
 
@@ -17,7 +18,9 @@ def usd(amount: str) -> int:
 
 def price(**usd_per_1m: str) -> Price:
     rates = Rates(**{bucket: Decimal(amount) for bucket, amount in usd_per_1m.items()})
-    record = PriceRecord(target="p/m", rates=rates, valid_from=date(2026, 1, 1), source="a test")
+    record = PriceRecord(
+        target="p/m", standard=Tariff(rates=rates), valid_from=date(2026, 1, 1), source="a test"
+    )
     return Price(state=PriceState.KNOWN, record=record)
 
 
@@ -267,9 +270,9 @@ def test_a_charge_without_a_report_is_made_at_the_dearest_rate() -> None:
 def test_the_cost_so_far_is_the_cost_of_the_last_report() -> None:
     """None before there is one."""
     made = meter(WORD)
-    assert made.reported_cash_nanos is None
+    assert made.reported_cash_nanos(elapsed_s=1) is None
     made.take(REPORT)
-    assert made.reported_cash_nanos == 2800
+    assert made.reported_cash_nanos(elapsed_s=1) == 2800
     assert made.finish == ()
     made.take(STOP)
     assert made.finish == ("stop",)
@@ -289,7 +292,7 @@ def test_what_is_not_text_has_no_bound(part: object) -> None:
     text = {"type": "text", "text": "What is this?"}
     record = PriceRecord(
         target="up/m",
-        rates=Rates(input=Decimal(1), output=Decimal(2)),
+        standard=Tariff(rates=Rates(input=Decimal(1), output=Decimal(2))),
         valid_from=date(2026, 1, 1),
         source="a test",
     )
@@ -305,3 +308,48 @@ def test_what_is_not_text_has_no_bound(part: object) -> None:
         {"messages": [{"role": "user", "content": "hi"}], "modalities": ["text", "audio"]}, **asked
     )
     assert (spoken.output_tokens, spoken.nanos) == (None, None)
+
+
+# Conditions.
+
+CHEAP, DEAR = (Tariff(rates=Rates(input=Decimal(usd), output=Decimal(usd))) for usd in (1, 3))
+
+
+def conditional(**fields: Any) -> Price:
+    row = {"target": "p/m", "standard": CHEAP, "valid_from": date(2026, 1, 1), "source": "a test"}
+    return Price(state=PriceState.KNOWN, record=PriceRecord(**{**row, **fields}))
+
+
+def test_a_long_input_counts_with_all_that_went_in() -> None:
+    """Cached tokens make an input long, too."""
+    long = conditional(standard=Tariff(rates=CHEAP.rates, above=((1000, DEAR.rates),)))
+    assert cash_nanos(Usage(input=600, cache_read=400), long) == 1000 * 1000
+    assert cash_nanos(Usage(input=601, cache_read=400, output=1), long) == 1002 * 3000
+
+
+def test_a_service_tier_is_billed_at_its_own_rates_and_an_unknown_one_at_none() -> None:
+    """Better unknown than the standard price by accident."""
+    tiers = conditional(service_tiers={"priority": DEAR})
+    assert cash_nanos(Usage(input=10), tiers, service_tier="default") == 10_000
+    assert cash_nanos(Usage(input=10), tiers, service_tier="priority") == 30_000
+    assert cash_nanos(Usage(input=10), tiers, service_tier="scale") is None
+
+
+def test_a_fee_is_added_once_per_call() -> None:
+    """Also to the bound."""
+    fee = conditional(usd_per_request=Decimal("0.005"))
+    assert cash_nanos(Usage(input=10), fee) == 5_010_000
+    worst = bound({}, prompt_bytes=0, output_tokens=0, choices=1, price=fee)
+    assert worst.nanos == 5_000_000 + 80 * 1000
+
+
+def test_what_the_vendor_says_it_invoices_is_what_is_charged() -> None:
+    """Where its row says so; elsewhere its word is only kept."""
+    chunk = Chunk(b"", usage=SAID, finish=("stop",), cost_nanos=77)
+    reported = Price(state=DEEPSEEK.state, record=DEEPSEEK.record, cost_is_reported=True)
+    for priced, cash in ((reported, 77), (DEEPSEEK, 2800)):
+        made = meter(chunk, priced=priced)
+        assert made.delivered(elapsed_s=1).cash_nanos == cash
+        assert made.upstream_cost_nanos == 77
+    unknown = Price(state=PriceState.UNKNOWN, cost_is_reported=True)
+    assert meter(chunk, priced=unknown).delivered(elapsed_s=1).cash_nanos == 77

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiergate.admission import Admission, Keyring
-from tiergate.catalog import PriceBook, PriceRecord, Rates
+from tiergate.catalog import PriceBook, PriceRecord, Rates, Tariff
 from tiergate.core import (
     LOCAL,
     AttemptFailed,
@@ -73,7 +73,7 @@ RACK = Target(provider="rack", model="m", tier=Tier.PRIVATE)
 SHEET = PriceBook(
     PriceRecord(
         target=target.name,
-        rates=Rates(input=Decimal(1), output=Decimal(2)),
+        standard=Tariff(rates=Rates(input=Decimal(1), output=Decimal(2))),
         valid_from=date(2026, 1, 1),
         source="a test",
     )

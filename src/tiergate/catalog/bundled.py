@@ -1,0 +1,128 @@
+"""The bundled price data: the public prices of the large vendors, as they were known when it was made.
+
+`data/prices.json` is written by `make prices` from a pinned release of genai-prices (MIT; NOTICE), whose data
+it holds and nothing of its code: that package takes a third of a second to import and brings an HTTP client.
+What we know better stands in `vendor_prices.py` and wins.
+"""
+
+import re
+from collections.abc import Iterable
+from datetime import date
+from decimal import Decimal
+from functools import cache
+from importlib import resources
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+
+from tiergate.catalog.prices import PriceRecord
+from tiergate.catalog.rates import Rates, Tariff
+
+
+class Model(msgspec.Struct, frozen=True):
+    """One model of the data: how it is recognised, its context, its dated rates.
+
+    `match` is a test of a name in lower case, as a list: `["is", text]`, `["starts", text]`,
+    `["ends", text]`, `["has", text]`, `["re", pattern]`, `["or", …]`, `["and", …]`.
+    """
+
+    id: str
+    match: list[Any]
+    rows: list["Row"]
+    context: int | None = None
+
+
+class Row(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The rates of a model from a day on (None: since ever), in USD per 1M tokens."""
+
+    rates: dict[str, Decimal]
+    since: date | None = None
+    above: list[tuple[int, dict[str, Decimal]]] = []
+    tiers: dict[str, "Row"] = {}
+
+
+class Data(msgspec.Struct, frozen=True):
+    """The whole file: where it is from, when it was checked, models by vendor."""
+
+    source: str
+    checked: date
+    vendors: dict[str, list[Model]]
+
+
+SINCE_EVER: Final = date(1970, 1, 1)
+
+_MISTAKEN: Final = frozenset(
+    {
+        # DeepSeek sells no such names any more; the rows are a reseller's prices, or hours that ended in 2025
+        # (https://api-docs.deepseek.com/quick_start/pricing, read 2026-11-26).
+        ("deepseek", "deepseek-chat"),
+        ("deepseek", "deepseek-reasoner"),
+        ("deepseek", "deepseek-v3.1-terminus"),
+        ("deepseek", "deepseek-v3.2"),
+        ("deepseek", "deepseek-v3.2-exp"),
+    }
+)
+"""What the data holds and is wrong: such a price is unknown, rather than another's."""
+
+
+@cache
+def bundled_data() -> Data:
+    """Read the data; 10 ms, once."""
+    file = resources.files("tiergate.catalog").joinpath("data", "prices.json")
+    return msgspec.json.decode(file.read_bytes(), type=Data)
+
+
+def find_model(vendor: str, name: str) -> Model | None:
+    """Find a model among a vendor's own: no other vendor's price is ever taken for it."""
+    lowered = name.lower()
+    for model in bundled_data().vendors.get(vendor, ()):
+        if _matches(model.match, lowered):
+            return None if (vendor, model.id) in _MISTAKEN else model
+    return None
+
+
+def bundled_records(vendor: str, name: str, *, target: str) -> Iterable[PriceRecord]:
+    """Give the dated rows of a vendor's model, under the name of a target; none where it is not known."""
+    model = find_model(vendor, name)
+    if model is None:
+        return
+    data = bundled_data()
+    for row in model.rows:
+        since = row.since or SINCE_EVER
+        yield PriceRecord(
+            target=target,
+            standard=_tariff(row),
+            service_tiers=MappingProxyType({tier: _tariff(one) for tier, one in row.tiers.items()}),
+            valid_from=since,
+            source=data.source,
+            checked=data.checked,
+            id=f"{data.source}:{vendor}/{model.id}@{since.isoformat()}",
+        )
+
+
+def _tariff(row: Row) -> Tariff:
+    return Tariff(
+        rates=Rates(**row.rates), above=tuple((tokens, Rates(**rates)) for tokens, rates in row.above)
+    )
+
+
+def _matches(test: list[Any], name: str) -> bool:
+    word, *rest = test
+    match word:
+        case "is":
+            return bool(name == rest[0])
+        case "starts":
+            return name.startswith(rest[0])
+        case "ends":
+            return name.endswith(rest[0])
+        case "has":
+            return rest[0] in name
+        case "re":
+            return re.search(rest[0], name) is not None
+        case "or":
+            return any(_matches(one, name) for one in rest)
+        case "and":
+            return all(_matches(one, name) for one in rest)
+        case _:
+            raise AssertionError(f"no such test of a name: {word!r}")

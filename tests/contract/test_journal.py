@@ -214,6 +214,25 @@ def test_a_call_that_never_held_is_written_by_its_end(journal: OpenJournal) -> N
     run(test, journal)
 
 
+def test_shapes_are_read_back_with_what_was_reported(journal: OpenJournal) -> None:
+    """Oldest first, the last ones; an attempt without report or shape teaches nothing."""
+
+    async def test(books: Journal) -> None:
+        for number, shape in enumerate([(1, 2, 3), None, (4, 5, 6), (7, 8, 9), (10, 0, 0)], start=1):
+            await books.hold(held(number, shape=shape))
+        usage = Usage(input=10, cache_read=5, output=7)
+        for number in (1, 2, 3):
+            books.settle(settled(number, usage=usage, usage_source=UsageSource.REPORTED))
+        books.settle(settled(4, usage=usage, usage_source=UsageSource.BOUNDED))
+        await books.flush()
+
+        read = [(one.target, one.shape, one.input_tokens) for one in await books.counted(limit=10)]
+        assert read == [(HOSTED.name, (1, 2, 3), 15), (HOSTED.name, (4, 5, 6), 15)]
+        assert [one.shape for one in await books.counted(limit=1)] == [(4, 5, 6)]
+
+    run(test, journal)
+
+
 def test_attempts_are_read_in_their_order(journal: OpenJournal) -> None:
     """A call that failed over keeps every attempt with its own target, state and cost."""
 

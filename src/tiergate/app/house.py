@@ -13,11 +13,15 @@ from tiergate.config import Loaded, Settings, fill, first_snapshot
 from tiergate.config import reload as next_snapshot
 from tiergate.core import Emit, Event, Notice, SettingsError, SystemClock
 from tiergate.ledger import Book, Entry
+from tiergate.metering import Lines
 from tiergate.resilience import Permits
 from tiergate.serve import Rooms
 from tiergate.store import OwnerLock, SqliteJournal, open_journal
 from tiergate.telemetry import LineLog
 from tiergate.upstream import HttpUpstream, open_transport
+
+_LEARNT_AT_START = 2_000
+_LEARNT_IN_A_ROW = 20
 
 
 class House:
@@ -112,11 +116,15 @@ async def open_house(
         upstream = HttpUpstream(fill.providers(settings), transport=open_transport())
         stack.push_async_callback(upstream.aclose)
         token = secrets.token_urlsafe(32)
+        lines = Lines()
+        learning = asyncio.create_task(_learn(lines, journal))
+        stack.callback(learning.cancel)
         rooms = Rooms(
             rules=fill.rules(settings, generation=1),
             admission=Admission(fill.keyring(settings, house_token=token)),
             permits=Permits(fill.concurrency(settings)),
             book=Book(journal),
+            lines=lines,
             upstream=upstream,
             clock=clock,
             emit=tell,
@@ -131,6 +139,14 @@ async def open_house(
             emit=tell,
             environ=environ,
         )
+
+
+async def _learn(lines: Lines, journal: SqliteJournal) -> None:
+    """Teach the estimates what the ledger knows, a little in each turn of the loop: calls come first."""
+    for number, counted in enumerate(await journal.counted(limit=_LEARNT_AT_START), start=1):
+        lines.learn(counted.target, counted.shape, counted.input_tokens)
+        if number % _LEARNT_IN_A_ROW == 0:
+            await asyncio.sleep(0)
 
 
 async def read_ledger(data_dir: Path) -> AsyncIterator[Entry]:

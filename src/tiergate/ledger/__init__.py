@@ -2,7 +2,7 @@
 
 from tiergate.ledger.book import Book
 from tiergate.ledger.ports import Journal, JournalStatistics
-from tiergate.ledger.records import AttemptEntry, CallClosed, CallOpened, Entry, Held, Owner, Settled
+from tiergate.ledger.records import AttemptEntry, CallClosed, CallOpened, Counted, Entry, Held, Owner, Settled
 from tiergate.ledger.states import (
     FLIGHT,
     HOLD,
@@ -31,6 +31,7 @@ __all__ = [
     "Book",
     "CallClosed",
     "CallOpened",
+    "Counted",
     "Entry",
     "FlightState",
     "Held",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from tiergate.ledger.records import CallClosed, Entry, Held, Owner, Settled
+from tiergate.ledger.records import CallClosed, Counted, Entry, Held, Owner, Settled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +71,10 @@ class Journal(Protocol):
 
     async def entries(self, *, after: str | None = None, limit: int = 100) -> list[Entry]:
         """Read calls in the order of their ids, those after `after`, at most `limit`."""
+        ...
+
+    async def counted(self, *, limit: int) -> list[Counted]:
+        """Read the last attempts whose shape was taken and whose input was reported, oldest first."""
         ...
 
     def statistics(self) -> JournalStatistics:

@@ -46,6 +46,8 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     """Attempts in flight at this target's provider when it got its permit, itself included."""
     credential_id: str | None = None
+    shape: tuple[int, ...] | None = None
+    """The shape of the question (`metering.shape_of`), where it was taken."""
 
     @property
     def call_id(self) -> str:
@@ -89,6 +91,14 @@ class CallClosed(msgspec.Struct, frozen=True, kw_only=True):
     finish_reasons: tuple[str, ...]
     attempts: int
     """Holds that were asked for, refused ones too; 0 says that it cannot have cost anything."""
+
+
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """The shape of a question and the input tokens that its target reported: what estimates learn from."""
+
+    target: str
+    shape: tuple[int, ...]
+    input_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,21 @@
 
 from tiergate.metering.bound import TOKENS_PER_S_MAX, Bound, bound, bounded_usage
 from tiergate.metering.cash import cash_nanos
+from tiergate.metering.expected import Expected, Lines
 from tiergate.metering.meter import Account, Meter
+from tiergate.metering.shape import COUNTED, Shape, shape_of
 
-__all__ = ["TOKENS_PER_S_MAX", "Account", "Bound", "Meter", "bound", "bounded_usage", "cash_nanos"]
+__all__ = [
+    "COUNTED",
+    "TOKENS_PER_S_MAX",
+    "Account",
+    "Bound",
+    "Expected",
+    "Lines",
+    "Meter",
+    "Shape",
+    "bound",
+    "bounded_usage",
+    "cash_nanos",
+    "shape_of",
+]

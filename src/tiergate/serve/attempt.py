@@ -25,9 +25,10 @@ from tiergate.core import (
     UpstreamProtocolError,
     UpstreamRejected,
     UpstreamThrottled,
+    UsageSource,
 )
 from tiergate.ledger import Book, Held, HoldState, Settled
-from tiergate.metering import Account, Meter, bound
+from tiergate.metering import Account, Meter, bound, shape_of
 from tiergate.resilience import Permit, permit_wait_s
 from tiergate.serve.books import CallBooks, CallerLeft, meaning
 from tiergate.serve.doors import Doors
@@ -139,6 +140,8 @@ async def _hold(
         choices=choices,
         price=price,
     )
+    # Only of text: what a picture counts is no matter of its shape.
+    is_told = worst.input_tokens is not None and rooms.lines.wants(target.name)
     held = Held(
         opened=books.opened,
         n=n,
@@ -148,6 +151,7 @@ async def _hold(
         queued_ns=books.wall_ns(queued),
         permit_ns=books.wall_ns(permitted),
         in_flight=permit.in_flight,
+        shape=shape_of(call.body) if is_told else None,
     )
     await rooms.book.hold(held)
     meter = Meter(bound=worst, price=price, choices=choices, sent_ns=held.permit_ns)
@@ -161,6 +165,7 @@ class OpenHold:
         self._book: Book = rooms.book
         self._clock = rooms.clock
         self._emit = rooms.emit
+        self._lines = rooms.lines
         self._books = books
         self._held = held
         self.meter = meter
@@ -195,6 +200,8 @@ class OpenHold:
         self._books.settle(account)
         self._books.finish = self.meter.finish
         self._book.settle(self._settled(error, account, now))
+        if self._held.shape is not None and account.source is UsageSource.REPORTED:
+            self._lines.learn(self._held.target.name, self._held.shape, account.usage.input_tokens)
         # The question knows how to mark this hold as sent: without this the two would keep each other alive,
         # and the call with them, until the garbage collector stops everything to find them.
         self.exchange = None

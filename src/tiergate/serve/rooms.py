@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from tiergate.admission import Admission
 from tiergate.core import Clock, Emit
 from tiergate.ledger import Book
+from tiergate.metering import Lines
 from tiergate.resilience import Permits
 from tiergate.serve.ports import Upstream
 from tiergate.serve.rules import Rules
@@ -19,5 +20,7 @@ class Rooms:
     permits: Permits
     book: Book
     upstream: Upstream
+    lines: Lines
+    """What input tokens are expected, learned from what is reported."""
     clock: Clock
     emit: Emit

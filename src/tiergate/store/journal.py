@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from tiergate.core import Clock, Emit, Notice, StorageUnavailable, new_id
-from tiergate.ledger import CallClosed, Entry, Held, JournalStatistics, Owner, Settled
+from tiergate.ledger import CallClosed, Counted, Entry, Held, JournalStatistics, Owner, Settled
 from tiergate.store.books import Books
 from tiergate.store.folder import make_folder
-from tiergate.store.reader import read_entries, read_entry
+from tiergate.store.reader import read_counted, read_entries, read_entry
 from tiergate.store.rows import call_row, close_row, hold_row, settle_row
 from tiergate.store.writer import Writer, WriterLimits
 
@@ -120,6 +120,10 @@ class SqliteJournal:
         await self._flush_for_reading()
         page = min(max(limit, 0), _PAGE_MAX)
         return await asyncio.to_thread(read_entries, self._path, after=after, limit=page)
+
+    async def counted(self, *, limit: int) -> list[Counted]:
+        """Read what estimates learn from; see `ledger.Journal`."""
+        return await asyncio.to_thread(read_counted, self._path, limit=limit)
 
     def statistics(self) -> JournalStatistics:
         """What waits and what was written."""

@@ -6,8 +6,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tiergate.core import StorageUnavailable
-from tiergate.ledger import Entry
-from tiergate.store.rows import entries_of
+from tiergate.ledger import Counted, Entry
+from tiergate.store.rows import counted_of, entries_of
 from tiergate.store.statements import statements
 from tiergate.store.trouble import word_of
 
@@ -40,6 +40,17 @@ def read_entries(path: Path, *, after: str | None, limit: int) -> list[Entry]:
         span = {"first": calls[0][0], "last": calls[-1][0]}
         attempts = connection.execute(sql["read_attempts"], span).fetchall()
     return entries_of(calls, attempts)
+
+
+def read_counted(path: Path, *, limit: int) -> list[Counted]:
+    """Read the last attempts whose shape was taken and whose input was reported, oldest first.
+
+    Raises:
+        StorageUnavailable: the file cannot be read.
+    """
+    with _snapshot(path) as connection:
+        rows = connection.execute(statements("ledger")["read_counted"], (limit,)).fetchall()
+    return [counted_of(row) for row in reversed(rows)]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from tiergate.core import Blame, EndState, Outcome, Usage, UsageSource
-from tiergate.ledger import AttemptEntry, CallClosed, CallOpened, Entry, Held, HoldState, Settled
+from tiergate.ledger import AttemptEntry, CallClosed, CallOpened, Counted, Entry, Held, HoldState, Settled
 
 Row = tuple[Any, ...]
 
@@ -66,6 +66,7 @@ def hold_row(held: Held, epoch: int) -> Row:
         held.price_id,
         epoch,
         held.bound_nanos,
+        None if held.shape is None else ",".join(map(str, held.shape)),
     )
 
 
@@ -153,6 +154,14 @@ def entries_of(calls: Iterable[Row], attempts: Iterable[Row]) -> list[Entry]:
     for row in attempts:
         by_call.setdefault(row[0], []).append(row)
     return [entry_of(call, by_call.get(call[0], ())) for call in calls]
+
+
+def counted_of(row: Row) -> Counted:
+    """Read what estimates learn from back from a row of `read_counted`."""
+    provider, model, shape, input_tokens = row
+    return Counted(
+        target=f"{provider}/{model}", shape=tuple(map(int, shape.split(","))), input_tokens=input_tokens
+    )
 
 
 def _attempt_of(row: Row) -> AttemptEntry:

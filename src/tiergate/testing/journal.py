@@ -8,6 +8,7 @@ from tiergate.ledger import (
     AttemptEntry,
     CallClosed,
     CallOpened,
+    Counted,
     Entry,
     Held,
     HoldState,
@@ -104,6 +105,21 @@ class MemoryJournal:
         """Read calls in the order of their ids, those after `after`, at most `limit`."""
         ids = sorted(call_id for call_id in self._opened if call_id > (after or ""))
         return [self._entry(self._opened[call_id]) for call_id in ids[: max(limit, 0)]]
+
+    async def counted(self, *, limit: int) -> list[Counted]:
+        """Read what estimates learn from."""
+        found = [
+            Counted(
+                target=attempt.held.target.name,
+                shape=attempt.held.shape,
+                input_tokens=attempt.settled.usage.input_tokens,
+            )
+            for attempt in self._attempts.values()
+            if attempt.held.shape is not None
+            and attempt.settled is not None
+            and attempt.settled.usage_source is UsageSource.REPORTED
+        ]
+        return found[-limit:]
 
     def statistics(self) -> JournalStatistics:
         """What was written; every record is its own commit."""

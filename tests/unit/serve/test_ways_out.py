@@ -49,6 +49,7 @@ from tiergate.core import (
     UsageSource,
 )
 from tiergate.ledger import Book, CallClosed, Held, HoldState, Settled
+from tiergate.metering import Lines
 from tiergate.resilience import Permits, RetryPolicy
 from tiergate.serve import (
     STOPPING,
@@ -234,6 +235,7 @@ class House:
             admission=Admission(Keyring([], is_open=True)),
             permits=Permits(limits or {}),
             book=Book(self.journal),
+            lines=Lines(),
             upstream=self.upstream,
             clock=self.clock,
             emit=self.events.append,

@@ -40,8 +40,8 @@ ON CONFLICT (id) DO NOTHING;
 -- what their lengths take in the row's header.
 -- name: hold
 INSERT INTO attempt (call_id, n, provider, model, tier, credential_id, queued_ns, permit_ns, in_flight, price_id,
-                     owner_epoch, bound_nanos, room)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, zeroblob(368));
+                     owner_epoch, bound_nanos, prompt_shape, room)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, zeroblob(368));
 
 -- name: settle
 UPDATE attempt
@@ -72,6 +72,11 @@ FROM call WHERE id = ?;
 SELECT id, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed, generation,
        received_ns, first_event_ns, last_event_ns, prompt_bytes, route, finish_reasons, error_code, end_state
 FROM call WHERE id > :after ORDER BY id LIMIT :limit;
+
+-- name: read_counted
+SELECT provider, model, prompt_shape, input + cache_read + cache_write_5m + cache_write_1h + audio_in
+FROM attempt WHERE prompt_shape IS NOT NULL AND usage_source = 'reported'
+ORDER BY rowid DESC LIMIT ?;
 
 -- name: read_attempts
 SELECT call_id, n, provider, model, tier, replica, hold_state, outcome, blame, error_code, bound_nanos,

@@ -16,7 +16,7 @@ import yaml
 from house import GatewayProcess, calls_of, cli, environment, until
 from tiergate.testing import MockProcess
 
-COMMANDS = ("serve", "chat", "models", "check", "schema", "mock", "demo")
+COMMANDS = ("serve", "chat", "estimate", "init", "models", "check", "doctor", "schema", "mock", "demo")
 KEY = "sk-provider-0123456789-MAIN"
 
 
@@ -183,7 +183,7 @@ UNREADABLE: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ("command", "how"),
     [
         *((["check"], how) for how in UNREADABLE),
-        (["models"], "missing"),
+        (["check"], "missing"),
         (["serve"], "no-yaml"),
         (["chat", "x", "-m", "y"], "no-text"),
     ],

@@ -1,17 +1,18 @@
 """`tiergate chat`: one question from the shell."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tiergate.app.gateway import Gateway
+from tiergate.config import Loaded
 from tiergate.core import Reply
 from tiergate.wire import dumps, usage_object
 
 
 async def ask(
-    config: Path | None,
+    loaded: Loaded,
     messages: Sequence[Mapping[str, Any]],
     *,
     model: str,
@@ -20,7 +21,7 @@ async def ask(
     as_json: bool,
 ) -> None:
     """Ask and print the answer on standard output, its account on standard error."""
-    async with Gateway.from_config(config) as gateway:
+    async with Gateway(loaded, environ=os.environ) as gateway:
         if stream and not as_json:
             async for chunk in gateway.stream(messages, model=model, **fields):
                 print(chunk.text, end="", flush=True)

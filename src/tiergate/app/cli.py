@@ -73,7 +73,7 @@ def serve(
 ) -> None:
     """Run the gateway. SIGTERM finishes what runs, a second one ends it now, SIGHUP reloads the settings."""
     from tiergate.app.serving import serve as run
-    from tiergate.config import load
+    from tiergate.app.starting import file_or_found
     from tiergate.core import CannotStart
 
     if workers > 1:
@@ -81,7 +81,7 @@ def serve(
             "--workers above 1 needs PostgreSQL and Redis, which this version does not use yet. "
             "One worker serves thousands of calls a second: start it without --workers."
         )
-    loaded = load(config, os.environ)
+    loaded = file_or_found(config, os.environ)
     _run(run(loaded, environ=os.environ, grace_s=grace_s, drain_s=drain_s, say=_say))
 
 
@@ -100,6 +100,7 @@ def chat(
 ) -> None:
     """Ask one question. Goes through the running gateway if there is one, else serves itself."""
     from tiergate.app.asking import ask
+    from tiergate.app.starting import file_or_found
 
     if stream and as_json:
         raise typer.BadParameter("--stream and --json exclude each other")
@@ -109,15 +110,66 @@ def chat(
         messages.insert(0, {"role": "system", "content": system})
     given = {"max_tokens": max_tokens, "temperature": temperature}
     fields = {name: value for name, value in given.items() if value is not None}
-    _run(ask(config, messages, model=model, fields=fields, stream=stream, as_json=as_json))
+    loaded = file_or_found(config, os.environ)
+    _run(ask(loaded, messages, model=model, fields=fields, stream=stream, as_json=as_json))
+
+
+@cli.command(epilog="Example: tiergate estimate -m gpt-4.1 --prompt-tokens 3000 --completion-tokens 500")
+def estimate(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="What the others are compared with; none: no comparison."),
+    ] = None,
+    prompt_tokens: Annotated[int | None, typer.Option(min=0, help="Tokens of the question.")] = None,
+    completion_tokens: Annotated[int, typer.Option(min=0, help="Tokens of the answer.")] = 500,
+    cached_tokens: Annotated[
+        int, typer.Option(min=0, help="How many of the question's the provider's cache holds.")
+    ] = 0,
+    text: Annotated[
+        str | None,
+        typer.Option(help="The question itself instead of its tokens; `-` reads it from standard input."),
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a call would cost at each model: input, cached input and output apart."""
+    from tiergate.app.estimating import show_estimate
+
+    if (prompt_tokens is None) is (text is None):
+        raise typer.BadParameter("give either --prompt-tokens or --text")
+    body: dict[str, Any] = {"completion_tokens": completion_tokens, "cached_tokens": cached_tokens}
+    if text is None:
+        body["prompt_tokens"] = prompt_tokens
+    else:
+        content = sys.stdin.read() if text == "-" else text
+        body["messages"] = [{"role": "user", "content": content}]
+    if model is not None:
+        body["model"] = model
+    show_estimate(config, os.environ, body, as_json=as_json)
+
+
+@cli.command(epilog="Example: tiergate init && tiergate serve")
+def init(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write. Else ./tiergate.yaml.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+) -> None:
+    """Write a commented settings file from what is found: keys in the environment, local model servers."""
+    from tiergate.app.starting import write_found
+
+    path, count = write_found(output, os.environ, force=force)
+    providers = "1 provider" if count == 1 else f"{count} providers"
+    print(f"{path} is written, with {providers}; keys stay in the environment. Next: tiergate serve")
 
 
 @cli.command(epilog="Example: tiergate models --json")
 def models(config: Config = None, as_json: AsJson = False) -> None:
     """List the models of the settings, the targets behind them and their prices."""
     from tiergate.app.listing import list_models
+    from tiergate.app.starting import file_or_found
 
-    list_models(config, as_json=as_json)
+    list_models(file_or_found(config, os.environ), as_json=as_json)
 
 
 @cli.command(epilog="Example: tiergate check --config tiergate.yaml")
@@ -126,6 +178,21 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
     from tiergate.app.listing import check_settings
 
     if not check_settings(config, as_json=as_json):
+        raise typer.Exit(FAILED)
+
+
+@cli.command(epilog="Example: tiergate doctor --call")
+def doctor(
+    config: Config = None,
+    call: Annotated[
+        bool, typer.Option("--call", help="Ask each provider one question of one token; may cost a little.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at settings, data folder, clock and every provider; exit status 1 if something needs mending."""
+    from tiergate.app.doctor import run_doctor
+
+    if not run_doctor(config, os.environ, call=call, as_json=as_json):
         raise typer.Exit(FAILED)
 
 

@@ -44,6 +44,16 @@ class GatewayClient:
         with closing(response):
             return loads(await _whole(response))
 
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Post a JSON document and get one.
+
+        Raises:
+            GatewayError: the gateway said no.
+        """
+        response = await self._send("POST", path, dumps(body), {})
+        with closing(response):
+            return loads(await _whole(response))
+
     async def chat(self, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None) -> Reply:
         """Ask for a whole reply.
 

@@ -6,19 +6,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tiergate.config import fill, json_schema, load, reference_markdown
+from tiergate.config import Loaded, fill, json_schema, load, reference_markdown
 from tiergate.core import SettingsError, SystemClock
 from tiergate.web import models_list
 from tiergate.wire import dumps
 
 
-def list_models(config: Path | None, *, as_json: bool) -> None:
-    """Print the models of the settings.
-
-    Raises:
-        SettingsError: with a sentence for each problem.
-    """
-    rules = fill.rules(load(config, os.environ).settings, generation=1)
+def list_models(loaded: Loaded, *, as_json: bool) -> None:
+    """Print the models of the settings."""
+    rules = fill.rules(loaded.settings, generation=1)
     listed = models_list(rules, wall_ns=SystemClock().wall_ns())
     if as_json:
         print(dumps(listed).decode())
@@ -67,8 +63,13 @@ def print_schema(*, markdown: bool) -> None:
 
 
 def _row(model: dict[str, Any], target: dict[str, Any]) -> tuple[str, str, str, str]:
+    return model["id"], target["target"], target["tier"], price_line(target)
+
+
+def price_line(target: dict[str, Any]) -> str:
+    """Say the price of a target of the list of models in one line."""
     rates = target.get("usd_per_1m")
-    price = (
-        f"${rates['input']} in, ${rates['output']} out per 1M tokens" if rates else f"price {target['price']}"
-    )
-    return model["id"], target["target"], target["tier"], price
+    if rates is None:
+        return f"price {target['price']}"
+    stale = " (stale: looked at long ago)" if target["price"] == "stale" else ""
+    return f"${rates['input']} in, ${rates['output']} out per 1M tokens{stale}"

@@ -7,9 +7,10 @@ import signal
 from collections.abc import Callable, Mapping
 
 from tiergate.app.house import House, open_house, write_to_stderr
-from tiergate.config import Address, Loaded, Settings
-from tiergate.core import VERSION, CannotStart, Notice
-from tiergate.web import LOOPBACK_NAMES, DataPlane, DoorPolicy, Listener, ListenerLimits
+from tiergate.app.listing import price_line
+from tiergate.config import Address, Loaded, Settings, fill
+from tiergate.core import VERSION, CannotStart, Notice, SystemClock
+from tiergate.web import LOOPBACK_NAMES, DataPlane, DoorPolicy, Listener, ListenerLimits, models_list
 
 _MIB = 1 << 20
 _GC_THRESHOLD = 50_000
@@ -130,6 +131,22 @@ def _door(settings: Settings) -> DoorPolicy:
     )
 
 
+def _found(settings: Settings) -> list[str]:
+    """Say what was found without a settings file: who will be called, with which key, at what price."""
+    listed = models_list(fill.rules(settings, generation=1), wall_ns=SystemClock().wall_ns())
+    lines = []
+    for name, provider in settings.providers.items():
+        key = f", key {provider.api_keys[0].hint()}" if provider.api_keys else ""
+        lines.append(f"            {name}: {provider.urls[0]} ({provider.tier}{key})")
+        lines += [
+            f"              {target['target']}: {price_line(target)}"
+            for model in listed["data"]
+            for target in model["targets"]
+            if target["target"].partition("/")[0] == name
+        ]
+    return lines
+
+
 def _welcome(loaded: Loaded, url: str) -> str:
     settings = loaded.settings
     models = ", ".join(settings.models) or "provider/upstream-name"
@@ -138,7 +155,8 @@ def _welcome(loaded: Loaded, url: str) -> str:
     question = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
     lines = [
         f"Tiergate {VERSION} listens on {url}/v1",
-        f"  settings  {loaded.path}",
+        f"  settings  {loaded.path or 'none; `tiergate init` writes down what was found:'}",
+        *([] if loaded.path is not None else _found(settings)),
         f"  data      {settings.data_dir}",
         f"  models    {models}",
         *(f"  note      {notice}" for notice in loaded.notices),

@@ -40,6 +40,7 @@ _SINCE_EVER: Final = date(1970, 1, 1)
 def rules(settings: Settings, *, generation: int) -> Rules:
     """Give the rules that calls are resolved under."""
     any_model = settings.models.get(ANY_MODEL)
+    catalog = Catalog(vendors(settings))
     return Rules(
         generation=generation,
         models={
@@ -50,12 +51,13 @@ def rules(settings: Settings, *, generation: int) -> Rules:
             if name != ANY_MODEL
         },
         providers={name: Tier(provider.tier) for name, provider in settings.providers.items()},
-        prices=PriceBook([_record(row) for row in settings.prices], catalog=Catalog(vendors(settings))),
+        prices=PriceBook([_record(row) for row in settings.prices], catalog=catalog),
         any_model=()
         if any_model is None
         else tuple(target.partition("/")[0] for target in any_model.targets),
         any_model_policy=Policy.IN_ORDER if any_model is None else Policy(any_model.policy),
         retry=_retry(settings),
+        context_tokens=catalog.context_tokens,
     )
 
 

@@ -44,9 +44,11 @@ def load(path: Path | None, environ: Mapping[str, str], *, folder: Path = Path()
     Raises:
         SettingsError: no file, or everything that is wrong with it, one sentence each.
     """
-    found = _find(path, environ, folder)
+    found = find_file(path, environ, folder=folder)
+    if found is None:
+        raise SettingsError((_NO_FILE,))
     text = _read_text(found)
-    from_env, notices = _read_env(found.parent / ".env")
+    from_env, notices = read_env(found.parent)
     loaded = load_text(text, {**from_env, **environ}, name=str(found))
     return Loaded(settings=loaded.settings, path=found, notices=notices + loaded.notices)
 
@@ -100,19 +102,20 @@ def _listed(problems: Iterable[Problem], name: str) -> tuple[str, ...]:
 # --- files ----------------------------------------------------------------------------------------------
 
 
-def _find(path: Path | None, environ: Mapping[str, str], folder: Path) -> Path:
+_NO_FILE: Final = (
+    f"There is no {DEFAULT_FILE} in this folder, and {VARIABLE} is not set. Write one (`tiergate init` puts "
+    "down what it finds on this machine), or name yours with --config FILE."
+)
+
+
+def find_file(path: Path | None, environ: Mapping[str, str], *, folder: Path = Path()) -> Path | None:
+    """Find the settings file as `load` does; None where none was named and there is none in the folder."""
     if path is not None:
         return path
     if named := environ.get(VARIABLE):
         return Path(named)
     default = folder / DEFAULT_FILE
-    if default.exists():
-        return default
-    sentence = (
-        f"There is no {DEFAULT_FILE} in this folder, and {VARIABLE} is not set. Write one (the smallest "
-        f"names one provider with its base_url), or name yours with --config FILE."
-    )
-    raise SettingsError((sentence,))
+    return default if default.exists() else None
 
 
 def _read_text(path: Path) -> str:
@@ -144,7 +147,13 @@ def _read_bytes(path: Path) -> bytes | str:
     )
 
 
-def _read_env(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+def read_env(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Read the `.env` of a folder, if it has one; with it, what an operator should know about the file.
+
+    Raises:
+        SettingsError: a line of it cannot be read.
+    """
+    path = folder / ".env"
     # A folder of this name is somebody's virtual environment.
     if not path.is_file():
         return {}, ()

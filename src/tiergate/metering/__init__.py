@@ -4,6 +4,7 @@ from tiergate.metering.bound import TOKENS_PER_S_MAX, Bound, bound, bounded_usag
 from tiergate.metering.cash import cash_nanos
 from tiergate.metering.expected import Expected, Lines
 from tiergate.metering.meter import Account, Meter
+from tiergate.metering.parts import CostParts, cost_parts
 from tiergate.metering.shape import COUNTED, Shape, shape_of
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "TOKENS_PER_S_MAX",
     "Account",
     "Bound",
+    "CostParts",
     "Expected",
     "Lines",
     "Meter",
@@ -18,5 +20,6 @@ __all__ = [
     "bound",
     "bounded_usage",
     "cash_nanos",
+    "cost_parts",
     "shape_of",
 ]

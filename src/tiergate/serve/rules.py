@@ -1,12 +1,16 @@
 """The rules: one immutable snapshot of everything that the settings decide about a call."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tiergate.catalog import PriceBook
 from tiergate.core import Target, Tier
 from tiergate.resilience import RetryPolicy
 from tiergate.routing import Policy
+
+
+def _unknown(target: Target) -> int | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,3 +36,5 @@ class Rules:
     any_model: tuple[str, ...] = ()
     any_model_policy: Policy = Policy.IN_ORDER
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    context_tokens: Callable[[Target], int | None] = _unknown
+    """The most tokens of question and answer together; None where nobody knows."""

@@ -2,6 +2,7 @@
 
 from tiergate.upstream.openai import HttpUpstream, ReplicaStatistics, UpstreamStatistics
 from tiergate.upstream.opening import open_transport
+from tiergate.upstream.probe import Probe, probe
 from tiergate.upstream.provider import Credential, Provider
 from tiergate.upstream.transport import (
     Endpoint,
@@ -19,6 +20,7 @@ __all__ = [
     "HttpUpstream",
     "Origin",
     "OriginStatistics",
+    "Probe",
     "Provider",
     "ReplicaStatistics",
     "Response",
@@ -27,4 +29,5 @@ __all__ = [
     "TransportStatistics",
     "UpstreamStatistics",
     "open_transport",
+    "probe",
 ]

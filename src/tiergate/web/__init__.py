@@ -1,6 +1,7 @@
 """The data plane's front door: HTTP endpoints, authentication header, streaming body."""
 
 from tiergate.web.application import DataPlane, DoorPolicy
+from tiergate.web.estimates import estimate
 from tiergate.web.listener import Listener, ListenerLimits
 from tiergate.web.models import models_list
 from tiergate.web.visit import LOOPBACK_NAMES, ClientGone, ClientStalled, ConnectionBroken, Visit, VisitLimits
@@ -16,5 +17,6 @@ __all__ = [
     "ListenerLimits",
     "Visit",
     "VisitLimits",
+    "estimate",
     "models_list",
 ]

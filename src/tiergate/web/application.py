@@ -24,10 +24,11 @@ from tiergate.web.answers import (
     stream_headers,
 )
 from tiergate.web.calls import call_of
+from tiergate.web.estimates import estimate
 from tiergate.web.models import model_object, models_list
 from tiergate.web.statuses import DoorRefused, Unroutable, answer_to, event_of
 from tiergate.web.visit import ClientGone, ConnectionBroken, Visit, check_host
-from tiergate.wire import ChatQuestion, dumps, read_chat, read_plain_chat, write_event
+from tiergate.wire import ChatQuestion, dumps, read_chat, read_object, read_plain_chat, write_event
 
 _JSON: Final = (b"content-type", b"application/json")
 _MODEL_PREFIX: Final = "/v1/models/"
@@ -132,6 +133,13 @@ class DataPlane:
         found = model_object(asked, self._rooms.rules, wall_ns=request.wall_ns)
         await request.visit.answer(200, self._head(request.visit, _JSON), dumps(found))
 
+    async def estimate_cost(self, request: "Request") -> None:
+        """Say what a call would cost, at every model that could serve it."""
+        asked = read_object(await self._body(request.visit))
+        rooms = self._rooms
+        found = estimate(asked, rooms.rules, rooms.lines, wall_ns=request.wall_ns)
+        await request.visit.answer(200, self._head(request.visit, _JSON), dumps(found))
+
     async def chat(self, request: "Request") -> None:
         """Answer a chat completion, whole or as a stream of events."""
         visit = request.visit
@@ -228,6 +236,7 @@ _HEALTH: Final[dict[str, Callable[[DataPlane, Visit], Awaitable[None]]]] = {
 _ENDPOINTS: Final[dict[str, tuple[str, Endpoint]]] = {
     "/v1/chat/completions": ("POST", DataPlane.chat),
     "/v1/chat/stream": ("POST", DataPlane.plain_chat),
+    "/v1/estimate-cost": ("POST", DataPlane.estimate_cost),
     "/v1/models": ("GET", DataPlane.models),
 }
 

@@ -1,12 +1,11 @@
-"""The list of what can be called."""
+"""The list of what can be called, with prices, limits and tiers."""
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
-from tiergate.catalog import PriceState, Rates
 from tiergate.core import Target
 from tiergate.serve import ModelEntry, Rules, find_model
+from tiergate.web.estimates import price_object
 
 
 def models_list(rules: Rules, *, wall_ns: int) -> dict[str, Any]:
@@ -27,6 +26,8 @@ def model_object(asked: str, rules: Rules, *, wall_ns: int) -> dict[str, Any]:
 
 
 def _model(name: str, entry: ModelEntry, rules: Rules, wall_ns: int) -> dict[str, Any]:
+    targets = [_target(target, rules, wall_ns) for target in entry.targets]
+    contexts = [target["context_length"] for target in targets if target["context_length"] is not None]
     return {
         "id": name,
         "object": "model",
@@ -35,17 +36,22 @@ def _model(name: str, entry: ModelEntry, rules: Rules, wall_ns: int) -> dict[str
         "owned_by": entry.targets[0].provider,
         "policy": entry.policy.value,
         "tiers": sorted({target.tier.value for target in entry.targets}),
-        "targets": [_target(target, rules, wall_ns) for target in entry.targets],
+        # Of the target that is tried first; the others stand below.
+        "pricing": _pricing(targets[0]),
+        "context_length": min(contexts, default=None),
+        "targets": targets,
     }
 
 
 def _target(target: Target, rules: Rules, wall_ns: int) -> dict[str, Any]:
-    price = rules.prices.find(target, wall_ns)
-    said: dict[str, Any] = {"target": target.name, "tier": target.tier.value, "price": price.state.value}
-    if price.state is PriceState.KNOWN and price.record is not None:
-        said["usd_per_1m"] = _rates(price.record.rates)
-    return said
+    return {
+        "target": target.name,
+        "tier": target.tier.value,
+        "context_length": rules.context_tokens(target),
+        **price_object(rules.prices.find(target, wall_ns)),
+    }
 
 
-def _rates(rates: Rates) -> Mapping[str, Decimal]:
-    return rates.named()
+def _pricing(target: Mapping[str, Any]) -> dict[str, Any]:
+    """Say a price in one line: the state is never left out, so that an unknown one is not taken for zero."""
+    return {"state": target["price"], "usd_per_1m": target.get("usd_per_1m")}

@@ -1,0 +1,54 @@
+"""The settings that a command works with: those of the file, else of what is found on this machine."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from tiergate.app.discovery import discover, nothing_found, settings_text
+from tiergate.config import DEFAULT_FILE, Loaded, find_file, load, load_text, read_env
+from tiergate.core import CannotStart
+
+FOUND = "what was found on this machine"
+"""The name of settings that stand in no file."""
+
+
+def file_or_found(config: Path | None, environ: Mapping[str, str]) -> Loaded:
+    """Load the settings file; where none is named and none is here, make settings of what is found.
+
+    Raises:
+        SettingsError: with a sentence for each problem.
+        CannotStart: there is no file, and nothing was found.
+    """
+    if find_file(config, environ) is not None:
+        return load(config, environ)
+    from_env, notices = read_env(Path())
+    merged = {**from_env, **environ}
+    found = asyncio.run(discover(merged))
+    if not found:
+        raise CannotStart(nothing_found())
+    loaded = load_text(settings_text(found), merged, name=FOUND)
+    return replace(loaded, notices=notices + loaded.notices)
+
+
+def write_found(target: Path | None, environ: Mapping[str, str], *, force: bool) -> tuple[Path, int]:
+    """Write what is found on this machine as a settings file; give the file and how many providers it has.
+
+    Raises:
+        CannotStart: nothing was found, or the file is there already or cannot be written.
+    """
+    path = target or Path(DEFAULT_FILE)
+    if path.exists() and not force:
+        raise CannotStart(f"{path} is there already. Name another file, or replace it with --force.")
+    from_env, _ = read_env(Path())
+    merged = {**from_env, **environ}
+    found = asyncio.run(discover(merged))
+    if not found:
+        raise CannotStart(nothing_found())
+    text = settings_text(found)
+    load_text(text, merged, name=str(path))
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CannotStart(f"{path} cannot be written: {error.strerror}.") from error
+    return path, len(found)

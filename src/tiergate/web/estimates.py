@@ -1,0 +1,179 @@
+"""What a call would cost: at the model that is asked for, and beside it at all that could serve it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tiergate.catalog import Price
+from tiergate.core import InvalidRequest, Target, Usage, nanos_to_usd
+from tiergate.metering import Lines, bound, cost_parts, shape_of
+from tiergate.serve import ModelEntry, Rules, find_model
+from tiergate.wire import choices_asked, dumps, output_tokens_asked
+
+_TOKENS_MAX: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What an estimate was asked for; `prompt_tokens` None: to be told from the messages, for each target."""
+
+    model: str | None
+    prompt_tokens: int | None
+    cached_tokens: int
+    completion_tokens: int
+    body: Mapping[str, Any]
+
+
+def estimate(body: Mapping[str, Any], rules: Rules, lines: Lines, *, wall_ns: int) -> dict[str, Any]:
+    """Answer `POST /v1/estimate-cost`.
+
+    Args:
+        body: `model` (optional), `prompt_tokens` or `messages`, `completion_tokens` or a limit of them,
+            `cached_tokens` (optional). The body of a chat completion is one, too.
+        rules: the models and prices in force.
+        lines: what input tokens are expected.
+        wall_ns: the moment that decides about prices, nanoseconds since 1970.
+
+    Raises:
+        InvalidRequest: a field that is missing, or cannot be; `param` names it.
+        ModelNotFound: with the list.
+    """
+    asked = _read(body)
+    first = None if asked.model is None else find_model(asked.model, rules)
+    rows = [
+        _row(name, target, asked, rules, lines, wall_ns) for name, target in _could_serve(asked, first, rules)
+    ]
+    against = None if first is None else rows[0]
+    for row in rows:
+        row["saving_usd"] = _saving(row, against)
+    rows.sort(key=lambda row: (row["cost_usd"] is None, row["cost_usd"] or 0))
+    return {
+        "object": "cost_estimate",
+        "completion_tokens": asked.completion_tokens,
+        "cached_tokens": asked.cached_tokens,
+        "against": None
+        if against is None
+        else {name: against[name] for name in ("model", "target", "cost_usd")},
+        "data": rows,
+    }
+
+
+def _could_serve(asked: _Asked, first: ModelEntry | None, rules: Rules) -> Iterator[tuple[str, Target]]:
+    """Give every model and target, those that were asked for first, each once."""
+    seen = set()
+    entries = [(asked.model, first)] if asked.model is not None and first is not None else []
+    for name, entry in [*entries, *rules.models.items()]:
+        for target in entry.targets:
+            if (name, target.name) not in seen:
+                seen.add((name, target.name))
+                yield name, target
+
+
+def _row(
+    name: str, target: Target, asked: _Asked, rules: Rules, lines: Lines, wall_ns: int
+) -> dict[str, Any]:
+    price = rules.prices.find(target, wall_ns)
+    row: dict[str, Any] = {"model": name, "target": target.name, "tier": target.tier.value}
+    prompt, row["prompt_tokens_source"], row["error"] = asked.prompt_tokens, "given", None
+    if prompt is None:
+        expected = lines.expect(target.name, shape_of(asked.body))
+        prompt, row["prompt_tokens_source"] = expected.input_tokens, "expected"
+        row["error"] = None if expected.error is None else round(expected.error, 4)
+    row["prompt_tokens"] = prompt
+    usage = Usage(
+        input=max(0, prompt - asked.cached_tokens),
+        cache_read=min(prompt, asked.cached_tokens),
+        output=asked.completion_tokens,
+    )
+    parts = cost_parts(usage, price, at_ns=wall_ns)
+    return {
+        **row,
+        **price_object(price),
+        "input_usd": None if parts is None else nanos_to_usd(parts.input_nanos),
+        "cached_input_usd": None if parts is None else nanos_to_usd(parts.cached_nanos),
+        "output_usd": None if parts is None else nanos_to_usd(parts.output_nanos),
+        "fee_usd": None if parts is None else nanos_to_usd(parts.fee_nanos),
+        "cost_usd": None if parts is None else nanos_to_usd(parts.total_nanos),
+        "bound_usd": _bound_usd(asked, price),
+    }
+
+
+def _bound_usd(asked: _Asked, price: Price) -> Any:
+    """Give the most that a question can cost; of typed numbers there is none, since they are the truth."""
+    if asked.prompt_tokens is not None:
+        return None
+    worst = bound(
+        asked.body,
+        prompt_bytes=len(dumps(asked.body)),
+        output_tokens=asked.completion_tokens,
+        choices=1,
+        price=price,
+    )
+    return None if worst.nanos is None else nanos_to_usd(worst.nanos)
+
+
+def price_object(price: Price) -> dict[str, Any]:
+    """Say what is known of a price: its state, and where there is one its record, source and rates."""
+    said: dict[str, Any] = {"price": price.state.value}
+    record = price.record
+    if record is None:
+        return said
+    said["price_id"], said["price_source"] = record.id, record.source
+    said["price_checked"] = None if record.checked is None else record.checked.isoformat()
+    said["usd_per_1m"] = record.rates.named()
+    if record.standard.above:
+        said["usd_per_1m_above"] = [
+            {"input_tokens": tokens, **rates.named()} for tokens, rates in record.standard.above
+        ]
+    if record.hours:
+        said["usd_per_1m_hours"] = [
+            {"hours": str(hours), **hours.tariff.rates.named()} for hours in record.hours
+        ]
+    if record.service_tiers:
+        said["usd_per_1m_tiers"] = {
+            name: tariff.rates.named() for name, tariff in record.service_tiers.items()
+        }
+    if record.usd_per_request:
+        said["usd_per_request"] = record.usd_per_request
+    return said
+
+
+def _saving(row: Mapping[str, Any], against: Mapping[str, Any] | None) -> Any:
+    if against is None or against["cost_usd"] is None or row["cost_usd"] is None:
+        return None
+    return against["cost_usd"] - row["cost_usd"]
+
+
+def _read(body: Mapping[str, Any]) -> _Asked:
+    model = body.get("model")
+    if model is not None and (not isinstance(model, str) or not model):
+        raise InvalidRequest("`model` must be the name of a model, or be left out.", param="model")
+    prompt, cached = _count(body, "prompt_tokens"), _count(body, "cached_tokens") or 0
+    if prompt is None and not isinstance(body.get("messages"), list):
+        raise InvalidRequest("Give `prompt_tokens`, or `messages` to tell them from.", param="prompt_tokens")
+    if prompt is not None and cached > prompt:
+        raise InvalidRequest(
+            "`cached_tokens` is a part of `prompt_tokens` and cannot be more.", param="cached_tokens"
+        )
+    completion = _count(body, "completion_tokens")
+    if completion is None:
+        limit = output_tokens_asked(body)
+        completion = None if limit is None else _counted(limit, "max_tokens") * max(1, choices_asked(body))
+    if completion is None:
+        raise InvalidRequest(
+            "Give `completion_tokens`, or a limit of them as `max_tokens`.", param="completion_tokens"
+        )
+    return _Asked(
+        model=model, prompt_tokens=prompt, cached_tokens=cached, completion_tokens=completion, body=body
+    )
+
+
+def _count(body: Mapping[str, Any], name: str) -> int | None:
+    value = body.get(name)
+    return None if value is None else _counted(value, name)
+
+
+def _counted(value: object, name: str) -> int:
+    if type(value) is not int or not 0 <= value <= _TOKENS_MAX:
+        raise InvalidRequest(f"`{name}` must be a whole number from 0 to {_TOKENS_MAX}.", param=name)
+    return value

@@ -1,0 +1,144 @@
+"""The first five minutes: no settings file, one key, prices, and a doctor for what does not work."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from contract.raw_server import RawServer, answers, refused_port, reply
+from house import cli
+from tiergate.catalog import VENDORS
+from tiergate.testing import MockProcess
+
+KEY = "sk-first-0123456789-LAST"
+NO_KEYS = {vendor.key_variable: "" for vendor in VENDORS if vendor.key_variable}
+ONE_KEY = {**NO_KEYS, "OPENAI_API_KEY": KEY}
+
+
+@pytest.fixture(scope="module")
+def mock() -> Iterator[MockProcess]:
+    with MockProcess('{"default": {"words": 3}}') as process:
+        yield process
+
+
+def test_init_writes_what_it_finds_and_no_key(tmp_path: Path) -> None:
+    """The file is valid as it stands; a second time nothing is lost."""
+    made = cli("init", folder=tmp_path, environ=ONE_KEY)
+    assert made.returncode == 0, made.stderr
+    text = (tmp_path / "tiergate.yaml").read_text()
+    assert KEY not in text and "${OPENAI_API_KEY}" in text and KEY not in made.stdout
+    assert cli("check", folder=tmp_path, environ=ONE_KEY).returncode == 0
+    again = cli("init", folder=tmp_path, environ=ONE_KEY)
+    assert again.returncode == 1 and "--force" in again.stderr
+    assert cli("init", "--force", "-o", "tiergate.yaml", folder=tmp_path, environ=ONE_KEY).returncode == 0
+
+
+def test_a_key_in_the_environment_or_beside_is_enough(tmp_path: Path) -> None:
+    """The models and their prices are there at once, and nothing is written."""
+    for environ, dotenv in ((ONE_KEY, ""), (NO_KEYS, "")):
+        (tmp_path / ".env").write_text(dotenv or f"MISTRAL_API_KEY={KEY}\n")
+        (tmp_path / ".env").chmod(0o600)
+        listed = cli("models", folder=tmp_path, environ={k: v for k, v in environ.items() if v})
+        assert listed.returncode == 0, listed.stderr
+        assert "mistral/mistral-small-latest" in listed.stdout
+        assert "$2 in, $8 out per 1M tokens" in listed.stdout or environ is NO_KEYS
+    assert [path.name for path in tmp_path.iterdir()] == [".env"]
+
+
+def test_prices_need_neither_key_nor_file(tmp_path: Path) -> None:
+    """`estimate` compares the vendors' well-known models; every row says whether its price is known."""
+    typed = ("--prompt-tokens", "1000000", "--completion-tokens", "0", "--json")
+    done = cli("estimate", "-m", "openai/gpt-4.1", *typed, folder=tmp_path, environ=NO_KEYS)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["against"] == {"model": "openai/gpt-4.1", "target": "openai/gpt-4.1", "cost_usd": 2}
+    rows = {row["target"]: row for row in answer["data"]}
+    assert rows["openai/gpt-4.1-mini"]["saving_usd"] == 1.6
+    table = cli("estimate", "-m", "openai/gpt-4.1", "--text", "Hello!", folder=tmp_path, environ=NO_KEYS)
+    assert "against openai/gpt-4.1" in table.stdout and "the same" in table.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("-m", "gpt-9000", "--prompt-tokens", "1"), 1, "There is no model 'gpt-9000'"),
+        (("-m", "openai/gpt-4.1"), 2, "give either --prompt-tokens or --text"),
+        (("--prompt-tokens", "1", "--cached-tokens", "2"), 1, "cannot be more"),
+    ],
+)
+def test_a_wrong_estimate_says_what_to_do(
+    tmp_path: Path, arguments: tuple[str, ...], status: int, said: str
+) -> None:
+    """With the list of models where one is wrong."""
+    done = cli("estimate", *arguments, folder=tmp_path, environ=NO_KEYS)
+    assert done.returncode == status
+    assert said in " ".join(done.stderr.split())
+
+
+# The doctor.
+
+
+def findings(folder: Path, providers: dict[str, Any], *arguments: str) -> tuple[int, dict[str, Any], str]:
+    settings = {"providers": providers, "models": {"m": {"targets": [f"{name}/mock" for name in providers]}}}
+    (folder / "tiergate.yaml").write_text(yaml.safe_dump(settings))
+    done = cli("doctor", "--json", *arguments, folder=folder)
+    report = json.loads(done.stdout)
+    assert report["ok"] is (done.returncode == 0)
+    return done.returncode, {one["subject"].split(" (")[0]: one for one in report["findings"]}, done.stdout
+
+
+def test_the_doctor_finds_what_a_call_would_run_into(tmp_path: Path, mock: MockProcess) -> None:
+    """Each fault with its cause and what to do; a key shows four characters and no more."""
+    body = b'{"error": {"message": "Incorrect API key", "type": "x", "code": "invalid_api_key"}}'
+    refusing = answers(reply(body, "Content-Type: application/json", status="401 Unauthorized"))
+    listless = answers(reply(b"{}", "Content-Type: application/json", status="404 Not Found"))
+    with RawServer(refusing) as strict, RawServer(listless) as mute:
+        status, found, said = findings(
+            tmp_path,
+            {
+                "works": {"base_url": mock.base_url, "api_keys": [KEY]},
+                "strict": {"base_url": f"http://127.0.0.1:{strict.port}/v1", "api_keys": [KEY + "2"]},
+                "mute": {"base_url": f"http://127.0.0.1:{mute.port}/v1"},
+                "down": {"base_url": f"http://127.0.0.1:{refused_port()}/v1", "tier": "private"},
+                "nowhere": {"base_url": "http://no-such-host.invalid/v1"},
+            },
+        )
+    assert status == 1
+    verdicts = {
+        name: found[name]["verdict"] for name in ("data folder", "works", "strict", "mute", "down", "nowhere")
+    }
+    assert verdicts == {
+        "data folder": "good",
+        "works": "good",
+        "strict": "bad",
+        "mute": "note",
+        "down": "bad",
+        "nowhere": "bad",
+    }
+    assert "…LAST accepted" in found["works"]["seen"]
+    assert (
+        "refused our key …AST2 (401)" in found["strict"]["seen"]
+        and "set a valid key" in found["strict"]["seen"]
+    )
+    assert "base_url" in found["mute"]["remedy"]
+    assert "nothing listens there" in found["down"]["seen"] and "Start the server" in found["down"]["remedy"]
+    assert "could not be resolved" in found["nowhere"]["seen"] and "name server" in found["nowhere"]["remedy"]
+    assert KEY not in said
+
+
+def test_the_doctor_can_make_one_call(tmp_path: Path, mock: MockProcess) -> None:
+    """Through the ledger like any other, and it says what it cost."""
+    status, found, _ = findings(tmp_path, {"works": {"base_url": mock.base_url, "tier": "private"}}, "--call")
+    assert status == 0
+    assert found["works, one call"]["seen"] == "mock answered; it cost $0"
+
+
+def test_the_doctor_says_what_is_wrong_with_the_settings(tmp_path: Path) -> None:
+    """All of it, with line and column."""
+    (tmp_path / "tiergate.yaml").write_text("providers: {a: {base_url: http://a, teir: private}}\n")
+    done = cli("doctor", folder=tmp_path)
+    assert done.returncode == 1
+    assert "tiergate.yaml:1:37" in done.stdout and "did you mean 'tier'?" in done.stdout

@@ -8,7 +8,7 @@ COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-engine check fix lock bench-gateway bench-rivals clean
+.PHONY: help demo serve test test-engine check fix lock prices install-size bench-gateway bench-rivals clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -41,6 +41,19 @@ lock: $(VENV)/.dev  ## Write the lock files anew from pyproject.toml and require
 	$(COMPILE) -o requirements/base.txt pyproject.toml
 	$(COMPILE) -o requirements/build.txt requirements/build.in
 	$(COMPILE) -c requirements/base.txt -o requirements/dev.txt requirements/dev.in
+
+prices: $(VENV)/.dev  ## Write the bundled prices anew from the pinned release of genai-prices
+	$(BIN)/python scripts/make_prices.py
+
+install-size: $(VENV)/.base  ## Say how much an installation without extras brings, and how soon it answers
+	$(PYTHON) -m venv --clear $(VENV)-install
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir $(VENV)-install/wheel .
+	$(VENV)-install/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		--only-binary :all: -r requirements/base.txt
+	$(VENV)-install/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		$(VENV)-install/wheel/tiergate-*.whl
+	$(BIN)/python scripts/measure_install.py $(VENV)-install/bin/python
+	rm -rf $(VENV)-install
 
 bench-gateway: $(VENV)/.dev  ## Measure the gateway beside nginx and other gateways; writes BENCHMARKS.md
 	$(BIN)/python benchmarks/gateway.py

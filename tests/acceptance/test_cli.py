@@ -16,7 +16,19 @@ import yaml
 from house import GatewayProcess, calls_of, cli, environment, until
 from tiergate.testing import MockProcess
 
-COMMANDS = ("serve", "chat", "estimate", "init", "models", "check", "doctor", "schema", "mock", "demo")
+COMMANDS = (
+    "serve",
+    "chat",
+    "estimate",
+    "init",
+    "models",
+    "check",
+    "doctor",
+    "schema",
+    "mock",
+    "demo",
+    "backup",
+)
 KEY = "sk-provider-0123456789-MAIN"
 
 

@@ -142,3 +142,79 @@ def test_the_doctor_says_what_is_wrong_with_the_settings(tmp_path: Path) -> None
     done = cli("doctor", folder=tmp_path)
     assert done.returncode == 1
     assert "tiergate.yaml:1:37" in done.stdout and "did you mean 'tier'?" in done.stdout
+
+
+# What it cost.
+
+
+@pytest.fixture(scope="module")
+def house(mock: MockProcess, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which three calls were made: two at a price, one at none."""
+    folder = tmp_path_factory.mktemp("spent")
+    settings = {
+        "data_dir": "data",
+        "providers": {"shop": {"base_url": mock.base_url}},
+        "models": {"m": {"targets": ["shop/m"]}, "blank": {"targets": ["shop/blank"]}},
+        "prices": [{"target": "shop/m", "usd_per_1m": {"input": 1000, "output": 2000}}],
+    }
+    (folder / "tiergate.yaml").write_text(yaml.safe_dump(settings))
+    for arguments in (("-m", "m"), ("-m", "m", "--stream"), ("-m", "blank")):
+        assert cli("chat", "hello", *arguments, folder=folder).returncode == 0
+    return folder
+
+
+def test_report_spend(house: Path) -> None:
+    """The same sums as a table, as JSON and as CSV; what has no price is said apart and never zero."""
+    report = json.loads(cli("report", "spend", "--json", folder=house).stdout)
+    rows = {row["model"]: row for row in report["rows"]}
+    priced, blank = rows["m"], rows["blank"]
+    expected = (priced["input_tokens"] * 1000 + priced["output_tokens"] * 2000) / 1e6
+    assert priced["cost_usd"] == pytest.approx(expected) == report["total_usd"]
+    assert (priced["calls"], priced["unpriced_attempts"]) == (2, 0)
+    assert (blank["calls"], blank["unpriced_attempts"], blank["cost_usd"]) == (1, 1, 0)
+    lines = cli("report", "spend", "--by", "day,model", "--csv", folder=house).stdout.splitlines()
+    assert lines[0].startswith("day,model,calls,") and len(lines) == 3
+    table = cli("report", "spend", folder=house).stdout
+    assert "3 calls, 3 of them successful" in table and "have no known price" in table
+
+
+def test_report_latency(house: Path) -> None:
+    """First tokens of the stream, whole times of all."""
+    (row,) = json.loads(cli("report", "latency", "--by", "tier", "--json", folder=house).stdout)["rows"]
+    assert (row["tier"], row["calls"], row["streamed"]) == ("hosted", 3, 1)
+    assert 0 < row["ttft_ms_p50"] <= row["total_ms_p99"] * 1.02
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("--by", "colour"), 1, "'colour' is no group. --by takes some of key, team,"),
+        (("--by", "key,key"), 1, "A group stands twice"),
+        (("--from", "yesterday"), 1, "Give a day such as 2026-11-01"),
+        (("--from", "2026-11-02", "--to", "2026-11-01"), 1, "--to must be later than --from"),
+        (("--json", "--csv"), 2, "exclude each other"),
+    ],
+)
+def test_a_wrong_report_says_what_to_do(
+    house: Path, arguments: tuple[str, ...], status: int, said: str
+) -> None:
+    """No traceback, and what there is to choose from."""
+    done = cli("report", "spend", *arguments, folder=house)
+    assert done.returncode == status
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_a_backup_is_a_ledger_and_overwrites_nothing(house: Path, tmp_path: Path) -> None:
+    """It can be reported from like the original; only its owner can read it."""
+    target = tmp_path / "copy"
+    assert cli("backup", str(target), folder=house).returncode == 0
+    assert (target / "ledger.db").stat().st_mode & 0o777 == 0o600
+    settings = yaml.safe_load((house / "tiergate.yaml").read_text())
+    (tmp_path / "tiergate.yaml").write_text(yaml.safe_dump({**settings, "data_dir": "copy"}))
+    copied, original = (
+        json.loads(cli("report", "spend", "--to", "2099-01-01", "--json", folder=folder).stdout)["rows"]
+        for folder in (tmp_path, house)
+    )
+    assert copied == original
+    again = cli("backup", str(target), folder=house)
+    assert again.returncode == 1 and "is there already" in again.stderr

@@ -235,6 +235,76 @@ def demo(
         raise typer.Exit(FAILED)
 
 
+report = typer.Typer(
+    help="Answer from the ledger: what was spent, how long calls took.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+cli.add_typer(report, name="report")
+
+By = Annotated[
+    str,
+    typer.Option(help="Groups, with commas between: key, team, tag, model, class, target, tier, day."),
+]
+From = Annotated[
+    str, typer.Option("--from", help="A day, a moment such as 2026-11-01T12:00, or how long ago, such as 7d.")
+]
+To = Annotated[str | None, typer.Option("--to", help="As --from, a day included. Else now.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
+
+
+@report.command("spend", epilog="Example: tiergate report spend --by model,tier --from 7d")
+def report_spend(
+    by: By = "model,target",
+    begin: From = "30d",
+    end: To = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Say what was used and spent; what lapsed and what has no price is said apart."""
+    from tiergate.app import reporting
+    from tiergate.app.starting import file_or_found
+
+    loaded, form = file_or_found(config, os.environ), _form(as_json, as_csv)
+    reporting.report_spend(loaded, by=by, begin=begin, end=end, form=form)
+
+
+@report.command("latency", epilog="Example: tiergate report latency --by target --from 24h --json")
+def report_latency(
+    by: By = "target",
+    begin: From = "30d",
+    end: To = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Say how long successful calls took to their first token and in all: P50, P95, P99."""
+    from tiergate.app import reporting
+    from tiergate.app.starting import file_or_found
+
+    loaded, form = file_or_found(config, os.environ), _form(as_json, as_csv)
+    reporting.report_latency(loaded, by=by, begin=begin, end=end, form=form)
+
+
+@cli.command(epilog="Example: tiergate backup /var/backups/tiergate-2026-11-26")
+def backup(
+    folder: Annotated[Path, typer.Argument(help="An empty folder; made where it is not there.")],
+    config: Config = None,
+) -> None:
+    """Copy the ledger, each database at one moment, also while the gateway runs; the copies are checked."""
+    from tiergate.app.reporting import run_backup
+    from tiergate.app.starting import file_or_found
+
+    run_backup(file_or_found(config, os.environ), folder)
+
+
+def _form(as_json: bool, as_csv: bool) -> str:
+    if as_json and as_csv:
+        raise typer.BadParameter("--json and --csv exclude each other")
+    return "json" if as_json else "csv" if as_csv else "table"
+
+
 def _run(main: Coroutine[Any, Any, Any]) -> Any:
     import asyncio
 

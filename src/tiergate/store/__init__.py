@@ -1,14 +1,19 @@
 """Keeps ledger entries, keys, jobs and cached answers in SQLite; all SQL lives here."""
 
-from tiergate.store.journal import SqliteJournal, open_journal
+from tiergate.store.backup import back_up
+from tiergate.store.journal import LEDGER_FILE, SqliteJournal, open_journal
 from tiergate.store.owner import LiveOwner, OwnerLock, find_owner
+from tiergate.store.past import LedgerPast
 from tiergate.store.writer import WriterLimits
 
 __all__ = [
+    "LEDGER_FILE",
+    "LedgerPast",
     "LiveOwner",
     "OwnerLock",
     "SqliteJournal",
     "WriterLimits",
+    "back_up",
     "find_owner",
     "open_journal",
 ]

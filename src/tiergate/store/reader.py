@@ -19,7 +19,7 @@ def read_entry(path: Path, call_id: str) -> Entry | None:
         StorageUnavailable: the file cannot be read.
     """
     sql = statements("ledger")
-    with _snapshot(path) as connection:
+    with snapshot(path) as connection:
         calls = connection.execute(sql["read_call"], (call_id,)).fetchall()
         attempts = connection.execute(sql["read_attempts"], {"first": call_id, "last": call_id}).fetchall()
     found = entries_of(calls, attempts)
@@ -33,7 +33,7 @@ def read_entries(path: Path, *, after: str | None, limit: int) -> list[Entry]:
         StorageUnavailable: the file cannot be read.
     """
     sql = statements("ledger")
-    with _snapshot(path) as connection:
+    with snapshot(path) as connection:
         calls = connection.execute(sql["read_calls"], {"after": after or "", "limit": limit}).fetchall()
         if not calls:
             return []
@@ -48,14 +48,18 @@ def read_counted(path: Path, *, limit: int) -> list[Counted]:
     Raises:
         StorageUnavailable: the file cannot be read.
     """
-    with _snapshot(path) as connection:
+    with snapshot(path) as connection:
         rows = connection.execute(statements("ledger")["read_counted"], (limit,)).fetchall()
     return [counted_of(row) for row in reversed(rows)]
 
 
 @contextmanager
-def _snapshot(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the file for reading, at one moment in time for all that is read."""
+def snapshot(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a database for reading, at one moment in time for all that is read.
+
+    Raises:
+        StorageUnavailable: it cannot be read.
+    """
     try:
         with closing(
             sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)

@@ -47,7 +47,6 @@ def test_refused_of_a_provider(line: str) -> None:
         ("cache: {exact: {ttl: 2h}}", "tiergate.yaml:2:1: cache: "),
         ("alerts: {at: [0.9]}", "tiergate.yaml:2:1: alerts: "),
         ("secret: 0123456789abcdef0123456789abcdef", "tiergate.yaml:2:1: secret: "),
-        ("timezone: Europe/Berlin", "tiergate.yaml:2:1: timezone: "),
         ("classes: {batch: {total_s: 2h}}", "tiergate.yaml:2:1: classes: "),
         ("retention: {calls: 30d}", "tiergate.yaml:2:1: retention: "),
         ("resilience: {heartbeat_s: 5}", "tiergate.yaml:2:14: resilience.heartbeat_s: "),

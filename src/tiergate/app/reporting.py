@@ -1,0 +1,244 @@
+"""`tiergate report`: the ledger, answered, as a table, as JSON or as CSV."""
+
+import csv
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from rich.console import Console
+from rich.table import Table
+
+from tiergate.config import Loaded
+from tiergate.core import CannotStart, InvalidRequest, nanos_to_usd
+from tiergate.reports import GROUPS, Latency, Span, Spend, latency, spend
+from tiergate.store import LEDGER_FILE, LedgerPast, back_up
+from tiergate.wire import dumps
+
+DEFAULT_FROM: Final = "30d"
+_AGO: Final = re.compile(r"([0-9]{1,5})([smhdw])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def groups_of(text: str) -> tuple[str, ...]:
+    """Read `--by`.
+
+    Raises:
+        InvalidRequest: a group that there is none of, or twice the same.
+    """
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    wrong = [name for name in names if name not in GROUPS]
+    if wrong or len(set(names)) != len(names):
+        what = f"{wrong[0]!r} is no group" if wrong else "A group stands twice"
+        raise InvalidRequest(
+            f"{what}. --by takes some of {', '.join(GROUPS)}, with commas between.", param="by"
+        )
+    return names
+
+
+def span_of(begin: str, end: str | None, *, zone: str, now_ns: int) -> Span:
+    """Read `--from` and `--to`: a day, a moment, or how long ago, such as 7d; the last day is included.
+
+    Raises:
+        InvalidRequest: they are neither, or the wrong way round.
+    """
+    clock: tzinfo = UTC if zone == "UTC" else ZoneInfo(zone)
+    start_ns = _moment_ns(begin, clock, now_ns, is_end=False)
+    end_ns = now_ns if end is None else _moment_ns(end, clock, now_ns, is_end=True)
+    if end_ns <= start_ns:
+        raise InvalidRequest("--to must be later than --from.", param="to")
+    return Span(start_ns=start_ns, end_ns=end_ns, zone=zone)
+
+
+def _moment_ns(text: str, clock: tzinfo, now_ns: int, *, is_end: bool) -> int:
+    ago = _AGO.fullmatch(text)
+    if ago is not None:
+        return now_ns - int(ago[1]) * _SECONDS[ago[2]] * 1_000_000_000
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequest(
+            f"{text!r} is no time. Give a day such as 2026-11-01, a moment such as 2026-11-01T12:00, "
+            "or how long ago, such as 7d.",
+            param="from",
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=clock)
+    day = 86_400 if is_end and len(text) == len("2026-11-01") else 0
+    return (int(moment.timestamp()) + day) * 1_000_000_000
+
+
+def report_spend(loaded: Loaded, *, by: str, begin: str, end: str | None, form: str) -> None:
+    """Print what was spent; `form` is `table`, `json` or `csv`."""
+    names, span, past = _asked(loaded, by, begin, end)
+    rows = spend(past, span, names)
+    said = [_spend_row(row) for row in rows]
+    total = nanos_to_usd(sum(row.cash_nanos for row in rows))
+    if form == "json":
+        print(dumps({**_span_object(span), "total_usd": total, "rows": said}).decode())
+    elif form == "csv":
+        _print_csv(said)
+    else:
+        _print_spend(names, rows, span)
+
+
+def report_latency(loaded: Loaded, *, by: str, begin: str, end: str | None, form: str) -> None:
+    """Print how long successful calls took; `form` is `table`, `json` or `csv`."""
+    names, span, past = _asked(loaded, by, begin, end)
+    rows = latency(past, span, names)
+    said = [_latency_row(row) for row in rows]
+    if form == "json":
+        print(dumps({**_span_object(span), "rows": said}).decode())
+    elif form == "csv":
+        _print_csv(said)
+    else:
+        _print_latency(names, rows, span)
+
+
+def run_backup(loaded: Loaded, target: Path) -> None:
+    """Copy the databases of the data folder while they may be written, with progress on a terminal."""
+    console = Console(stderr=True)
+
+    def show(name: str, done: int, total: int) -> None:
+        if console.is_terminal and total:
+            console.print(f"{name}: {100 * done // total} %", end="\r")
+
+    for copy in back_up(loaded.settings.data_dir, target, progress=show):
+        print(f"{copy} ({copy.stat().st_size / 1e6:.1f} MB), checked")
+
+
+def _asked(loaded: Loaded, by: str, begin: str, end: str | None) -> tuple[tuple[str, ...], Span, LedgerPast]:
+    names = groups_of(by)
+    span = span_of(begin, end, zone=loaded.settings.timezone, now_ns=time.time_ns())
+    ledger = loaded.settings.data_dir / LEDGER_FILE
+    if not ledger.exists():
+        raise CannotStart(
+            f"There is no ledger in {loaded.settings.data_dir} yet: no call was made from here."
+        )
+    return names, span, LedgerPast(ledger)
+
+
+def _spend_row(row: Spend) -> dict[str, Any]:
+    return {
+        **row.group,
+        "calls": row.calls,
+        "succeeded": row.succeeded,
+        "attempts": row.attempts,
+        "input_tokens": row.input_tokens,
+        "cached_tokens": row.cached_tokens,
+        "output_tokens": row.output_tokens,
+        "cost_usd": nanos_to_usd(row.cash_nanos),
+        "lapsed_usd": nanos_to_usd(row.lapsed_nanos),
+        "unpriced_attempts": row.unpriced,
+    }
+
+
+def _latency_row(row: Latency) -> dict[str, Any]:
+    rate = row.output_tokens_per_s
+    return {
+        **row.group,
+        "calls": row.calls,
+        "streamed": row.streamed,
+        **{f"ttft_ms_p{percent}": round(ms, 1) for percent, ms in row.first_event.items()},
+        **{f"total_ms_p{percent}": round(ms, 1) for percent, ms in row.total.items()},
+        "output_tokens_per_s": None if rate is None else round(rate, 1),
+    }
+
+
+def _span_object(span: Span) -> dict[str, str]:
+    start, end = (
+        datetime.fromtimestamp(ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for ns in (span.start_ns, span.end_ns)
+    )
+    return {"from": start, "to": end, "timezone": span.zone}
+
+
+def _print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+
+
+def _cell(value: Any) -> Any:
+    """Write a value so that no spreadsheet takes a name for a formula, and no amount gets an exponent."""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t"):
+        return f"'{value}"
+    return format(value, "f") if type(value).__name__ == "Decimal" else value
+
+
+def _print_spend(by: Sequence[str], rows: Sequence[Spend], span: Span) -> None:
+    table = _table(by, "calls", "tokens in", "cached", "tokens out", "cost")
+    for row in rows:
+        table.add_row(
+            *_names(row.group),
+            f"{row.calls:,}",
+            f"{row.input_tokens:,}",
+            f"{row.cached_tokens:,}",
+            f"{row.output_tokens:,}",
+            _usd(row.cash_nanos) + ("*" if row.lapsed_nanos else "") + ("?" if row.unpriced else ""),
+        )
+    _print(table, span)
+    total, lapsed = sum(row.cash_nanos for row in rows), sum(row.lapsed_nanos for row in rows)
+    unpriced = sum(row.unpriced for row in rows)
+    calls, succeeded = sum(row.calls for row in rows), sum(row.succeeded for row in rows)
+    said = [f"{calls:,} calls, {succeeded:,} of them successful; {_usd(total)} in all."]
+    if lapsed:
+        said.append(
+            f"* {_usd(lapsed)} of it is the worst case of attempts that a dead process left unsettled."
+        )
+    if unpriced:
+        said.append(f"? {unpriced:,} attempts have no known price and are in no amount; see `prices`.")
+    _say(*said)
+
+
+def _print_latency(by: Sequence[str], rows: Sequence[Latency], span: Span) -> None:
+    table = _table(
+        by, "calls", "first token p50 / p95 / p99, ms", "whole answer p50 / p95 / p99, ms", "tokens/s"
+    )
+    for row in rows:
+        rate = row.output_tokens_per_s
+        cells = (_three(row.first_event), _three(row.total), "-" if rate is None else f"{rate:,.1f}")
+        table.add_row(*_names(row.group), f"{row.calls:,}", *cells)
+    _print(table, span)
+    _say(
+        "Successful calls. A percentile is right within one percent; P99 of fewer than 500 calls says little."
+    )
+
+
+def _table(by: Sequence[str], *columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in by:
+        table.add_column(name, no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _print(table: Table, span: Span) -> None:
+    said = _span_object(span)
+    _say(f"From {said['from']} to {said['to']}; days in {span.zone}.")
+    needed = Console(width=1000).measure(table).maximum
+    Console(highlight=False, width=max(needed, Console().width)).print(table)
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(line)
+
+
+def _names(group: Mapping[str, str]) -> list[str]:
+    return [name or "none" for name in group.values()]
+
+
+def _three(percentiles: Mapping[int, float]) -> str:
+    return " / ".join(f"{ms:,.0f}" for ms in percentiles.values()) or "-"
+
+
+def _usd(nanos: int) -> str:
+    return f"${nanos_to_usd(nanos):,.4f}"

@@ -1,0 +1,79 @@
+"""What reports need from outside: the past, already added up by everything that it can be grouped by."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Protocol
+from zoneinfo import ZoneInfo
+
+GROUPS: Final = ("key", "team", "tag", "model", "class", "target", "tier", "day")
+"""What a report can be grouped by. `model` is the one that was asked for, `target` the one that answered."""
+
+SLOT_NS: Final = 900_000_000_000
+"""A quarter of an hour: every time zone's days begin at one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """From when to when, in nanoseconds since 1970, the end not included; and the time zone of its days."""
+
+    start_ns: int
+    end_ns: int
+    zone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What was used and spent by all calls of one kind; `about` holds every group but `day`, `slot` the time.
+
+    Amounts are nano-dollars. A call counts where its last attempt was made; an attempt counts with what was
+    settled, and as long as its owner is gone without settling (lapsed) with the worst case that was held.
+    """
+
+    about: Mapping[str, str]
+    slot: int
+    calls: int
+    succeeded: int
+    attempts: int
+    unpriced: int
+    """Attempts that used something and have no known price: they are in no amount."""
+    input_tokens: int
+    cached_tokens: int
+    """Those of the input that came from the provider's cache."""
+    output_tokens: int
+    cash_nanos: int
+    lapsed_nanos: int
+    """The part of the amount that is a worst case nobody has settled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """How long one successful call took, in milliseconds; `first_ms` only where it was streamed."""
+
+    about: Mapping[str, str]
+    slot: int
+    first_ms: float | None
+    total_ms: float
+    output_tokens: int
+
+
+class Past(Protocol):
+    """The ledger, read and never written."""
+
+    def spent(self, span: Span, *, slots: bool) -> Iterable[Spent]:
+        """Give what was spent; all of one kind together, and with `slots` apart by quarter of an hour."""
+        ...
+
+    def timed(self, span: Span) -> Iterator[Timed]:
+        """Give every successful call, one by one, in no order."""
+        ...
+
+
+def group_of(about: Mapping[str, str], slot: int, by: tuple[str, ...], zone: str) -> tuple[str, ...]:
+    """Give what a row is grouped under."""
+    return tuple(_day(slot, zone) if name == "day" else about[name] for name in by)
+
+
+def _day(slot: int, zone: str) -> str:
+    moment = datetime.fromtimestamp(slot * SLOT_NS // 1_000_000_000, UTC)
+    return (moment if zone == "UTC" else moment.astimezone(ZoneInfo(zone))).date().isoformat()

@@ -1,0 +1,160 @@
+"""The past in the store: what its SQL adds up is what the entries say, one by one."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contract.ledger_records import BEGAN_NS, HOSTED, PRIVATE, closed, held, opened, released, settled
+from tiergate.core import Caller, EndState, Usage, UsageSource
+from tiergate.ledger import Entry, HoldState, Journal
+from tiergate.reports import Span, latency, spend
+from tiergate.store import LEDGER_FILE, LedgerPast, open_journal
+from tiergate.testing import FakeClock
+
+ALL = Span(start_ns=BEGAN_NS - 10**9, end_ns=BEGAN_NS + 10**15)
+
+
+def with_journal(folder: Path, test: Callable[[Journal], Coroutine[Any, Any, None]]) -> None:
+    async def bounded() -> None:
+        opening = open_journal(folder, clock=FakeClock(), randomness=os.urandom, emit=lambda _: None)
+        async with asyncio.timeout(20), opening as books:
+            await test(books)
+
+    asyncio.run(bounded())
+
+
+ATTEMPT = st.fixed_dictionaries(
+    {
+        "target": st.sampled_from([HOSTED, PRIVATE]),
+        "how": st.sampled_from(["settled", "released", "open"]),
+        "cash": st.none() | st.integers(0, 10**9),
+        "tokens": st.integers(0, 10**6),
+    }
+)
+CALL = st.fixed_dictionaries(
+    {
+        "key": st.sampled_from(["alice", "bob"]),
+        "team": st.none() | st.just("blue"),
+        "tag": st.none() | st.just("nightly"),
+        "end": st.sampled_from([EndState.SUCCESS, EndState.FAILED, None]),
+        "attempts": st.lists(ATTEMPT, max_size=3),
+    }
+)
+
+
+async def play(books: Journal, calls: list[dict[str, Any]]) -> None:
+    for number, call in enumerate(calls, start=1):
+        caller = Caller(key=call["key"], team=call["team"])
+        begun = opened(number, caller=caller, tag=call["tag"])
+        for n, attempt in enumerate(call["attempts"], start=1):
+            await books.hold(held(number, n, opened=begun, target=attempt["target"]))
+            if attempt["how"] == "settled":
+                usage = Usage(input=attempt["tokens"], cache_read=7, output=3)
+                books.settle(settled(number, n, usage=usage, cash_nanos=attempt["cash"]))
+            elif attempt["how"] == "released":
+                books.settle(released(number, n))
+        if call["end"] is not None:
+            end = {
+                "first_event_ns": BEGAN_NS + number * 10**6 + 10**6,
+                "last_event_ns": BEGAN_NS + number * 10**6 + 10**7,
+            }
+            books.close(closed(number, opened=begun, end=call["end"], attempts=len(call["attempts"]), **end))
+    await books.flush()
+
+
+def cost(entry: Entry) -> int:
+    return sum(
+        (attempt.bound_nanos or 0) if attempt.state is HoldState.LAPSED else (attempt.cash_nanos or 0)
+        for attempt in entry.attempts
+    )
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(calls=st.lists(CALL, min_size=1, max_size=8), crashed=st.booleans())
+def test_sums_of_the_store_are_the_sums_of_the_entries(
+    tmp_path_factory: Any, calls: list[dict[str, Any]], *, crashed: bool
+) -> None:
+    """By key and in all: calls, tokens, money; lapsed holds at their worst case, after a crash too."""
+    folder = tmp_path_factory.mktemp("past")
+    entries: list[Entry] = []
+
+    async def test(books: Journal) -> None:
+        if not entries:
+            await play(books, calls)
+        entries[:] = await books.entries(limit=1000)
+
+    with_journal(folder, test)
+    if crashed:
+        with_journal(folder, test)  # the next owner finds what was left open, and lapses it
+    past = LedgerPast(folder / LEDGER_FILE)
+    for by in ((), ("key",), ("key", "team", "tag", "tier", "day")):
+        rows = spend(past, ALL, by)
+        assert sum(row.calls for row in rows) == len(entries)
+        assert sum(row.succeeded for row in rows) == sum(entry.end is EndState.SUCCESS for entry in entries)
+        assert sum(row.attempts for row in rows) == sum(len(entry.attempts) for entry in entries)
+        assert sum(row.cash_nanos for row in rows) == sum(map(cost, entries))
+        tokens = sum(attempt.usage.input_tokens for entry in entries for attempt in entry.attempts)
+        assert sum(row.input_tokens for row in rows) == tokens
+        unpriced = [
+            attempt
+            for entry in entries
+            for attempt in entry.attempts
+            if attempt.cash_nanos is None and attempt.state is HoldState.SETTLED
+        ]
+        assert sum(row.unpriced for row in rows) == len(unpriced)
+    keys = {row.group["key"]: row for row in spend(past, ALL, ("key",))}
+    for key, row in keys.items():
+        assert row.cash_nanos == sum(cost(entry) for entry in entries if entry.key == key)
+        assert row.calls == sum(entry.key == key for entry in entries)
+
+
+def test_a_call_counts_at_its_last_target_and_each_attempt_at_its_own(tmp_path: Path) -> None:
+    """A failed attempt that is billed is the failing target's money."""
+
+    async def test(books: Journal) -> None:
+        await books.hold(held(1, 1, target=HOSTED))
+        books.settle(settled(1, 1, cash_nanos=5, usage_source=UsageSource.BOUNDED))
+        await books.hold(held(1, 2, target=PRIVATE))
+        books.settle(settled(1, 2, cash_nanos=0))
+        books.close(closed(1, attempts=2))
+        await books.flush()
+        rows = {
+            row.group["target"]: row for row in spend(LedgerPast(tmp_path / LEDGER_FILE), ALL, ("target",))
+        }
+        assert (rows[HOSTED.name].calls, rows[HOSTED.name].attempts, rows[HOSTED.name].cash_nanos) == (
+            0,
+            1,
+            5,
+        )
+        assert (rows[PRIVATE.name].calls, rows[PRIVATE.name].attempts, rows[PRIVATE.name].cash_nanos) == (
+            1,
+            1,
+            0,
+        )
+
+    with_journal(tmp_path, test)
+
+
+def test_a_span_takes_the_calls_that_were_received_in_it(tmp_path: Path) -> None:
+    """From its beginning on, its end not included; also while the ledger is written."""
+
+    async def test(books: Journal) -> None:
+        for number in range(1, 6):
+            await books.hold(held(number))
+            books.settle(settled(number))
+            end_ns = BEGAN_NS + number * 10**6 + 5 * 10**6
+            books.close(closed(number, first_event_ns=end_ns - 10**6, last_event_ns=end_ns))
+        await books.flush()
+        past = LedgerPast(tmp_path / LEDGER_FILE)
+        span = Span(start_ns=BEGAN_NS + 2 * 10**6, end_ns=BEGAN_NS + 4 * 10**6)
+        assert [row.calls for row in spend(past, span, ())] == [2]
+        (row,) = latency(past, span, ("model",))
+        assert (row.calls, row.streamed) == (2, 2)
+        assert abs(row.total[50] - 5) < 0.05 and abs(row.first_event[50] - 4) < 0.04
+
+    with_journal(tmp_path, test)

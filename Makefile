@@ -8,7 +8,7 @@ COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-engine check fix lock prices install-size bench-gateway bench-rivals clean
+.PHONY: help install demo serve test test-engine check fix lock prices install-size bench-gateway bench-rivals clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -16,7 +16,10 @@ help:  ## Say what there is
 demo: $(VENV)/.base  ## See the whole gateway work, on this machine, without any key (half a minute)
 	@$(BIN)/tiergate demo
 
-serve: $(VENV)/.base  ## Run the gateway with ./tiergate.yaml
+install: $(VENV)/.base  ## Put the command into .venv/bin
+	@echo "$(BIN)/tiergate is there; $(BIN)/tiergate --help says what it can do."
+
+serve: $(VENV)/.base  ## Run the gateway with ./tiergate.yaml, or with what it finds on this machine
 	@$(BIN)/tiergate serve
 
 test: $(VENV)/.dev  ## Run all tests that need nothing but this folder

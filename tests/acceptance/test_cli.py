@@ -22,6 +22,7 @@ COMMANDS = (
     "estimate",
     "init",
     "models",
+    "providers",
     "check",
     "doctor",
     "schema",

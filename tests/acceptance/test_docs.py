@@ -22,6 +22,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 KEYS = {
     "OPENAI_API_KEY": "sk-test-openai-0123456789",
     "WEB_KEY": "web-key-0123456789abcdef",
+    "BULK_KEY": "bulk-key-0123456789abcdef",
     "CI_KEY": "ci-key-0123456789abcdef",
 }
 
@@ -53,8 +54,9 @@ def test_commands_in_the_documentation_exist(text: str) -> None:
         if words[:1] == ["make"]:
             assert words[1] in targets
         if words[:1] == ["tiergate"]:
+            command = words[1:3] if words[1] == "report" else words[1:2]
             help_text = subprocess.run(
-                [sys.executable, "-m", "tiergate.app.cli", words[1], "--help"],
+                [sys.executable, "-m", "tiergate.app.cli", *command, "--help"],
                 capture_output=True,
                 text=True,
                 check=True,
@@ -62,6 +64,18 @@ def test_commands_in_the_documentation_exist(text: str) -> None:
             ).stdout
             for option in (word for word in words if word.startswith("-")):
                 assert option.partition("=")[0] in options_in(help_text)
+
+
+def test_the_page_of_providers_is_what_the_code_says() -> None:
+    """docs/reference/providers.md; `tiergate providers --markdown` writes it anew."""
+    made = subprocess.run(
+        [sys.executable, "-m", "tiergate.app.cli", "providers", "--markdown"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+    ).stdout
+    assert (ROOT / "docs/reference/providers.md").read_text(encoding="utf-8") == made
 
 
 def options_in(help_text: str) -> set[str]:

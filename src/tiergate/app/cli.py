@@ -172,6 +172,19 @@ def models(config: Config = None, as_json: AsJson = False) -> None:
     list_models(file_or_found(config, os.environ), as_json=as_json)
 
 
+@cli.command(epilog="Example: tiergate providers --json")
+def providers(
+    as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page instead.")] = False,
+) -> None:
+    """List the providers and servers that are known without settings: addresses, keys, prices."""
+    from tiergate.app.vendors import list_vendors
+
+    if as_json and markdown:
+        raise typer.BadParameter("--json and --markdown exclude each other")
+    list_vendors("json" if as_json else "markdown" if markdown else "table")
+
+
 @cli.command(epilog="Example: tiergate check --config tiergate.yaml")
 def check(config: Config = None, as_json: AsJson = False) -> None:
     """Validate the settings without starting; exit status 1 if something is wrong."""

@@ -1,6 +1,6 @@
 """Facts as dated rows: providers, models, abilities, token prices, GPU prices, published measurements."""
 
-from tiergate.catalog.known import Catalog
+from tiergate.catalog.known import Catalog, price_count
 from tiergate.catalog.prices import (
     OWNED,
     UNKNOWN,
@@ -33,6 +33,7 @@ __all__ = [
     "Rates",
     "Tariff",
     "Vendor",
+    "price_count",
     "vendor_at",
     "vendor_named",
 ]

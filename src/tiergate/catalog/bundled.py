@@ -82,6 +82,12 @@ def find_model(vendor: str, name: str) -> Model | None:
     return None
 
 
+def model_count(vendor: str) -> int:
+    """Tell how many of a vendor's models have a price."""
+    models = bundled_data().vendors.get(vendor, ())
+    return sum((vendor, model.id) not in _MISTAKEN for model in models)
+
+
 def bundled_records(vendor: str, name: str, *, target: str) -> Iterable[PriceRecord]:
     """Give the dated rows of a vendor's model, under the name of a target; none where it is not known."""
     model = find_model(vendor, name)

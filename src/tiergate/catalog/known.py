@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from tiergate.catalog.bundled import bundled_records, find_model
+from tiergate.catalog.bundled import bundled_records, find_model, model_count
 from tiergate.catalog.prices import PriceRecord
 from tiergate.catalog.vendor_prices import VENDOR_PRICES
 from tiergate.catalog.vendors import Vendor
@@ -46,6 +46,15 @@ class Catalog:
             return None
         model = find_model(vendor.prices, target.model)
         return None if model is None else model.context
+
+
+def price_count(vendor: Vendor) -> int:
+    """Tell how many of a vendor's models have a price without the user's doing."""
+    if vendor.prices is None:
+        return 0
+    looked_up = [target for target in _LOOKED_UP if target.startswith(f"{vendor.prices}/")]
+    new = [target for target in looked_up if find_model(vendor.prices, target.partition("/")[2]) is None]
+    return model_count(vendor.prices) + len(new)
 
 
 def _by_target(records: Iterable[PriceRecord]) -> dict[str, list[PriceRecord]]:

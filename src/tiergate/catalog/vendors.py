@@ -1,8 +1,8 @@
 """Who sells or serves models, as rows: where they are, what their key is called, what is odd about them.
 
 A vendor is known by the host of its address and never by the name that a settings file gives to a provider:
-behind a name may be a proxy with other prices. A new vendor is a row here and passes
-`tests/contract/test_vendors.py`.
+behind a name may be a proxy with other prices. A new vendor is a row here, and its
+usage object in `tests/unit/wire/test_dialects.py`; docs/prices.md says how.
 """
 
 from collections.abc import Iterable

@@ -218,3 +218,34 @@ def test_a_backup_is_a_ledger_and_overwrites_nothing(house: Path, tmp_path: Path
     assert copied == original
     again = cli("backup", str(target), folder=house)
     assert again.returncode == 1 and "is there already" in again.stderr
+
+
+def test_a_litellm_file_becomes_ours_and_answers(mock: MockProcess, tmp_path: Path) -> None:
+    """Imported, checked and asked, without a hand on the file in between."""
+    params = {"model": "hosted_vllm/Qwen/Qwen3-8B", "api_base": mock.base_url, "api_key": "none"}
+    theirs = {"model_list": [{"model_name": "chat", "litellm_params": params}], "guardrails": [{"a": 1}]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(theirs))
+    made = cli("import", "litellm", "config.yaml", folder=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "guardrails: has no counterpart" in made.stdout and "tiergate doctor" in made.stdout
+    assert cli("check", folder=tmp_path).returncode == 0
+    answered = json.loads(cli("chat", "hello", "-m", "chat", "--json", folder=tmp_path).stdout)
+    assert (answered["target"], answered["tier"]) == ("vllm/Qwen/Qwen3-8B", "private")
+    printed = cli("import", "litellm", "config.yaml", "-o", "-", "--json", folder=tmp_path)
+    assert printed.stdout == (tmp_path / "tiergate.yaml").read_text()
+    assert json.loads(printed.stderr)["notes"] == ["the file.guardrails: has no counterpart"]
+
+
+def test_a_backup_is_a_data_folder(house: Path, tmp_path: Path) -> None:
+    """Put in the place of `data_dir` it goes on where it was made: reports know both, before and after."""
+    assert cli("backup", str(tmp_path / "restored"), folder=house).returncode == 0
+    settings = yaml.safe_load((house / "tiergate.yaml").read_text())
+    (tmp_path / "tiergate.yaml").write_text(yaml.safe_dump({**settings, "data_dir": "restored"}))
+    assert cli("chat", "hello", "-m", "m", folder=tmp_path).returncode == 0
+    before, after = (
+        sum(
+            row["calls"] for row in json.loads(cli("report", "spend", "--json", folder=folder).stdout)["rows"]
+        )
+        for folder in (house, tmp_path)
+    )
+    assert after == before + 1

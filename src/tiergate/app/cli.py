@@ -312,6 +312,36 @@ def backup(
     run_backup(file_or_found(config, os.environ), folder)
 
 
+importing = typer.Typer(
+    name="import",
+    help="Write the settings of another gateway as ours.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+cli.add_typer(importing, name="import")
+
+
+@importing.callback()
+def _import() -> None:
+    """Write the settings of another gateway as ours."""
+
+
+@importing.command("litellm", epilog="Example: tiergate import litellm config.yaml && tiergate doctor")
+def import_litellm(
+    file: Annotated[Path, typer.Argument(help="A LiteLLM proxy's config.yaml.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write; `-`: standard output. Else ./tiergate.yaml."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a LiteLLM proxy's config.yaml as settings of ours, and say what has no counterpart."""
+    from tiergate.app.litellm import import_litellm as run
+
+    run(file, output, force=force, as_json=as_json)
+
+
 def _form(as_json: bool, as_csv: bool) -> str:
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")

@@ -1,6 +1,6 @@
 """Reads files and environment into one frozen, validated, secret-hiding settings object."""
 
-from tiergate.config.addresses import Address
+from tiergate.config.addresses import Address, is_inside
 from tiergate.config.generation import Snapshot, first_snapshot, next_snapshot, reload
 from tiergate.config.loading import DEFAULT_FILE, Loaded, find_file, load, load_text, read_env
 from tiergate.config.schema import hidden, json_schema, reference_markdown
@@ -19,6 +19,7 @@ __all__ = [
     "find_file",
     "first_snapshot",
     "hidden",
+    "is_inside",
     "json_schema",
     "load",
     "load_text",

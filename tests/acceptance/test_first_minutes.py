@@ -171,7 +171,7 @@ def test_report_spend(house: Path) -> None:
     expected = (priced["input_tokens"] * 1000 + priced["output_tokens"] * 2000) / 1e6
     assert priced["cost_usd"] == pytest.approx(expected) == report["total_usd"]
     assert (priced["calls"], priced["unpriced_attempts"]) == (2, 0)
-    assert (blank["calls"], blank["unpriced_attempts"], blank["cost_usd"]) == (1, 1, 0)
+    assert (blank["calls"], blank["unpriced_attempts"], blank["cost_usd"]) == (1, 1, None)
     lines = cli("report", "spend", "--by", "day,model", "--csv", folder=house).stdout.splitlines()
     assert lines[0].startswith("day,model,calls,") and len(lines) == 3
     table = cli("report", "spend", folder=house).stdout

@@ -34,6 +34,7 @@ ATTEMPT = st.fixed_dictionaries(
         "how": st.sampled_from(["settled", "released", "open"]),
         "cash": st.none() | st.integers(0, 10**9),
         "tokens": st.integers(0, 10**6),
+        "source": st.sampled_from([UsageSource.REPORTED, UsageSource.BOUNDED]),
     }
 )
 CALL = st.fixed_dictionaries(
@@ -55,7 +56,11 @@ async def play(books: Journal, calls: list[dict[str, Any]]) -> None:
             await books.hold(held(number, n, opened=begun, target=attempt["target"]))
             if attempt["how"] == "settled":
                 usage = Usage(input=attempt["tokens"], cache_read=7, output=3)
-                books.settle(settled(number, n, usage=usage, cash_nanos=attempt["cash"]))
+                books.settle(
+                    settled(
+                        number, n, usage=usage, usage_source=attempt["source"], cash_nanos=attempt["cash"]
+                    )
+                )
             elif attempt["how"] == "released":
                 books.settle(released(number, n))
         if call["end"] is not None:
@@ -71,6 +76,14 @@ def cost(entry: Entry) -> int:
     return sum(
         (attempt.bound_nanos or 0) if attempt.state is HoldState.LAPSED else (attempt.cash_nanos or 0)
         for attempt in entry.attempts
+    )
+
+
+def bounded(entry: Entry) -> int:
+    return sum(
+        attempt.cash_nanos or 0
+        for attempt in entry.attempts
+        if attempt.state is HoldState.SETTLED and attempt.usage_source is UsageSource.BOUNDED
     )
 
 
@@ -98,6 +111,7 @@ def test_sums_of_the_store_are_the_sums_of_the_entries(
         assert sum(row.succeeded for row in rows) == sum(entry.end is EndState.SUCCESS for entry in entries)
         assert sum(row.attempts for row in rows) == sum(len(entry.attempts) for entry in entries)
         assert sum(row.cash_nanos for row in rows) == sum(map(cost, entries))
+        assert sum(row.bounded_nanos for row in rows) == sum(map(bounded, entries))
         tokens = sum(attempt.usage.input_tokens for entry in entries for attempt in entry.attempts)
         assert sum(row.input_tokens for row in rows) == tokens
         unpriced = [

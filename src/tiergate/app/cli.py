@@ -277,9 +277,9 @@ def report_spend(
 ) -> None:
     """Say what was used and spent; what lapsed and what has no price is said apart."""
     from tiergate.app import reporting
-    from tiergate.app.starting import file_or_found
+    from tiergate.app.starting import file_or_default
 
-    loaded, form = file_or_found(config, os.environ), _form(as_json, as_csv)
+    loaded, form = file_or_default(config, os.environ), _form(as_json, as_csv)
     reporting.report_spend(loaded, by=by, begin=begin, end=end, form=form)
 
 
@@ -294,9 +294,9 @@ def report_latency(
 ) -> None:
     """Say how long successful calls took to their first token and in all: P50, P95, P99."""
     from tiergate.app import reporting
-    from tiergate.app.starting import file_or_found
+    from tiergate.app.starting import file_or_default
 
-    loaded, form = file_or_found(config, os.environ), _form(as_json, as_csv)
+    loaded, form = file_or_default(config, os.environ), _form(as_json, as_csv)
     reporting.report_latency(loaded, by=by, begin=begin, end=end, form=form)
 
 
@@ -307,9 +307,9 @@ def backup(
 ) -> None:
     """Copy the ledger, each database at one moment, also while the gateway runs; the copies are checked."""
     from tiergate.app.reporting import run_backup
-    from tiergate.app.starting import file_or_found
+    from tiergate.app.starting import file_or_default
 
-    run_backup(file_or_found(config, os.environ), folder)
+    run_backup(file_or_default(config, os.environ), folder)
 
 
 importing = typer.Typer(

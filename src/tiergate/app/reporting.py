@@ -15,13 +15,13 @@ from rich.table import Table
 
 from tiergate.config import Loaded
 from tiergate.core import CannotStart, InvalidRequest, nanos_to_usd
-from tiergate.reports import GROUPS, Latency, Span, Spend, latency, spend
+from tiergate.reports import GROUPS, PERCENTILES, Latency, Span, Spend, latency, spend
 from tiergate.store import LEDGER_FILE, LedgerPast, back_up
 from tiergate.wire import dumps
 
 DEFAULT_FROM: Final = "30d"
-_AGO: Final = re.compile(r"([0-9]{1,5})([smhdw])")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_AGO: Final = re.compile(r"([0-9]{1,5})([smhdwy])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800, "y": 31_536_000}
 
 
 def groups_of(text: str) -> tuple[str, ...]:
@@ -49,6 +49,8 @@ def span_of(begin: str, end: str | None, *, zone: str, now_ns: int) -> Span:
     clock: tzinfo = UTC if zone == "UTC" else ZoneInfo(zone)
     start_ns = _moment_ns(begin, clock, now_ns, is_end=False)
     end_ns = now_ns if end is None else _moment_ns(end, clock, now_ns, is_end=True)
+    if end is None and start_ns >= now_ns:
+        raise InvalidRequest("--from is not in the past: nothing was called since.", param="from")
     if end_ns <= start_ns:
         raise InvalidRequest("--to must be later than --from.", param="to")
     return Span(start_ns=start_ns, end_ns=end_ns, zone=zone)
@@ -57,7 +59,7 @@ def span_of(begin: str, end: str | None, *, zone: str, now_ns: int) -> Span:
 def _moment_ns(text: str, clock: tzinfo, now_ns: int, *, is_end: bool) -> int:
     ago = _AGO.fullmatch(text)
     if ago is not None:
-        return now_ns - int(ago[1]) * _SECONDS[ago[2]] * 1_000_000_000
+        return max(0, now_ns - int(ago[1]) * _SECONDS[ago[2]] * 1_000_000_000)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -77,11 +79,14 @@ def report_spend(loaded: Loaded, *, by: str, begin: str, end: str | None, form: 
     names, span, past = _asked(loaded, by, begin, end)
     rows = spend(past, span, names)
     said = [_spend_row(row) for row in rows]
-    total = nanos_to_usd(sum(row.cash_nanos for row in rows))
     if form == "json":
-        print(dumps({**_span_object(span), "total_usd": total, "rows": said}).decode())
+        total = {
+            "total_usd": nanos_to_usd(sum(row.cash_nanos for row in rows)),
+            "unpriced_attempts": sum(row.unpriced for row in rows),
+        }
+        print(dumps({**_span_object(span), **total, "rows": said}).decode())
     elif form == "csv":
-        _print_csv(said)
+        _print_csv(names, _SPEND, said)
     else:
         _print_spend(names, rows, span)
 
@@ -94,7 +99,7 @@ def report_latency(loaded: Loaded, *, by: str, begin: str, end: str | None, form
     if form == "json":
         print(dumps({**_span_object(span), "rows": said}).decode())
     elif form == "csv":
-        _print_csv(said)
+        _print_csv(names, _LATENCY, said)
     else:
         _print_latency(names, rows, span)
 
@@ -131,10 +136,21 @@ def _spend_row(row: Spend) -> dict[str, Any]:
         "input_tokens": row.input_tokens,
         "cached_tokens": row.cached_tokens,
         "output_tokens": row.output_tokens,
-        "cost_usd": nanos_to_usd(row.cash_nanos),
+        "cost_usd": None if row.known_nanos is None else nanos_to_usd(row.known_nanos),
         "lapsed_usd": nanos_to_usd(row.lapsed_nanos),
+        "bounded_usd": nanos_to_usd(row.bounded_nanos),
         "unpriced_attempts": row.unpriced,
     }
+
+
+_SPEND: Final = (
+    "calls", "succeeded", "attempts", "input_tokens", "cached_tokens", "output_tokens", "cost_usd",
+    "lapsed_usd", "bounded_usd", "unpriced_attempts",
+)  # fmt: skip
+_LATENCY: Final = (
+    "calls", "streamed", *(f"{what}_ms_p{percent}" for what in ("ttft", "total") for percent in PERCENTILES),
+    "output_tokens_per_s",
+)  # fmt: skip
 
 
 def _latency_row(row: Latency) -> dict[str, Any]:
@@ -143,10 +159,14 @@ def _latency_row(row: Latency) -> dict[str, Any]:
         **row.group,
         "calls": row.calls,
         "streamed": row.streamed,
-        **{f"ttft_ms_p{percent}": round(ms, 1) for percent, ms in row.first_event.items()},
-        **{f"total_ms_p{percent}": round(ms, 1) for percent, ms in row.total.items()},
-        "output_tokens_per_s": None if rate is None else round(rate, 1),
+        **{f"ttft_ms_p{percent}": _rounded(row.first_event.get(percent)) for percent in PERCENTILES},
+        **{f"total_ms_p{percent}": _rounded(row.total.get(percent)) for percent in PERCENTILES},
+        "output_tokens_per_s": _rounded(rate),
     }
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 1)
 
 
 def _span_object(span: Span) -> dict[str, str]:
@@ -157,9 +177,8 @@ def _span_object(span: Span) -> dict[str, str]:
     return {"from": start, "to": end, "timezone": span.zone}
 
 
-def _print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+def _print_csv(by: Sequence[str], columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    writer = csv.DictWriter(sys.stdout, [*by, *columns], lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({name: _cell(value) for name, value in row.items()})
@@ -181,10 +200,11 @@ def _print_spend(by: Sequence[str], rows: Sequence[Spend], span: Span) -> None:
             f"{row.input_tokens:,}",
             f"{row.cached_tokens:,}",
             f"{row.output_tokens:,}",
-            _usd(row.cash_nanos) + ("*" if row.lapsed_nanos else "") + ("?" if row.unpriced else ""),
+            _cost(row),
         )
     _print(table, span)
     total, lapsed = sum(row.cash_nanos for row in rows), sum(row.lapsed_nanos for row in rows)
+    bounded = sum(row.bounded_nanos for row in rows)
     unpriced = sum(row.unpriced for row in rows)
     calls, succeeded = sum(row.calls for row in rows), sum(row.succeeded for row in rows)
     said = [f"{calls:,} calls, {succeeded:,} of them successful; {_usd(total)} in all."]
@@ -192,9 +212,20 @@ def _print_spend(by: Sequence[str], rows: Sequence[Spend], span: Span) -> None:
         said.append(
             f"* {_usd(lapsed)} of it is the worst case of attempts that a dead process left unsettled."
         )
+    if bounded:
+        said.append(
+            f"* {_usd(bounded)} of it is the most that can have been used: the provider reported nothing, or "
+            "the answer was cut."
+        )
     if unpriced:
         said.append(f"? {unpriced:,} attempts have no known price and are in no amount; see `prices`.")
     _say(*said)
+
+
+def _cost(row: Spend) -> str:
+    if row.known_nanos is None:
+        return "unknown"
+    return _usd(row.cash_nanos) + "*" * bool(row.lapsed_nanos or row.bounded_nanos) + "?" * bool(row.unpriced)
 
 
 def _print_latency(by: Sequence[str], rows: Sequence[Latency], span: Span) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from tiergate.app.discovery import discover, nothing_found, settings_text
 from tiergate.config import DEFAULT_FILE, Loaded, find_file, load, load_text, read_env
@@ -29,6 +30,23 @@ def file_or_found(config: Path | None, environ: Mapping[str, str]) -> Loaded:
         raise CannotStart(nothing_found())
     loaded = load_text(settings_text(found), merged, name=FOUND)
     return replace(loaded, notices=notices + loaded.notices)
+
+
+def file_or_default(config: Path | None, environ: Mapping[str, str]) -> Loaded:
+    """Load the settings file; where none is named and none is here, take the defaults.
+
+    For commands that only read the books: they call nobody, so what is on this machine now is no matter.
+
+    Raises:
+        SettingsError: with a sentence for each problem.
+    """
+    if find_file(config, environ) is not None:
+        return load(config, environ)
+    return load_text(_NOBODY, {}, name="the defaults")
+
+
+_NOBODY: Final = "providers: {none: {base_url: http://127.0.0.1, tier: private}}"
+"""The least that settings can hold."""
 
 
 def write_found(target: Path | None, environ: Mapping[str, str], *, force: bool) -> tuple[Path, int]:

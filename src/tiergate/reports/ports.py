@@ -44,6 +44,8 @@ class Spent:
     cash_nanos: int
     lapsed_nanos: int
     """The part of the amount that is a worst case nobody has settled."""
+    bounded_nanos: int
+    """The part that is the most that can have been used: the provider reported nothing that can be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

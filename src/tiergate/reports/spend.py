@@ -21,6 +21,12 @@ class Spend:
     output_tokens: int
     cash_nanos: int
     lapsed_nanos: int
+    bounded_nanos: int
+
+    @property
+    def known_nanos(self) -> int | None:
+        """The amount; None where nothing of it is known, since no attempt has a price."""
+        return None if self.unpriced and not self.cash_nanos else self.cash_nanos
 
 
 _SUMS: Final = (
@@ -33,6 +39,7 @@ _SUMS: Final = (
     "output_tokens",
     "cash_nanos",
     "lapsed_nanos",
+    "bounded_nanos",
 )
 
 

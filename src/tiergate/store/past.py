@@ -32,7 +32,7 @@ class LedgerPast:
             rows = connection.execute(statements("past")["spent"], facts).fetchall()
         for row in rows:
             about, (slot, *sums) = row[: len(_ABOUT)], row[len(_ABOUT) :]
-            calls, succeeded, attempts, unpriced, tokens_in, cached, tokens_out, cash, lapsed = sums
+            calls, succeeded, attempts, unpriced, tokens_in, cached, tokens_out, cash, lapsed, bounded = sums
             yield Spent(
                 about=dict(zip(_ABOUT, about, strict=True)),
                 slot=slot,
@@ -45,6 +45,7 @@ class LedgerPast:
                 output_tokens=tokens_out,
                 cash_nanos=cash,
                 lapsed_nanos=lapsed,
+                bounded_nanos=bounded,
             )
 
     def timed(self, span: Span) -> Iterator[Timed]:

@@ -15,7 +15,7 @@ from tiergate.reports.ports import SLOT_NS
 SPAN = Span(start_ns=0, end_ns=10**19)
 ABOUT = GROUPS[:-1]
 SUMS = ("calls", "succeeded", "attempts", "unpriced", "input_tokens", "cached_tokens", "output_tokens")
-AMOUNTS = ("cash_nanos", "lapsed_nanos")
+AMOUNTS = ("cash_nanos", "lapsed_nanos", "bounded_nanos")
 
 
 class Told:

@@ -16,7 +16,9 @@ SELECT call.key, coalesce(call.team, ''), coalesce(call.tag, ''), call.asked_mod
                 ELSE coalesce(attempt.cash_nanos, 0) END
            + coalesce((SELECT sum(delta_nanos) FROM adjustment
                        WHERE adjustment.call_id = attempt.call_id AND adjustment.n = attempt.n), 0)),
-       sum(CASE WHEN attempt.hold_state = 'lapsed' THEN coalesce(attempt.bound_nanos, 0) ELSE 0 END)
+       sum(CASE WHEN attempt.hold_state = 'lapsed' THEN coalesce(attempt.bound_nanos, 0) ELSE 0 END),
+       sum(CASE WHEN attempt.hold_state = 'settled' AND attempt.usage_source = 'bounded'
+                THEN coalesce(attempt.cash_nanos, 0) ELSE 0 END)
 FROM call
 JOIN attempt ON attempt.call_id = call.id
 JOIN (SELECT call_id, max(n) AS n FROM attempt WHERE call_id >= :first AND call_id < :last GROUP BY call_id) AS newest
@@ -26,7 +28,7 @@ GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
 UNION ALL
 SELECT key, coalesce(team, ''), coalesce(tag, ''), asked_model, class, '', '',
        CASE WHEN :slots THEN received_ns / :slot_ns ELSE 0 END AS slot,
-       count(*), sum(end_state IS 'success'), 0, 0, 0, 0, 0, 0, 0
+       count(*), sum(end_state IS 'success'), 0, 0, 0, 0, 0, 0, 0, 0
 FROM call
 WHERE id >= :first AND id < :last AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.call_id = call.id)
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8;

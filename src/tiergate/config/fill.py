@@ -105,7 +105,7 @@ def _record(row: PriceSection) -> PriceRecord:
     above = [(long.input_tokens, other(long.per_1m).rates) for long in row.above]
     return PriceRecord(
         target=row.target,
-        standard=Tariff(rates=Rates(**standard), above=tuple(above)),
+        standard=Tariff(rates=Rates(**standard), above=tuple(sorted(above, key=lambda one: one[0]))),
         hours=tuple(
             Hours(
                 days=frozenset(range(7) if slot.days is None else slot.days),

@@ -21,6 +21,8 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     finish: tuple[str, ...] = ()
     """Finish reasons of the choices that end here."""
     usage: Usage | None = None
+    odd_usage: bool = False
+    """There is a usage report, and it cannot be; what was reported before it no longer counts."""
     bare_usage: bool = False
     """Usage and nothing else; withheld from a client that did not ask for it."""
     cost_nanos: int | None = None

@@ -17,6 +17,9 @@ from tiergate.metering.cash import dearest_nanos
 
 _TOKENS_PER_MESSAGE: Final = 16
 _TOKENS_PER_CALL: Final = 64
+_TOKENS_FOR_TOOLS: Final = 1_024
+"""Providers put instructions of their own before tools: some hundred tokens, by Anthropic's documentation of tool
+use. This leaves room."""
 
 TOKENS_PER_S_MAX: Final = 5_000
 """No served stream is faster. The fastest public endpoints publish 2,000 to 3,000 output tokens a second
@@ -34,6 +37,8 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: int | None
     output_tokens: int | None
     nanos: int | None
+    service_tier: str | None = None
+    """The one that was asked for: it decides which tariffs can hold."""
 
 
 def bound(
@@ -50,11 +55,10 @@ def bound(
     """
     tokens_in = _input_bound(body, prompt_bytes)
     tokens_out = None if output_tokens is None or _may_speak(body) else output_tokens * choices
-    asked_tier = body.get("service_tier")
-    nanos = dearest_nanos(
-        tokens_in, tokens_out, price, service_tier=asked_tier if isinstance(asked_tier, str) else None
-    )
-    return Bound(input_tokens=tokens_in, output_tokens=tokens_out, nanos=nanos)
+    asked = body.get("service_tier")
+    tier = asked if isinstance(asked, str) else None
+    nanos = dearest_nanos(tokens_in, tokens_out, price, service_tier=tier)
+    return Bound(input_tokens=tokens_in, output_tokens=tokens_out, nanos=nanos, service_tier=tier)
 
 
 def bounded_usage(bound: Bound, *, elapsed_s: float, choices: int) -> Usage:
@@ -65,6 +69,8 @@ def bounded_usage(bound: Bound, *, elapsed_s: float, choices: int) -> Usage:
 
 
 def _input_bound(body: Mapping[str, Any], prompt_bytes: int) -> int | None:
+    if body.get("web_search_options") is not None:
+        return None  # what is found goes in, too, and the search has a fee
     messages = body.get("messages")
     if not isinstance(messages, list):
         messages = [messages]
@@ -72,7 +78,10 @@ def _input_bound(body: Mapping[str, Any], prompt_bytes: int) -> int | None:
         content = message.get("content") if isinstance(message, dict) else None
         if isinstance(content, list) and not all(map(_is_text, content)):
             return None
-    return prompt_bytes + _TOKENS_PER_MESSAGE * len(messages) + _TOKENS_PER_CALL
+        if isinstance(message, dict) and message.get("audio") is not None:
+            return None  # an earlier spoken answer, named by its id
+    tools = _TOKENS_FOR_TOOLS if body.get("tools") or body.get("functions") else 0
+    return prompt_bytes + _TOKENS_PER_MESSAGE * len(messages) + _TOKENS_PER_CALL + tools
 
 
 def _is_text(part: object) -> bool:

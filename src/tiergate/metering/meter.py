@@ -30,6 +30,10 @@ class Meter:
         self._price = price
         self._choices = choices
         self._reported: Usage | None = None
+        self._is_last_word = False
+        """Whether all choices had ended when the report came."""
+        self._went_on = False
+        """Whether more of the answer came after the report."""
         self.upstream_cost_nanos: int | None = None
         """What the provider itself says it costs, where it says so."""
         self.service_tier: str | None = None
@@ -40,13 +44,16 @@ class Meter:
 
     def take(self, chunk: Chunk) -> None:
         """Count one chunk. A later report replaces an earlier one: reports are cumulative."""
-        if chunk.usage is not None:
-            self._reported = chunk.usage
-            self.upstream_cost_nanos = chunk.cost_nanos
-        if chunk.service_tier is not None:
-            self.service_tier = chunk.service_tier
         if chunk.finish:
             self.finish += chunk.finish
+        if chunk.usage is not None or chunk.odd_usage:
+            self._reported = chunk.usage
+            self.upstream_cost_nanos = chunk.cost_nanos
+            self._is_last_word, self._went_on = len(self.finish) >= self._choices, False
+        elif chunk.text or (chunk.content and not chunk.finish):
+            self._went_on = True
+        if chunk.service_tier is not None:
+            self.service_tier = chunk.service_tier
         self._text_bytes += len(chunk.text.encode())
 
     def reported_cash_nanos(self, *, elapsed_s: float) -> int | None:
@@ -54,8 +61,8 @@ class Meter:
         return None if self._reported is None else self._cash(self._reported, elapsed_s)
 
     def delivered(self, *, elapsed_s: float) -> Account:
-        """Give the account of a complete answer."""
-        if self._reported is not None:
+        """Give the account of a complete answer; a report before more of it came does not count."""
+        if self._reported is not None and not self._went_on:
             return self._account(self._reported, UsageSource.REPORTED, elapsed_s)
         if self._price.state is PriceState.OWNED:
             return self._account(self._guess(), UsageSource.ESTIMATED, elapsed_s)
@@ -67,7 +74,7 @@ class Meter:
         A report that came with or after the finish reasons is the provider's last word. An earlier one may
         have grown since, so the bound counts.
         """
-        if self._reported is not None and len(self.finish) >= self._choices:
+        if self._reported is not None and self._is_last_word:
             return self._account(self._reported, UsageSource.REPORTED, elapsed_s)
         return self._most(elapsed_s)
 
@@ -93,7 +100,7 @@ class Meter:
     def _most(self, elapsed_s: float) -> Account:
         usage = bounded_usage(self._bound, elapsed_s=elapsed_s, choices=self._choices)
         tokens_in = None if self._bound.input_tokens is None else usage.input
-        cash = dearest_nanos(tokens_in, usage.output, self._price)
+        cash = dearest_nanos(tokens_in, usage.output, self._price, service_tier=self._bound.service_tier)
         return Account(usage=usage, source=UsageSource.BOUNDED, cash_nanos=cash)
 
     def _guess(self) -> Usage:

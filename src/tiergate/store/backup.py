@@ -47,6 +47,9 @@ def _copy(source: Path, copy: Path, progress: Progress) -> Path:
             closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as reading,
             closing(sqlite3.connect(partial)) as writing,
         ):
+            # One moment for all pages: without it every commit of the writer begins the copy anew, for ever.
+            reading.execute("BEGIN")
+            reading.execute("SELECT count(*) FROM sqlite_master").fetchone()
             reading.backup(
                 writing,
                 pages=_PAGES_AT_ONCE,
@@ -56,6 +59,8 @@ def _copy(source: Path, copy: Path, progress: Progress) -> Path:
         if verdict != "ok":
             raise StorageUnavailable(f"The copy of {source.name} is damaged ({verdict}); look at the disk.")
         partial.rename(copy)
+    except OSError as error:
+        raise StorageUnavailable(f"{copy} could not be written: {error.strerror}.") from error
     except sqlite3.Error as error:
         raise StorageUnavailable(f"{source.name} could not be copied ({word_of(error)}).") from error
     finally:

@@ -104,7 +104,7 @@ def _names(body: bytes) -> tuple[str, ...] | None:
 def _ahead_s(response: Response) -> float | None:
     try:
         date = parsedate_to_datetime(response.headers.get(b"date", b"").decode("latin-1"))
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, OverflowError):
         return None
     aware = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
     return (aware - datetime.now(UTC)).total_seconds()

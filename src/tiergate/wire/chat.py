@@ -68,11 +68,12 @@ def render_chat(
 
 
 def output_tokens_asked(body: Mapping[str, Any]) -> int | None:
-    """Give the limit of output tokens that the caller set for one choice, if it set one."""
-    limit = body.get("max_completion_tokens")
-    if limit is None:
-        limit = body.get("max_tokens")
-    return limit if type(limit) is int else None
+    """Give the limit of output tokens that the caller set for one choice, if it set one.
+
+    Of two different limits the larger counts: some servers know only one of the fields.
+    """
+    limits = [body.get(name) for name in ("max_completion_tokens", "max_tokens")]
+    return max((limit for limit in limits if type(limit) is int), default=None)
 
 
 def choices_asked(body: Mapping[str, Any]) -> int:
@@ -226,12 +227,14 @@ def _chunk(data: bytes, body: _Body, ended: set[int]) -> Chunk:
     if report is None and body.service_tier is None:
         return Chunk(data, content, text, finish)
     tier = body.service_tier
+    usage = None if report is None else read_usage(report)
     return Chunk(
         data,
         content,
         text,
         finish,
-        usage=None if report is None else read_usage(report),
+        usage=usage,
+        odd_usage=report is not None and usage is None and report != _EMPTY,
         bare_usage=not body.choices and report is not None,
         cost_nanos=None if report is None else read_cost_nanos(report),
         service_tier=tier[:_SERVICE_TIER_MAX] if isinstance(tier, str) else None,
@@ -239,6 +242,7 @@ def _chunk(data: bytes, body: _Body, ended: set[int]) -> Chunk:
 
 
 _SERVICE_TIER_MAX: Final = 32
+_EMPTY: Final = UsageReport()
 
 
 def _says_something(said: _Delta) -> bool:

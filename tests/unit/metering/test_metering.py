@@ -188,6 +188,47 @@ def test_a_cut_stream_has_generated_no_more_than_the_fastest_could(
     assert bounded_usage(worst, elapsed_s=elapsed_s, choices=choices) == Usage(input=5, output=output)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]},
+        {"messages": [{"role": "user", "content": "hi"}], "web_search_options": {}},
+    ],
+)
+def test_what_bytes_do_not_tell_has_no_bound(body: dict[str, object]) -> None:
+    """Sounds of earlier answers, and pages that the provider looks up."""
+    assert bound(body, prompt_bytes=50, output_tokens=1, choices=1, price=DEEPSEEK).input_tokens is None
+
+
+def test_tools_bring_instructions_of_the_providers_along() -> None:
+    """Which are in no byte of the question."""
+    plain = bound({"messages": []}, prompt_bytes=50, output_tokens=1, choices=1, price=DEEPSEEK)
+    tools = bound(
+        {"messages": [], "tools": [{}]}, prompt_bytes=50, output_tokens=1, choices=1, price=DEEPSEEK
+    )
+    assert plain.input_tokens is not None and tools.input_tokens is not None
+    assert tools.input_tokens >= plain.input_tokens + 530
+
+
+def test_a_cut_answer_is_never_charged_above_its_hold() -> None:
+    """The service tier that was asked for decides about both."""
+    tiered = Price(
+        state=PriceState.KNOWN,
+        record=PriceRecord(
+            target="p/m",
+            standard=Tariff(rates=Rates(input=Decimal(2), output=Decimal(8))),
+            service_tiers={"priority": Tariff(rates=Rates(input=Decimal(4), output=Decimal(16)))},
+            valid_from=date(2026, 1, 1),
+            source="test",
+        ),
+    )
+    for tier in (None, "default", "priority", "auto"):
+        body = {"messages": [], "service_tier": tier}
+        worst = bound(body, prompt_bytes=100, output_tokens=1000, choices=1, price=tiered)
+        cut = Meter(bound=worst, price=tiered, choices=1).cut(elapsed_s=10).cash_nanos
+        assert cut is not None and worst.nanos is not None and cut <= worst.nanos
+
+
 # The meter.
 
 WORST = bound({}, prompt_bytes=320, output_tokens=1000, choices=1, price=DEEPSEEK)
@@ -217,7 +258,12 @@ BOUNDED = Account(
         ((WORD, STOP), BOUNDED, BOUNDED),
         ((WORD, STOP, REPORT), REPORTED, REPORTED),
         ((WORD, replace(STOP, usage=SAID)), REPORTED, REPORTED),
-        ((REPORT, WORD, STOP), REPORTED, REPORTED),
+        # More of the answer came after the report: it told of a part.
+        ((REPORT, WORD, STOP), BOUNDED, BOUNDED),
+        ((WORD, REPORT, STOP), REPORTED, BOUNDED),
+        # A last report that cannot be takes back the one before it.
+        ((REPORT, WORD, STOP, Chunk(b"", odd_usage=True)), BOUNDED, BOUNDED),
+        ((WORD, STOP, REPORT, Chunk(b"", odd_usage=True)), BOUNDED, BOUNDED),
         ((REPORT,), REPORTED, BOUNDED),
         ((WORD, REPORT), REPORTED, BOUNDED),
         ((Chunk(b"", usage=Usage(input=99)), WORD, STOP, REPORT), REPORTED, REPORTED),

@@ -8,7 +8,8 @@ SELECT call.key, coalesce(call.team, ''), coalesce(call.tag, ''), call.asked_mod
        sum(attempt.n = newest.n),
        sum(attempt.n = newest.n AND call.end_state IS 'success'),
        count(*),
-       sum(attempt.cash_nanos IS NULL AND attempt.hold_state = 'settled'),
+       sum((attempt.hold_state = 'settled' AND attempt.cash_nanos IS NULL)
+           OR (attempt.hold_state = 'lapsed' AND attempt.bound_nanos IS NULL)),
        sum(attempt.input + attempt.cache_read + attempt.cache_write_5m + attempt.cache_write_1h + attempt.audio_in),
        sum(attempt.cache_read),
        sum(attempt.output + attempt.reasoning + attempt.audio_out),

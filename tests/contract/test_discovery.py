@@ -11,7 +11,7 @@ from contract.raw_server import Peer, RawServer, Script, answers, refused_port, 
 from tiergate.app.discovery import Found, discover, settings_text
 from tiergate.catalog import VENDORS
 from tiergate.config import load_text
-from tiergate.core import Tier
+from tiergate.core import CannotStart, Tier
 
 JSON = "Content-Type: application/json"
 KEYS = {vendor.key_variable: f"sk-{vendor.name}-0123456789" for vendor in VENDORS if vendor.key_variable}
@@ -26,6 +26,44 @@ def found_at(*ports: int, environ: dict[str, str] | None = None) -> list[Found]:
     return asyncio.run(discover(environ or {}, ports=ports))
 
 
+@pytest.mark.parametrize("variable", ["OPENAI_BASE_URL", "OPENAI_API_BASE"])
+def test_a_key_goes_where_its_owner_sends_it(variable: str) -> None:
+    """The variables of the official clients: a key for a proxy is nothing that OpenAI should see."""
+    environ = {"OPENAI_API_KEY": "sk-for-my-proxy-0123", variable: "https://llm.internal.example/v1/"}
+    (found,) = found_at(environ=environ)
+    assert found.base_url == "https://llm.internal.example/v1" and not found.models
+    assert load_text(settings_text([found]), environ).settings.models == {}
+    (usual,) = found_at(environ={**environ, variable: "https://api.openai.com/v1"})
+    assert usual.base_url == "https://api.openai.com/v1" and usual.models
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"OPENAI_API_KEY": "sk-0123 "}, "OPENAI_API_KEY holds a space"),
+        ({"OPENAI_API_KEY": "sk-0123\n"}, "OPENAI_API_KEY holds a space"),
+        ({"OPENAI_API_KEY": "sk-0123", "OPENAI_BASE_URL": "ftp://x"}, "OPENAI_BASE_URL is no address"),
+        (
+            {"AZURE_OPENAI_API_KEY": "0123", "AZURE_OPENAI_ENDPOINT": "https://x/?api-version=1"},
+            "AZURE_OPENAI_ENDPOINT is no address",
+        ),
+        (
+            {"AZURE_OPENAI_API_KEY": "0123", "AZURE_OPENAI_ENDPOINT": "https://x\nlisten: 0.0.0.0:1"},
+            "AZURE_OPENAI_ENDPOINT is no address",
+        ),
+    ],
+)
+def test_an_odd_variable_is_named(environ: dict[str, str], said: str) -> None:
+    """Rather than a line of a file that nobody wrote."""
+    with pytest.raises(CannotStart, match=said):
+        found_at(environ=environ)
+
+
+def test_a_blank_key_is_none() -> None:
+    """As empty variables of containers are."""
+    assert found_at(environ={"OPENAI_API_KEY": "  "}) == []
+
+
 @pytest.mark.parametrize(
     ("script", "vendor", "models"),
     [
@@ -34,7 +72,11 @@ def found_at(*ports: int, environ: dict[str, str] | None = None) -> list[Found]:
         (lambda: lists("m.gguf", owner="llamacpp"), "llamacpp", ("m.gguf",)),
         (lambda: lists("llama3.2:latest", owner="library"), "ollama", ("llama3.2:latest",)),
         (lambda: lists(), "vllm", ()),
-        (lambda: lists("own", "with space", "tab\t", "${HOME}", owner="somebody"), "vllm", ("own",)),
+        (
+            lambda: lists("own", "own", "*", "a/*", "with space", "tab\t", "${HOME}", owner="somebody"),
+            "vllm",
+            ("own",),
+        ),
     ],
     ids=["vllm", "sglang", "llamacpp", "ollama", "empty", "odd names"],
 )

@@ -1,5 +1,6 @@
 """The command line. Each command imports what it needs when it runs, so that `--help` is quick."""
 
+import io
 import os
 import sys
 from collections.abc import Coroutine
@@ -31,6 +32,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 
 def main() -> NoReturn:
     """Run the command line: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character shows another, and nothing fails for it.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         cli()
     except TiergateError as error:
@@ -104,7 +109,7 @@ def chat(
 
     if stream and as_json:
         raise typer.BadParameter("--stream and --json exclude each other")
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = _text(prompt)
     messages = [{"role": "user", "content": text}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
@@ -141,8 +146,7 @@ def estimate(
     if text is None:
         body["prompt_tokens"] = prompt_tokens
     else:
-        content = sys.stdin.read() if text == "-" else text
-        body["messages"] = [{"role": "user", "content": content}]
+        body["messages"] = [{"role": "user", "content": _text(text)}]
     if model is not None:
         body["model"] = model
     show_estimate(config, os.environ, body, as_json=as_json)
@@ -346,6 +350,15 @@ def _form(as_json: bool, as_csv: bool) -> str:
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")
     return "json" if as_json else "csv" if as_csv else "table"
+
+
+def _text(given: str) -> str:
+    """Give a text from the command line, or for `-` from standard input."""
+    try:
+        data = sys.stdin.buffer.read() if given == "-" else os.fsencode(given)
+        return data.decode()
+    except UnicodeError:
+        raise typer.BadParameter("the text is not UTF-8; convert it, e.g. with iconv -t UTF-8") from None
 
 
 def _run(main: Coroutine[Any, Any, Any]) -> Any:

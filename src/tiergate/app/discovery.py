@@ -13,8 +13,8 @@ from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from tiergate.catalog import VENDORS, Vendor, vendor_named
-from tiergate.core import Tier, UpstreamError
+from tiergate.catalog import VENDORS, Vendor, vendor_at, vendor_named
+from tiergate.core import CannotStart, Tier, UpstreamError
 from tiergate.upstream import Endpoint, Origin, Timing, Transport, open_transport
 from tiergate.wire import loads
 
@@ -24,6 +24,10 @@ _LIST_BYTES_MAX: Final = 1 << 20
 _MODELS_MAX: Final = 50
 _NAME: Final = re.compile(r"[!#%-~]{1,200}")
 """What a settings file takes as a model's name, without what would be a reference or end a quotation."""
+_KEY: Final = re.compile(r"[!-~]{1,4096}")
+_URL: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?")
+_ELSEWHERE: Final = {"openai": ("OPENAI_BASE_URL", "OPENAI_API_BASE")}
+"""Variables by which the official clients are sent elsewhere: a key beside them belongs there."""
 _AZURE_ENDPOINT: Final = "AZURE_OPENAI_ENDPOINT"
 _OWNERS: Final = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llamacpp", "library": "ollama"}
 """How servers name themselves as the owner of their models (`owned_by`)."""
@@ -100,21 +104,40 @@ def nothing_found() -> str:
     ports = ", ".join(f"{one.title} {urlsplit(one.base_url).port}" for one in servers)
     return (
         "There is no settings file here, no API key in the environment and no model server on this machine. "
-        f"Set one of {keys}; or start a server ({ports}); or write a tiergate.yaml. "
+        f"Set one of {keys} (with {_AZURE_ENDPOINT}); or start a server ({ports}); or write a tiergate.yaml. "
         "To see everything at work without any of them: tiergate demo"
     )
 
 
 def _hosted(vendor: Vendor, environ: Mapping[str, str]) -> Found | None:
-    if vendor.tier is not Tier.HOSTED or vendor.key_variable is None or not environ.get(vendor.key_variable):
+    if vendor.tier is not Tier.HOSTED or vendor.key_variable is None:
         return None
-    base_url = vendor.base_url
-    if "RESOURCE" in base_url:
-        endpoint = environ.get(_AZURE_ENDPOINT, "")
-        if not endpoint.startswith("https://"):
+    key = environ.get(vendor.key_variable, "")
+    if not key.strip():
+        return None
+    if not _KEY.fullmatch(key):
+        raise CannotStart(
+            f"{vendor.key_variable} holds a space, a line break or another character that no key has; look "
+            "at its ends, or unset it."
+        )
+    if "RESOURCE" in vendor.base_url:
+        endpoint = _address(_AZURE_ENDPOINT, environ)
+        if endpoint is None:
             return None
-        base_url = endpoint.rstrip("/").removesuffix("/openai/v1") + "/openai/v1"
-    return Found(vendor=vendor, base_url=base_url, models=vendor.models)
+        base_url = endpoint.removesuffix("/openai/v1") + "/openai/v1"
+        return Found(vendor=vendor, base_url=base_url, models=vendor.models)
+    for variable in _ELSEWHERE.get(vendor.name, ()):
+        elsewhere = _address(variable, environ)
+        if elsewhere is not None and vendor_at([elsewhere]) is not vendor:
+            return Found(vendor=vendor, base_url=elsewhere, models=())  # the key is meant for that address
+    return Found(vendor=vendor, base_url=vendor.base_url, models=vendor.models)
+
+
+def _address(variable: str, environ: Mapping[str, str]) -> str | None:
+    url = environ.get(variable, "").strip().rstrip("/")
+    if url and not _URL.fullmatch(url):
+        raise CannotStart(f"{variable} is no address such as https://host.example/v1; correct or unset it.")
+    return url or None
 
 
 async def _server_at(port: int, transport: Transport) -> Found | None:
@@ -164,7 +187,9 @@ def _models(body: bytes) -> tuple[tuple[str, ...], str | None] | None:
     if not isinstance(data, list):
         return None
     rows = [row for row in data if isinstance(row, dict) and isinstance(row.get("id"), str)]
-    fit = [row["id"] for row in rows if _NAME.fullmatch(row["id"])]
+    # A star would stand for every name, or for none.
+    fit = [row["id"] for row in rows if _NAME.fullmatch(row["id"]) and "*" not in row["id"]]
+    fit = list(dict.fromkeys(fit))
     owner = rows[0].get("owned_by") if rows else None
     return tuple(fit[:_MODELS_MAX]), owner if isinstance(owner, str) else None
 

@@ -5,13 +5,14 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tiergate.config import Loaded
 from tiergate.core import CannotStart, InvalidRequest, nanos_to_usd
@@ -68,10 +69,21 @@ def _moment_ns(text: str, clock: tzinfo, now_ns: int, *, is_end: bool) -> int:
             "or how long ago, such as 7d.",
             param="from",
         ) from None
+    if not 1970 < moment.year < 2200:
+        raise InvalidRequest(f"{text!r} is before 1971 or after 2199.", param="from")
+    if is_end and _is_day(text):
+        moment += timedelta(days=1)  # by the calendar: not every day has 24 hours
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=clock)
-    day = 86_400 if is_end and len(text) == len("2026-11-01") else 0
-    return (int(moment.timestamp()) + day) * 1_000_000_000
+    return int(moment.timestamp()) * 1_000_000_000
+
+
+def _is_day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def report_spend(loaded: Loaded, *, by: str, begin: str, end: str | None, form: str) -> None:
@@ -263,8 +275,13 @@ def _say(*lines: str) -> None:
         print(line)
 
 
-def _names(group: Mapping[str, str]) -> list[str]:
-    return [name or "none" for name in group.values()]
+def _names(group: Mapping[str, str]) -> list[Text]:
+    return [shown(name or "none") for name in group.values()]
+
+
+def shown(name: str) -> Text:
+    """Give a name that a caller chose as it is: no markup, and nothing that a terminal would obey."""
+    return Text("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name))
 
 
 def _three(percentiles: Mapping[int, float]) -> str:

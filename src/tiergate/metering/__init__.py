@@ -1,6 +1,6 @@
 """What did it use and cost: folds chunks into usage, usage into money, estimates before the fact."""
 
-from tiergate.metering.bound import TOKENS_PER_S_MAX, Bound, bound, bounded_usage
+from tiergate.metering.bound import TOKENS_PER_S_MAX, Bound, bound, bounded_usage, holds_only_text
 from tiergate.metering.cash import cash_nanos
 from tiergate.metering.expected import Expected, Lines
 from tiergate.metering.meter import Account, Meter
@@ -21,5 +21,6 @@ __all__ = [
     "bounded_usage",
     "cash_nanos",
     "cost_parts",
+    "holds_only_text",
     "shape_of",
 ]

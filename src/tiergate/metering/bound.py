@@ -18,8 +18,8 @@ from tiergate.metering.cash import dearest_nanos
 _TOKENS_PER_MESSAGE: Final = 16
 _TOKENS_PER_CALL: Final = 64
 _TOKENS_FOR_TOOLS: Final = 1_024
-"""Providers put instructions of their own before tools: some hundred tokens, by Anthropic's documentation of tool
-use. This leaves room."""
+"""Providers put instructions of their own before tools: some hundred tokens, by Anthropic's documentation of
+tool use. This leaves room."""
 
 TOKENS_PER_S_MAX: Final = 5_000
 """No served stream is faster. The fastest public endpoints publish 2,000 to 3,000 output tokens a second
@@ -66,6 +66,11 @@ def bounded_usage(bound: Bound, *, elapsed_s: float, choices: int) -> Usage:
     possible = ceil((elapsed_s + 1) * TOKENS_PER_S_MAX) * choices
     most = possible if bound.output_tokens is None else min(bound.output_tokens, possible)
     return Usage(input=bound.input_tokens or 0, output=most)
+
+
+def holds_only_text(body: Mapping[str, Any]) -> bool:
+    """Tell whether a question's bytes tell its size: no picture, sound, file or search."""
+    return _input_bound(body, 0) is not None
 
 
 def _input_bound(body: Mapping[str, Any], prompt_bytes: int) -> int | None:

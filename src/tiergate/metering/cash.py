@@ -29,7 +29,7 @@ def cash_nanos(
     input_tokens = usage.input_tokens
     dearest = None
     for tariff in record.tariffs(service_tier, received_ns=sent_ns, completed_ns=ended_ns):
-        nanos = _nanos(usage, tariff.for_input(input_tokens))
+        nanos = nanos_at(usage, tariff.for_input(input_tokens))
         if nanos is None:
             return None
         if dearest is None or nanos > dearest:
@@ -66,7 +66,8 @@ def _fee(record: PriceRecord) -> int:
     return usd_to_nanos(record.usd_per_request) if record.usd_per_request else 0
 
 
-def _nanos(usage: Usage, rates: Rates) -> int | None:
+def nanos_at(usage: Usage, rates: Rates) -> int | None:
+    """Give what a usage costs at these rates, without a fee; None: one of its buckets has no rate."""
     uncached, read, write_5m, write_1h, output, reasoning, audio_in, audio_out = rates.scaled
     if usage.images or (usage.audio_in and audio_in is None) or (usage.audio_out and audio_out is None):
         return None

@@ -9,6 +9,7 @@ like a long one).
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 from statistics import median
 from typing import Final
 
@@ -87,6 +88,19 @@ class Line:
             [(entry - one * other / share) / _MEMORY for entry, other in zip(row, gain, strict=True)]
             for row, one in zip(self._spread, gain, strict=True)
         ]
+        self._bound_spread()
+
+    def _bound_spread(self) -> None:
+        """Let no weight become less certain than at the start, as forgetting makes one that is never seen."""
+        shrink = [
+            sqrt(most / row[place]) if row[place] > most else 1.0
+            for place, (row, most) in enumerate(zip(self._spread, _UNCERTAIN, strict=True))
+        ]
+        if min(shrink) < 1:
+            self._spread = [
+                [entry * one * other for entry, other in zip(row, shrink, strict=True)]
+                for row, one in zip(self._spread, shrink, strict=True)
+            ]
 
     def _at(self, point: Sequence[int]) -> float:
         return _dot(self._weights, point)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tiergate.catalog import Price, PriceState, Rates
 from tiergate.core import Usage, usd_to_nanos
-from tiergate.metering.cash import cash_nanos
+from tiergate.metering.cash import cash_nanos, nanos_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,16 +24,25 @@ class CostParts:
         return self.input_nanos + self.cached_nanos + self.output_nanos + self.fee_nanos
 
 
-def cost_parts(usage: Usage, price: Price, *, at_ns: int) -> CostParts | None:
-    """Give the cost of a usage at a moment (nanoseconds since 1970) in the standard tier; None: unknown."""
+def cost_parts(
+    usage: Usage, price: Price, *, at_ns: int, service_tier: str | None = None
+) -> CostParts | None:
+    """Give the cost of a usage at a moment (nanoseconds since 1970); None: unknown.
+
+    `service_tier` is the one that was asked for; None: the standard one.
+    """
     if price.state is PriceState.OWNED:
         return CostParts(input_nanos=0, cached_nanos=0, output_nanos=0, fee_nanos=0)
-    total, record = cash_nanos(usage, price, sent_ns=at_ns, ended_ns=at_ns), price.record
+    total, record = (
+        cash_nanos(usage, price, service_tier=service_tier, sent_ns=at_ns, ended_ns=at_ns),
+        price.record,
+    )
     if total is None or record is None:
         return None
     fee = usd_to_nanos(record.usd_per_request)
-    (tariff, *_) = record.tariffs(None, received_ns=at_ns, completed_ns=at_ns)
-    rates = tariff.for_input(usage.input_tokens)
+    tariffs = record.tariffs(service_tier, received_ns=at_ns, completed_ns=at_ns)
+    each = [tariff.for_input(usage.input_tokens) for tariff in tariffs]
+    rates = next(rates for rates in each if nanos_at(usage, rates) == total - fee)
     fresh, cached = _part(rates, 0, usage.input), _part(rates, 1, usage.cache_read)
     return CostParts(
         input_nanos=fresh, cached_nanos=cached, output_nanos=total - fee - fresh - cached, fee_nanos=fee

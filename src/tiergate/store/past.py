@@ -68,4 +68,4 @@ class LedgerPast:
 
 
 def _range(span: Span) -> dict[str, str]:
-    return {"first": new_id(max(0, span.start_ns), _FIRST_ID), "last": new_id(span.end_ns, _FIRST_ID)}
+    return {"first": new_id(max(0, span.start_ns), _FIRST_ID), "last": new_id(max(0, span.end_ns), _FIRST_ID)}

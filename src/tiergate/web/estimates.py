@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from tiergate.catalog import Price
 from tiergate.core import InvalidRequest, Target, Usage, nanos_to_usd
-from tiergate.metering import Lines, bound, cost_parts, shape_of
+from tiergate.metering import Lines, Shape, bound, cost_parts, holds_only_text, shape_of
 from tiergate.serve import ModelEntry, Rules, find_model
-from tiergate.wire import choices_asked, dumps, output_tokens_asked
+from tiergate.wire import MODEL_NAME_MAX, choices_asked, dumps, output_tokens_asked
 
 _TOKENS_MAX: Final = 1_000_000_000
 
@@ -21,7 +21,11 @@ class _Asked:
     prompt_tokens: int | None
     cached_tokens: int
     completion_tokens: int
+    service_tier: str | None
     body: Mapping[str, Any]
+    shape: Shape | None
+    prompt_bytes: int
+    is_text: bool
 
 
 def estimate(body: Mapping[str, Any], rules: Rules, lines: Lines, *, wall_ns: int) -> dict[str, Any]:
@@ -76,8 +80,10 @@ def _row(
     row: dict[str, Any] = {"model": name, "target": target.name, "tier": target.tier.value}
     prompt, row["prompt_tokens_source"], row["error"] = asked.prompt_tokens, "given", None
     if prompt is None:
-        expected = lines.expect(target.name, shape_of(asked.body))
-        prompt, row["prompt_tokens_source"] = expected.input_tokens, "expected"
+        assert asked.shape is not None
+        expected = lines.expect(target.name, asked.shape)
+        prompt = expected.input_tokens
+        row["prompt_tokens_source"] = "expected" if asked.is_text else "expected_of_text_only"
         row["error"] = None if expected.error is None else round(expected.error, 4)
     row["prompt_tokens"] = prompt
     usage = Usage(
@@ -85,7 +91,9 @@ def _row(
         cache_read=min(prompt, asked.cached_tokens),
         output=asked.completion_tokens,
     )
-    parts = cost_parts(usage, price, at_ns=wall_ns)
+    context = rules.context_tokens(target)
+    row["fits_context"] = None if context is None else prompt + asked.completion_tokens <= context
+    parts = cost_parts(usage, price, service_tier=asked.service_tier, at_ns=wall_ns)
     return {
         **row,
         **price_object(price),
@@ -104,7 +112,7 @@ def _bound_usd(asked: _Asked, price: Price) -> Any:
         return None
     worst = bound(
         asked.body,
-        prompt_bytes=len(dumps(asked.body)),
+        prompt_bytes=asked.prompt_bytes,
         output_tokens=asked.completion_tokens,
         choices=1,
         price=price,
@@ -148,9 +156,15 @@ def _read(body: Mapping[str, Any]) -> _Asked:
     model = body.get("model")
     if model is not None and (not isinstance(model, str) or not model):
         raise InvalidRequest("`model` must be the name of a model, or be left out.", param="model")
+    if model is not None and len(model) > MODEL_NAME_MAX:
+        raise InvalidRequest(f"`model` is longer than {MODEL_NAME_MAX} characters.", param="model")
     prompt, cached = _count(body, "prompt_tokens"), _count(body, "cached_tokens") or 0
-    if prompt is None and not isinstance(body.get("messages"), list):
-        raise InvalidRequest("Give `prompt_tokens`, or `messages` to tell them from.", param="prompt_tokens")
+    messages = body.get("messages")
+    if prompt is None and (not isinstance(messages, list) or not messages):
+        raise InvalidRequest(
+            "Give `prompt_tokens`, or `messages` (a list with at least one) to tell them from.",
+            param="prompt_tokens" if messages is None else "messages",
+        )
     if prompt is not None and cached > prompt:
         raise InvalidRequest(
             "`cached_tokens` is a part of `prompt_tokens` and cannot be more.", param="cached_tokens"
@@ -163,8 +177,19 @@ def _read(body: Mapping[str, Any]) -> _Asked:
         raise InvalidRequest(
             "Give `completion_tokens`, or a limit of them as `max_tokens`.", param="completion_tokens"
         )
+    tier = body.get("service_tier")
+    is_told = prompt is None
     return _Asked(
-        model=model, prompt_tokens=prompt, cached_tokens=cached, completion_tokens=completion, body=body
+        model=model,
+        prompt_tokens=prompt,
+        cached_tokens=cached,
+        completion_tokens=completion,
+        service_tier=None if not isinstance(tier, str) or tier == "auto" else tier,
+        body=body,
+        # Once for all targets: it takes 0.2 ms a kilobyte.
+        shape=shape_of(body) if is_told else None,
+        prompt_bytes=len(dumps(body)) if is_told else 0,
+        is_text=is_told and holds_only_text(body),
     )
 
 

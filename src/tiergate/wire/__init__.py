@@ -1,6 +1,7 @@
 """The public formats in bytes and back: OpenAI, server-sent events, errors; no network."""
 
 from tiergate.wire.chat import (
+    MODEL_NAME_MAX,
     ChatQuestion,
     ErrorInStream,
     choices_asked,
@@ -22,6 +23,7 @@ __all__ = [
     "DEPTH_MAX",
     "DONE",
     "EVENT_BYTES_MAX",
+    "MODEL_NAME_MAX",
     "ChatQuestion",
     "ChatStream",
     "ErrorBody",

@@ -26,7 +26,7 @@ class ChatQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """The client asked for the usage chunk of a stream."""
 
 
-_MODEL_NAME_MAX: Final = 256
+MODEL_NAME_MAX: Final = 256
 """It is written into every record of its call."""
 
 
@@ -86,8 +86,8 @@ def _question(body: dict[str, Any]) -> ChatQuestion:
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequest("`model` must be the name of a model; GET /v1/models lists them.", param="model")
-    if len(model) > _MODEL_NAME_MAX:
-        raise InvalidRequest(f"`model` is longer than {_MODEL_NAME_MAX} characters.", param="model")
+    if len(model) > MODEL_NAME_MAX:
+        raise InvalidRequest(f"`model` is longer than {MODEL_NAME_MAX} characters.", param="model")
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise InvalidRequest("`messages` must be a list with at least one message.", param="messages")

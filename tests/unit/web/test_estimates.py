@@ -120,7 +120,9 @@ def test_an_unknown_model_is_an_error_with_the_list() -> None:
         ({"prompt_tokens": 5, "completion_tokens": "5"}, "completion_tokens"),
         ({"prompt_tokens": 5, "completion_tokens": 10**12}, "completion_tokens"),
         ({"prompt_tokens": 5, "cached_tokens": 6, "completion_tokens": 1}, "cached_tokens"),
-        ({"messages": "hello", "completion_tokens": 1}, "prompt_tokens"),
+        ({"messages": "hello", "completion_tokens": 1}, "messages"),
+        ({"messages": [], "completion_tokens": 1}, "messages"),
+        ({"model": "openai/" + "x" * 300, "prompt_tokens": 5, "completion_tokens": 1}, "model"),
         ({"messages": MESSAGES, "max_tokens": -1}, "max_tokens"),
         ({"model": 5, "prompt_tokens": 5, "completion_tokens": 1}, "model"),
         ({"model": "", "prompt_tokens": 5, "completion_tokens": 1}, "model"),
@@ -131,6 +133,30 @@ def test_what_cannot_be_is_refused_with_the_field(body: dict[str, Any], param: s
     with pytest.raises(InvalidRequest) as caught:
         asked(**body)
     assert caught.value.param == param
+
+
+def test_the_service_tier_that_is_asked_for_decides() -> None:
+    """Batch costs half at OpenAI; a tier without a price has no known cost."""
+    tokens = {"model": "openai/gpt-4.1", "prompt_tokens": 1_000_000, "completion_tokens": 0}
+    costs = [
+        asked(**tokens, service_tier=tier)["against"]["cost_usd"] for tier in (None, "auto", "batch", "odd")
+    ]
+    assert costs == [2, 2, 1, None]
+
+
+def test_what_is_not_text_is_said_to_be_left_out() -> None:
+    """A picture is in no count of words, so nobody takes the estimate for the whole."""
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    answer = asked(messages=[{"role": "user", "content": [picture]}], completion_tokens=1)
+    assert {row["prompt_tokens_source"] for row in answer["data"]} == {"expected_of_text_only"}
+    assert {row["bound_usd"] for row in answer["data"] if row["tier"] == "hosted"} == {None}
+
+
+def test_a_question_that_does_not_fit_is_said_to_be_none_for_the_model() -> None:
+    """Of a model whose context is not known nothing is said."""
+    rows = asked(model="openai/gpt-4.1", prompt_tokens=5_000_000, completion_tokens=1)["data"]
+    fits = {row["target"]: row["fits_context"] for row in rows}
+    assert fits["openai/gpt-4.1"] is False and None in fits.values()
 
 
 def test_the_list_of_models_says_price_context_and_tiers() -> None:

@@ -79,6 +79,7 @@ def test_null_is_absent() -> None:
         ({"max_tokens": 5}, 5, 1),
         ({"max_completion_tokens": 7, "n": 3}, 7, 3),
         ({"max_completion_tokens": 7, "max_tokens": 5}, 7, 1),
+        ({"max_completion_tokens": 1, "max_tokens": 8000}, 8000, 1),
         ({"max_completion_tokens": None, "max_tokens": 5, "n": 1}, 5, 1),
         ({"max_tokens": 10_000_000}, 10_000_000, 1),
     ],

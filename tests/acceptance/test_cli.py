@@ -29,6 +29,7 @@ COMMANDS = (
     "mock",
     "demo",
     "backup",
+    "restore",
 )
 KEY = "sk-provider-0123456789-MAIN"
 

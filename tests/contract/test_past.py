@@ -2,18 +2,22 @@
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contract.ledger_records import BEGAN_NS, HOSTED, PRIVATE, closed, held, opened, released, settled
-from tiergate.core import Caller, EndState, Usage, UsageSource
+from tiergate.core import Caller, CannotStart, EndState, StoreOwned, Usage, UsageSource
 from tiergate.ledger import Entry, HoldState, Journal
 from tiergate.reports import Span, latency, spend
-from tiergate.store import LEDGER_FILE, LedgerPast, open_journal
+from tiergate.store import LEDGER_FILE, LedgerPast, back_up, damage, open_journal, restore
+from tiergate.store.owner import OwnerLock
 from tiergate.testing import FakeClock
 
 ALL = Span(start_ns=BEGAN_NS - 10**9, end_ns=BEGAN_NS + 10**15)
@@ -172,3 +176,49 @@ def test_a_span_takes_the_calls_that_were_received_in_it(tmp_path: Path) -> None
         assert abs(row.total[50] - 5) < 0.05 and abs(row.first_event[50] - 4) < 0.04
 
     with_journal(tmp_path, test)
+
+
+def test_a_backup_is_done_while_somebody_writes(tmp_path: Path) -> None:
+    """Every commit of the writer would begin it anew, if it did not look at one moment."""
+    source = tmp_path / "data"
+    source.mkdir()
+    with closing(sqlite3.connect(source / LEDGER_FILE, isolation_level=None)) as writing:
+        writing.execute("PRAGMA journal_mode=WAL")
+        writing.execute("CREATE TABLE owner (filler BLOB) STRICT")
+        writing.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)"
+            " INSERT INTO owner SELECT randomblob(4000) FROM n"
+        )
+        steps = []
+
+        def write(name: str, done: int, total: int) -> None:
+            steps.append(done)
+            assert len(steps) < 20, "the copy began anew"
+            writing.execute("INSERT INTO owner VALUES (randomblob(10))")
+
+        (copy,) = back_up(source, tmp_path / "copy", progress=write)
+    assert len(steps) > 1
+    with closing(sqlite3.connect(copy)) as copied:
+        assert copied.execute("SELECT count(*) FROM owner").fetchone() == (3000,)
+
+
+def test_a_restored_backup_is_not_mixed_with_what_was_there(tmp_path: Path) -> None:
+    """A log that a dead owner left beside its ledger moves away with it."""
+
+    async def calls(books: Journal) -> None:
+        await play(books, [{"key": "a", "team": None, "tag": None, "end": EndState.SUCCESS, "attempts": []}])
+
+    with_journal(tmp_path / "data", calls)
+    back_up(tmp_path / "data", tmp_path / "copy", progress=lambda *_: None)
+    left = tmp_path / "data" / f"{LEDGER_FILE}-wal"
+    left.write_bytes(b"of another life")
+    kept = restore(tmp_path / "copy", tmp_path / "data")
+    assert kept is not None and (kept / left.name).read_bytes() == b"of another life"
+    assert not left.exists() and damage(tmp_path / "data") is None
+    assert sum(row.calls for row in spend(LedgerPast(tmp_path / "data" / LEDGER_FILE), ALL, ())) == 1
+    (tmp_path / "data" / LEDGER_FILE).write_bytes(b"noise" * 5000)
+    assert "cannot be read" in str(damage(tmp_path / "data"))
+    with OwnerLock.acquire(tmp_path / "data"), pytest.raises(StoreOwned):
+        restore(tmp_path / "copy", tmp_path / "data")
+    with pytest.raises(CannotStart, match="no ledger"):
+        restore(tmp_path / "nothing", tmp_path / "data")

@@ -316,6 +316,18 @@ def backup(
     run_backup(file_or_default(config, os.environ), folder)
 
 
+@cli.command(epilog="Example: tiergate restore /var/backups/tiergate-2026-11-26")
+def restore(
+    folder: Annotated[Path, typer.Argument(help="A folder that `tiergate backup` wrote.")],
+    config: Config = None,
+) -> None:
+    """Put a backup in the place of the ledger, while no gateway runs; what was there is kept beside it."""
+    from tiergate.app.reporting import run_restore
+    from tiergate.app.starting import file_or_default
+
+    run_restore(file_or_default(config, os.environ), folder)
+
+
 importing = typer.Typer(
     name="import",
     help="Write the settings of another gateway as ours.",

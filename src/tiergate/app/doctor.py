@@ -24,7 +24,7 @@ from tiergate.core import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from tiergate.store import find_owner
+from tiergate.store import damage, find_owner
 from tiergate.upstream import Probe, Provider, open_transport, probe
 from tiergate.wire import dumps
 
@@ -144,6 +144,10 @@ def _data_folder(folder: Path) -> list[Finding]:
         said = f"only {free / 2**20:.0f} MiB are free where {folder} is"
         remedy = "Free some space: on a full disk no call that can cost is taken."
         findings.append(Finding(subject=subject, verdict=Verdict.BAD, seen=said, remedy=remedy))
+    broken = damage(folder)
+    if broken is not None:
+        remedy = "Put a backup in its place (tiergate restore FOLDER); what is there now is kept."
+        findings.append(Finding(subject=subject, verdict=Verdict.BAD, seen=broken, remedy=remedy))
     return findings
 
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from tiergate.config import Loaded
 from tiergate.core import CannotStart, InvalidRequest, nanos_to_usd
 from tiergate.reports import GROUPS, PERCENTILES, Latency, Span, Spend, latency, spend
-from tiergate.store import LEDGER_FILE, LedgerPast, back_up
+from tiergate.store import LEDGER_FILE, LedgerPast, back_up, restore
 from tiergate.wire import dumps
 
 DEFAULT_FROM: Final = "30d"
@@ -126,6 +126,13 @@ def run_backup(loaded: Loaded, target: Path) -> None:
 
     for copy in back_up(loaded.settings.data_dir, target, progress=show):
         print(f"{copy} ({copy.stat().st_size / 1e6:.1f} MB), checked")
+
+
+def run_restore(loaded: Loaded, backup: Path) -> None:
+    """Put a backup in the place of the data folder's databases, and say where those are now."""
+    data_dir = loaded.settings.data_dir
+    kept = restore(backup, data_dir)
+    print(f"{data_dir} holds what {backup} held." + ("" if kept is None else f" What it held is in {kept}."))
 
 
 def _asked(loaded: Loaded, by: str, begin: str, end: str | None) -> tuple[tuple[str, ...], Span, LedgerPast]:

@@ -1,6 +1,6 @@
 """Keeps ledger entries, keys, jobs and cached answers in SQLite; all SQL lives here."""
 
-from tiergate.store.backup import back_up
+from tiergate.store.backup import back_up, damage, restore
 from tiergate.store.journal import LEDGER_FILE, SqliteJournal, open_journal
 from tiergate.store.owner import LiveOwner, OwnerLock, find_owner
 from tiergate.store.past import LedgerPast
@@ -14,6 +14,8 @@ __all__ = [
     "SqliteJournal",
     "WriterLimits",
     "back_up",
+    "damage",
     "find_owner",
     "open_journal",
+    "restore",
 ]

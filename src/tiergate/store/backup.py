@@ -2,16 +2,20 @@
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from tiergate.core import CannotStart, StorageUnavailable
+from tiergate.core import CannotStart, StorageUnavailable, new_id
 from tiergate.store.folder import make_folder
+from tiergate.store.owner import OwnerLock
+from tiergate.store.reader import snapshot
 from tiergate.store.trouble import word_of
 
 _DATABASES: Final = ("ledger.db", "jobs.db")
+_READ_WHOLE_BYTES: Final = 256 << 20
 _PAGES_AT_ONCE: Final = 2_000
 """Between so many pages others get at the file."""
 
@@ -36,6 +40,56 @@ def back_up(data_dir: Path, target: Path, *, progress: Progress) -> list[Path]:
     if taken:
         raise CannotStart(f"{taken[0]} is there already. Back up into an empty folder.")
     return [_copy(path, target / path.name, progress) for path in found]
+
+
+def restore(backup: Path, data_dir: Path) -> Path | None:
+    """Put a backup in the place of a data folder's databases; give the folder to which those were moved.
+
+    Nothing is deleted. What SQLite keeps beside a database (`-wal`, `-shm`) moves with it: left there it would
+    be played into the restored one.
+
+    Raises:
+        CannotStart: there is no backup, or the data folder cannot be written.
+        StoreOwned: somebody serves the data folder.
+        StorageUnavailable: the backup is damaged, or cannot be copied.
+    """
+    found = [backup / name for name in _DATABASES if (backup / name).exists()]
+    if not found:
+        raise CannotStart(f"There is no ledger in {backup}. Give a folder that `tiergate backup` wrote.")
+    make_folder(data_dir)
+    with OwnerLock.acquire(data_dir):
+        before = [path for name in _DATABASES for path in sorted(data_dir.glob(f"{name}*"))]
+        incoming = data_dir / "restoring"
+        make_folder(incoming)
+        copies = [_copy(path, incoming / path.name, lambda *_: None) for path in found]
+        kept = data_dir / f"before-{new_id(time.time_ns(), os.urandom(10))}" if before else None
+        if kept is not None:
+            make_folder(kept)
+            for path in before:
+                path.rename(kept / path.name)
+        for copy in copies:
+            copy.rename(data_dir / copy.name)
+        incoming.rmdir()
+    return kept
+
+
+def damage(data_dir: Path) -> str | None:
+    """Look at the ledger of a data folder; give what is wrong with it, None where it is well or not there.
+
+    A large one is only opened; one of up to 256 MB is read whole.
+    """
+    ledger = data_dir / _DATABASES[0]
+    if not ledger.exists():
+        return None
+    try:
+        with snapshot(ledger) as reading:
+            reading.execute("SELECT count(*) FROM owner").fetchone()
+            if ledger.stat().st_size > _READ_WHOLE_BYTES:
+                return None
+            (verdict,) = reading.execute("PRAGMA quick_check(1)").fetchone()
+    except StorageUnavailable as error:
+        return str(error)
+    return None if verdict == "ok" else f"The ledger is damaged: {verdict}"
 
 
 def _copy(source: Path, copy: Path, progress: Progress) -> Path:

@@ -67,4 +67,6 @@ def snapshot(path: Path) -> Iterator[sqlite3.Connection]:
             found.execute("BEGIN")
             yield found
     except sqlite3.Error as error:
-        raise StorageUnavailable(f"The ledger cannot be read ({word_of(error)}).") from error
+        raise StorageUnavailable(
+            f"The ledger {path} cannot be read ({word_of(error)}); `tiergate doctor` looks at it."
+        ) from error

@@ -45,8 +45,8 @@ def back_up(data_dir: Path, target: Path, *, progress: Progress) -> list[Path]:
 def restore(backup: Path, data_dir: Path) -> Path | None:
     """Put a backup in the place of a data folder's databases; give the folder to which those were moved.
 
-    Nothing is deleted. What SQLite keeps beside a database (`-wal`, `-shm`) moves with it: left there it would
-    be played into the restored one.
+    Nothing is deleted. What SQLite keeps beside a database (`-wal`, `-shm`) moves with it: left there it
+    would be played into the restored one.
 
     Raises:
         CannotStart: there is no backup, or the data folder cannot be written.

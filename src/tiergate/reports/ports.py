@@ -23,15 +23,13 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """What was used and spent by all calls of one kind; `about` holds every group but `day`, `slot` the time.
+class Sums:
+    """What some calls used and cost together, in tokens and nano-dollars.
 
-    Amounts are nano-dollars. A call counts where its last attempt was made; an attempt counts with what was
-    settled, and as long as its owner is gone without settling (lapsed) with the worst case that was held.
+    A call counts where its last attempt was made; an attempt counts with what was settled, and as long as its
+    owner is gone without settling (lapsed) with the worst case that was held.
     """
 
-    about: Mapping[str, str]
-    slot: int
     calls: int
     succeeded: int
     attempts: int
@@ -46,6 +44,14 @@ class Spent:
     """The part of the amount that is a worst case nobody has settled."""
     bounded_nanos: int
     """The part that is the most that can have been used: the provider reported nothing that can be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent(Sums):
+    """What all calls of one kind used; `about` holds every group but `day`, `slot` the time."""
+
+    about: Mapping[str, str]
+    slot: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,27 +1,17 @@
 """What was spent, by whatever somebody asks for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
-from tiergate.reports.ports import Past, Span, group_of
+from tiergate.reports.ports import Past, Span, Sums, group_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spend:
+class Spend(Sums):
     """One row: what it is grouped under, and the sums."""
 
     group: Mapping[str, str]
-    calls: int
-    succeeded: int
-    attempts: int
-    unpriced: int
-    input_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    cash_nanos: int
-    lapsed_nanos: int
-    bounded_nanos: int
 
     @property
     def known_nanos(self) -> int | None:
@@ -29,18 +19,7 @@ class Spend:
         return None if self.unpriced and not self.cash_nanos else self.cash_nanos
 
 
-_SUMS: Final = (
-    "calls",
-    "succeeded",
-    "attempts",
-    "unpriced",
-    "input_tokens",
-    "cached_tokens",
-    "output_tokens",
-    "cash_nanos",
-    "lapsed_nanos",
-    "bounded_nanos",
-)
+_SUMS: Final = tuple(field.name for field in fields(Sums))
 
 
 def spend(past: Past, span: Span, by: tuple[str, ...]) -> list[Spend]:

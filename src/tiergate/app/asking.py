@@ -34,10 +34,10 @@ async def ask(
     print(reply.text)
     cost = "price unknown" if reply.cost_usd is None else f"${reply.cost_usd:f}"
     usage = reply.usage
-    print(
-        f"[{reply.target}, {reply.tier}; {usage.input_tokens} tokens in, {usage.output_tokens} out; {cost}]",
-        file=sys.stderr,
-    )
+    tokens = f"{usage.input_tokens} tokens in, {usage.output_tokens} out"
+    if not usage.total_tokens:
+        tokens, cost = "no tokens reported", f"at most {cost}" if reply.cost_usd else cost
+    print(f"[{reply.target}, {reply.tier}; {tokens}; {cost}]", file=sys.stderr)
 
 
 def _said(reply: Reply) -> dict[str, Any]:

@@ -59,11 +59,13 @@ def _why_no_connection(error: OSError | UnicodeError) -> str:
         case ssl.SSLCertVerificationError():
             return f"has a TLS certificate that does not hold: {error.verify_message.rstrip('.')}"
         case ssl.SSLError():
-            return "could not agree on TLS with us; is its base_url https where it should be http?"
+            return (
+                "could not agree on TLS with us; look whether its base_url is https where it should be http"
+            )
         case socket.gaierror() | UnicodeError():
-            return "has a host name that could not be resolved"
+            return "has a host name that could not be resolved; look at its base_url and at the name server"
         case ConnectionRefusedError():
-            return "refused the connection: nothing listens there"
+            return "refused the connection: nothing listens there; start it, or correct its base_url"
         case ConnectionResetError() | ConnectionAbortedError():
             return "closed the connection before the request was sent"
         case OSError(errno=errno.EMFILE | errno.ENFILE):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from tiergate.core import Chunk, Origin, Reply, usd_text
+from tiergate.core import Chunk, Origin, Reply, UsageSource, usd_text
 from tiergate.serve import StreamReply
 from tiergate.wire import DONE, with_cost, write_done, write_event, write_piece
 
@@ -75,7 +75,8 @@ class PlainEvents:
         assert account is not None
         assert books.ttft_ms is not None
         return write_done(
-            usage=account.usage,
+            # What is charged where nothing was reported is a bound and no count.
+            usage=None if account.source is UsageSource.BOUNDED else account.usage,
             ttft_ms=books.ttft_ms,
             latency_ms=books.elapsed_ms,
             cash_nanos=books.cash_nanos(),

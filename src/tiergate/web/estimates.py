@@ -153,11 +153,6 @@ def _saving(row: Mapping[str, Any], against: Mapping[str, Any] | None) -> Any:
 
 
 def _read(body: Mapping[str, Any]) -> _Asked:
-    model = body.get("model")
-    if model is not None and (not isinstance(model, str) or not model):
-        raise InvalidRequest("`model` must be the name of a model, or be left out.", param="model")
-    if model is not None and len(model) > MODEL_NAME_MAX:
-        raise InvalidRequest(f"`model` is longer than {MODEL_NAME_MAX} characters.", param="model")
     prompt, cached = _count(body, "prompt_tokens"), _count(body, "cached_tokens") or 0
     messages = body.get("messages")
     if prompt is None and (not isinstance(messages, list) or not messages):
@@ -169,21 +164,13 @@ def _read(body: Mapping[str, Any]) -> _Asked:
         raise InvalidRequest(
             "`cached_tokens` is a part of `prompt_tokens` and cannot be more.", param="cached_tokens"
         )
-    completion = _count(body, "completion_tokens")
-    if completion is None:
-        limit = output_tokens_asked(body)
-        completion = None if limit is None else _counted(limit, "max_tokens") * max(1, choices_asked(body))
-    if completion is None:
-        raise InvalidRequest(
-            "Give `completion_tokens`, or a limit of them as `max_tokens`.", param="completion_tokens"
-        )
     tier = body.get("service_tier")
     is_told = prompt is None
     return _Asked(
-        model=model,
+        model=_model(body),
         prompt_tokens=prompt,
         cached_tokens=cached,
-        completion_tokens=completion,
+        completion_tokens=_completion(body),
         service_tier=None if not isinstance(tier, str) or tier == "auto" else tier,
         body=body,
         # Once for all targets: it takes 0.2 ms a kilobyte.
@@ -191,6 +178,28 @@ def _read(body: Mapping[str, Any]) -> _Asked:
         prompt_bytes=len(dumps(body)) if is_told else 0,
         is_text=is_told and holds_only_text(body),
     )
+
+
+def _model(body: Mapping[str, Any]) -> str | None:
+    model = body.get("model")
+    if model is None:
+        return None
+    if not isinstance(model, str) or not model:
+        raise InvalidRequest("`model` must be the name of a model, or be left out.", param="model")
+    if len(model) > MODEL_NAME_MAX:
+        raise InvalidRequest(f"`model` is longer than {MODEL_NAME_MAX} characters.", param="model")
+    return model
+
+
+def _completion(body: Mapping[str, Any]) -> int:
+    completion, limit = _count(body, "completion_tokens"), output_tokens_asked(body)
+    if completion is not None:
+        return completion
+    if limit is None:
+        raise InvalidRequest(
+            "Give `completion_tokens`, or a limit of them as `max_tokens`.", param="completion_tokens"
+        )
+    return _counted(limit, "max_tokens") * max(1, choices_asked(body))
 
 
 def _count(body: Mapping[str, Any], name: str) -> int | None:

@@ -18,6 +18,9 @@ yourself. [How prices work](../prices.md) says how to add one for everybody.
 A vendor is recognised by the host in `base_url`, whatever name the settings give to it. A proxy in front of
 one is nobody we know, since it may have other prices. `tiergate serve` without a settings file uses each
 vendor whose key variable is set, and each server that answers at its address on this machine.
+
+What a model can do and how long its texts may be (`capabilities`, `context_length` and `max_output_tokens` in
+`GET /v1/models`) is the data of models.dev; what it leaves out is unknown, and stands there as `null`.
 """
 
 
@@ -48,6 +51,7 @@ def _vendor_object(vendor: Vendor) -> dict[str, Any]:
         "priced_models": price_count(vendor),
         "reports_cost": vendor.reports_cost,
         "peculiar": _peculiar(vendor),
+        "unsupported_fields": vendor.unsupported,
         "pages": vendor.pages,
         "checked": vendor.checked.isoformat(),
     }
@@ -98,7 +102,10 @@ def _peculiar(vendor: Vendor) -> list[str]:
         "lists no models that can be called": not vendor.lists_models,
         "`RESOURCE` is a name of yours; `AZURE_OPENAI_ENDPOINT` gives it": "RESOURCE" in vendor.base_url,
     }
-    return [sentence for sentence, holds in said.items() if holds]
+    fields = ", ".join(f"`{field}`" for field in vendor.unsupported)
+    return [sentence for sentence, holds in said.items() if holds] + [f"does not take {fields}"] * bool(
+        fields
+    )
 
 
 def _sentences(vendor: Vendor) -> str:

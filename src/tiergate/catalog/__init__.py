@@ -1,6 +1,7 @@
 """Facts as dated rows: providers, models, abilities, token prices, GPU prices, published measurements."""
 
 from tiergate.catalog.known import Catalog, price_count
+from tiergate.catalog.models import NOTHING_KNOWN, Ability, ModelFacts
 from tiergate.catalog.prices import (
     OWNED,
     UNKNOWN,
@@ -17,14 +18,17 @@ from tiergate.catalog.vendors import VENDORS, Vendor, vendor_at, vendor_named
 
 __all__ = [
     "BUCKETS",
+    "NOTHING_KNOWN",
     "OWNED",
     "REFERENCE_PRICES",
     "REFERENCE_PROVIDER",
     "UNKNOWN",
     "VENDORS",
+    "Ability",
     "BilledBy",
     "Catalog",
     "Hours",
+    "ModelFacts",
     "Price",
     "PriceBook",
     "PriceRecord",

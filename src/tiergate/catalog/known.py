@@ -1,10 +1,12 @@
-"""What is known about a target from outside: whose it is, its dated prices, its context."""
+"""What is known about a target from outside: whose it is, its dated prices, its limits and abilities."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
 from tiergate.catalog.bundled import bundled_records, find_model, model_count
+from tiergate.catalog.models import NOTHING_KNOWN, Ability, ModelFacts, model_facts
 from tiergate.catalog.prices import PriceRecord
 from tiergate.catalog.vendor_prices import VENDOR_PRICES
 from tiergate.catalog.vendors import Vendor
@@ -19,6 +21,7 @@ class Catalog:
 
     def __init__(self, vendors: Mapping[str, Vendor]) -> None:
         self._vendors = vendors
+        self._facts: dict[str, ModelFacts] = {}
 
     def vendor(self, target: Target) -> Vendor | None:
         """Tell whose a target is."""
@@ -39,13 +42,44 @@ class Catalog:
         vendor = self.vendor(target)
         return vendor is not None and vendor.reports_cost
 
-    def context_tokens(self, target: Target) -> int | None:
-        """Give the most tokens of question and answer together."""
+    def facts(self, target: Target) -> ModelFacts:
+        """Give its limits, and its abilities as far as its vendor's endpoint lets them through."""
         vendor = self.vendor(target)
-        if vendor is None or vendor.prices is None:
-            return None
-        model = find_model(vendor.prices, target.model)
-        return None if model is None else model.context
+        if vendor is None:
+            return NOTHING_KNOWN
+        facts = self._facts.get(target.name)
+        if facts is None:
+            if len(self._facts) >= _FACTS_MAX:
+                self._facts.clear()
+            facts = self._facts[target.name] = _facts(vendor, target.model)
+        return facts
+
+
+_FACTS_MAX: Final = 10_000
+"""Callers choose model names, so what is remembered of them is bounded."""
+
+_ASKED_BY: Final = {Ability.TOOLS: "tools", Ability.JSON_SCHEMA: "response_format", Ability.AUDIO: "audio"}
+"""The field of a question that asks for an ability; an endpoint that does not take the field lacks it."""
+
+
+def _facts(vendor: Vendor, name: str) -> ModelFacts:
+    """Look a model up by its name, else by that of its price row: a dated name is the same model."""
+    priced = None if vendor.prices is None else find_model(vendor.prices, name)
+    facts = model_facts(vendor.name, name)
+    if facts is None and priced is not None:
+        facts = model_facts(vendor.name, priced.id)
+    if facts is None:
+        facts = NOTHING_KNOWN
+    missing = {ability: False for ability, asked in _ASKED_BY.items() if asked in vendor.unsupported}
+    context = facts.context_tokens
+    if context is None and priced is not None:
+        context = priced.context
+    return replace(
+        facts,
+        context_tokens=context,
+        abilities=MappingProxyType({**facts.abilities, **missing}),
+        unsupported=vendor.unsupported,
+    )
 
 
 def price_count(vendor: Vendor) -> int:

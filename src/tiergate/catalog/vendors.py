@@ -36,6 +36,7 @@ class Vendor:
             that refuses the option reports usage by itself.
         done_marker: whether its streams end with `[DONE]`.
         lists_models: whether `GET /models` gives what can be called.
+        unsupported: fields of a question that its documentation says are ignored or refused.
         models: some that it serves, the first a cheap one to try; empty where they are the user's own.
         pages: where all this was read, and the page with its prices.
         checked: when.
@@ -54,6 +55,7 @@ class Vendor:
     takes_stream_options: bool = True
     done_marker: bool = True
     lists_models: bool = True
+    unsupported: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     pages: tuple[str, ...] = ()
     checked: date = _CHECKED
@@ -85,6 +87,23 @@ VENDORS: Final = (
         key_variable="ANTHROPIC_API_KEY",
         key_prefix="sk-ant-",
         prices="anthropic",
+        # Ignored without a word, but for `n`, which must be 1. `strict` of a tool is ignored too.
+        unsupported=(
+            "audio",
+            "frequency_penalty",
+            "logit_bias",
+            "logprobs",
+            "metadata",
+            "modalities",
+            "n",
+            "prediction",
+            "presence_penalty",
+            "reasoning_effort",
+            "response_format",
+            "seed",
+            "service_tier",
+            "top_logprobs",
+        ),
         models=("claude-haiku-4-5", "claude-sonnet-4-5"),
         pages=(
             "https://platform.claude.com/docs/en/api/openai-sdk",
@@ -145,6 +164,8 @@ VENDORS: Final = (
         key_variable="GROQ_API_KEY",
         key_prefix="gsk_",
         prices="groq",
+        # Refused with 400, and `n` must be 1.
+        unsupported=("logit_bias", "logprobs", "n", "top_logprobs"),
         models=("llama-3.1-8b-instant", "llama-3.3-70b-versatile"),
         pages=("https://console.groq.com/docs/openai", "https://groq.com/pricing"),
     ),

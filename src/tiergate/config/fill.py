@@ -57,7 +57,7 @@ def rules(settings: Settings, *, generation: int) -> Rules:
         else tuple(target.partition("/")[0] for target in any_model.targets),
         any_model_policy=Policy.IN_ORDER if any_model is None else Policy(any_model.policy),
         retry=_retry(settings),
-        context_tokens=catalog.context_tokens,
+        facts=catalog.facts,
     )
 
 

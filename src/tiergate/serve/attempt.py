@@ -11,7 +11,6 @@ from typing import Final
 
 import msgspec
 
-from tiergate.catalog import PriceBook
 from tiergate.core import (
     AttemptFailed,
     Blame,
@@ -70,7 +69,7 @@ async def attempt(
         wait_s = permit_wait_s(resolved.retry, left_s=left_s, is_last=target is last)
         permit = doors.open(await rooms.permits.take(target, wait_s=wait_s))
         books.attempts, books.target = n, target
-        hold = doors.open(await _hold(rooms, books, resolved.prices, target, n, permit, queued))
+        hold = doors.open(await _hold(rooms, books, resolved, target, n, permit, queued))
         question = Question(
             call_id=books.call.id,
             target=target,
@@ -123,7 +122,7 @@ def _no_content(target: Target, what: str) -> UpstreamProtocolError:
 async def _hold(
     rooms: Rooms,
     books: CallBooks,
-    prices: PriceBook,
+    resolved: Resolved,
     target: Target,
     n: int,
     permit: Permit,
@@ -131,12 +130,15 @@ async def _hold(
 ) -> "OpenHold":
     call = books.call
     permitted = rooms.clock.monotonic()
-    price = prices.find(target, books.wall_ns(permitted))
+    price = resolved.prices.find(target, books.wall_ns(permitted))
     choices = choices_asked(call.body)
+    output_tokens = output_tokens_asked(call.body)
+    if output_tokens is None:
+        output_tokens = resolved.facts(target).output_tokens
     worst = bound(
         call.body,
         prompt_bytes=call.prompt_bytes,
-        output_tokens=output_tokens_asked(call.body),
+        output_tokens=output_tokens,
         choices=choices,
         price=price,
     )

@@ -3,9 +3,11 @@
 Pure, and the only place where settings, caller and call are put together.
 """
 
+from collections.abc import Callable
+
 import msgspec
 
-from tiergate.catalog import PriceBook
+from tiergate.catalog import ModelFacts, PriceBook
 from tiergate.core import Call, DataClass, ModelNotFound, Target
 from tiergate.resilience import RetryPolicy
 from tiergate.routing import Policy
@@ -17,6 +19,7 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
 
     generation: int
     prices: PriceBook
+    facts: Callable[[Target], ModelFacts]
     targets: tuple[Target, ...]
     policy: Policy
     data_class: DataClass
@@ -39,6 +42,7 @@ def resolve(call: Call, rules: Rules) -> Resolved:
     return Resolved(
         generation=rules.generation,
         prices=rules.prices,
+        facts=rules.facts,
         targets=entry.targets,
         policy=entry.policy,
         data_class=call.data_class,

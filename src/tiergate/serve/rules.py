@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tiergate.catalog import PriceBook
+from tiergate.catalog import NOTHING_KNOWN, ModelFacts, PriceBook
 from tiergate.core import Target, Tier
 from tiergate.resilience import RetryPolicy
 from tiergate.routing import Policy
 
 
-def _unknown(target: Target) -> int | None:
-    return None
+def _nothing_known(target: Target) -> ModelFacts:
+    return NOTHING_KNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,5 +36,5 @@ class Rules:
     any_model: tuple[str, ...] = ()
     any_model_policy: Policy = Policy.IN_ORDER
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-    context_tokens: Callable[[Target], int | None] = _unknown
-    """The most tokens of question and answer together; None where nobody knows."""
+    facts: Callable[[Target], ModelFacts] = _nothing_known
+    """Limits and abilities of a target."""

@@ -1,8 +1,9 @@
-"""The list of what can be called, with prices, limits and tiers."""
+"""The list of what can be called, with prices, limits, abilities and tiers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tiergate.catalog import Ability
 from tiergate.core import Target
 from tiergate.serve import ModelEntry, Rules, find_model
 from tiergate.web.estimates import price_object
@@ -27,7 +28,6 @@ def model_object(asked: str, rules: Rules, *, wall_ns: int) -> dict[str, Any]:
 
 def _model(name: str, entry: ModelEntry, rules: Rules, wall_ns: int) -> dict[str, Any]:
     targets = [_target(target, rules, wall_ns) for target in entry.targets]
-    contexts = [target["context_length"] for target in targets if target["context_length"] is not None]
     return {
         "id": name,
         "object": "model",
@@ -38,18 +38,39 @@ def _model(name: str, entry: ModelEntry, rules: Rules, wall_ns: int) -> dict[str
         "tiers": sorted({target.tier.value for target in entry.targets}),
         # Of the target that is tried first; the others stand below.
         "pricing": _pricing(targets[0]),
-        "context_length": min(contexts, default=None),
+        # Whichever target answers: the shortest, and what all can do.
+        "context_length": _least(target["context_length"] for target in targets),
+        "max_output_tokens": _least(target["max_output_tokens"] for target in targets),
+        "capabilities": {
+            ability.value: _all(target["capabilities"][ability.value] for target in targets)
+            for ability in Ability
+        },
         "targets": targets,
     }
 
 
 def _target(target: Target, rules: Rules, wall_ns: int) -> dict[str, Any]:
+    facts = rules.facts(target)
     return {
         "target": target.name,
         "tier": target.tier.value,
-        "context_length": rules.context_tokens(target),
+        "context_length": facts.context_tokens,
+        "max_output_tokens": facts.output_tokens,
+        # null: nobody says.
+        "capabilities": {ability.value: facts.abilities.get(ability) for ability in Ability},
+        "unsupported_fields": facts.unsupported,
         **price_object(rules.prices.find(target, wall_ns)),
     }
+
+
+def _least(limits: Iterable[int | None]) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _all(answers: Iterable[bool | None]) -> bool | None:
+    """Tell whether all say yes; a no decides, and without one so does ignorance."""
+    said = set(answers)
+    return False if False in said else None if None in said else True
 
 
 def _pricing(target: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiergate.admission import Admission, Keyring
-from tiergate.catalog import PriceBook, PriceRecord, Rates, Tariff
+from tiergate.catalog import ModelFacts, PriceBook, PriceRecord, Rates, Tariff
 from tiergate.core import (
     LOCAL,
     AttemptFailed,
@@ -409,6 +409,17 @@ def test_the_hold_is_the_worst_case_at_the_price_in_force() -> None:
     (held,) = house.journal.held
     assert held.bound_nanos == (80 + 16 + 64) * 1000 + 100 * 2000
     assert (held.price_id, held.in_flight, held.n) == ("a/m@2026-01-01", 1, 1)
+
+
+def test_without_a_limit_of_its_own_a_question_is_bounded_by_the_models() -> None:
+    """The longest answer that the model gives; where nobody says one, there is no bound."""
+    body = {"model": "model", "messages": [{"role": "user", "content": "hi"}]}
+    for limit, bound_nanos in ((None, None), (7, (80 + 16 + 64) * 1000 + 7 * 2000)):
+        house = House({"a": REPLY})
+        facts = ModelFacts(output_tokens=limit)
+        house.rooms.rules = replace(house.rooms.rules, facts=lambda target, facts=facts: facts)
+        played(house, streamed=False, body=body)
+        assert [held.bound_nanos for held in house.journal.held] == [bound_nanos]
 
 
 def test_the_object_that_policy_saw_is_the_object_that_is_sent() -> None:

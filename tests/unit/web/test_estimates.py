@@ -166,6 +166,9 @@ def test_the_list_of_models_says_price_context_and_tiers() -> None:
     assert dear["pricing"]["state"] == "known" and dear["pricing"]["usd_per_1m"]["output"] == 8
     assert dear["targets"][1]["price_id"].startswith("genai-prices ")
     assert dear["targets"][1]["usd_per_1m_tiers"]["batch"]["input"] == 1
-    assert dear["context_length"] == 1_000_000
+    assert (dear["context_length"], dear["max_output_tokens"]) == (1_047_576, 32_768)
+    # shop/dear is nobody that we know: what both can do is not known either.
+    assert dear["targets"][1]["capabilities"]["tools"] is True and dear["capabilities"]["tools"] is None
+    assert dear["capabilities"]["reasoning"] is False
     assert blank["pricing"] == {"state": "unknown", "usd_per_1m": None} and blank["context_length"] is None
     assert own["pricing"]["state"] == "owned" and own["tiers"] == ["hosted", "private"]

@@ -927,6 +927,7 @@ def test_s30_log_line_of_a_call_has_these_fields_only(gateway: GatewayProcess) -
         "total_ms",
         "input_tokens",
         "output_tokens",
+        "usage_source",
         "cost_usd",
         "generation",
     }

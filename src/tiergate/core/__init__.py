@@ -26,12 +26,12 @@ from tiergate.core.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from tiergate.core.events import AttemptFailed, CallEnded, Emit, Event, Notice, Refusal
+from tiergate.core.events import AttemptFailed, CallEnded, Emit, Event, Notice, Refusal, UsageDoubted
 from tiergate.core.money import NANOS_PER_USD, nanos_to_usd, usd_text, usd_to_nanos
 from tiergate.core.outcome import Blame, Delivery, Outcome
 from tiergate.core.reply import Chunk, Origin, Reply
 from tiergate.core.target import Target, Tier
-from tiergate.core.usage import NOTHING, Usage, UsageSource
+from tiergate.core.usage import NOTHING, Usage, UsageDoubt, UsageSource
 from tiergate.core.version import VERSION
 
 __all__ = [
@@ -84,6 +84,8 @@ __all__ = [
     "UpstreamTimeout",
     "UpstreamUnreachable",
     "Usage",
+    "UsageDoubt",
+    "UsageDoubted",
     "UsageSource",
     "nanos_to_usd",
     "new_id",

@@ -6,7 +6,7 @@ import msgspec
 
 from tiergate.core.call import CallClass, EndState
 from tiergate.core.target import Target
-from tiergate.core.usage import Usage
+from tiergate.core.usage import Usage, UsageDoubt, UsageSource
 
 
 class CallEnded(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +31,7 @@ class CallEnded(msgspec.Struct, frozen=True, kw_only=True):
     ttft_ms: float | None
     total_ms: float
     usage: Usage | None
+    usage_source: UsageSource | None
     cash_nanos: int | None
     generation: int
 
@@ -44,6 +45,21 @@ class AttemptFailed(msgspec.Struct, frozen=True, kw_only=True):
     error_code: str
     status: int | None
     elapsed_ms: float
+
+
+class UsageDoubted(msgspec.Struct, frozen=True, kw_only=True):
+    """Something is odd about what an attempt used or cost. Amounts are nano-dollars; None: not known."""
+
+    call_id: str
+    n: int
+    target: Target
+    doubt: UsageDoubt
+    cash_nanos: int | None
+    """What is charged."""
+    bound_nanos: int | None
+    """What was held."""
+    upstream_cost_nanos: int | None
+    """What the provider says."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +78,6 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     severe: bool = False
 
 
-Event = CallEnded | AttemptFailed | Refusal | Notice
+Event = CallEnded | AttemptFailed | UsageDoubted | Refusal | Notice
 Emit = Callable[[Event], None]
 """Where a room sends its events. Must not block and must not raise."""

@@ -18,6 +18,19 @@ class UsageSource(StrEnum):
     """Nothing was used: the request was never delivered, or was refused."""
 
 
+class UsageDoubt(StrEnum):
+    """What is odd about the usage or the cost of an attempt; it is charged all the same."""
+
+    UNREADABLE = "unreadable"
+    """What it reported cannot be: negative, more cached than read, no numbers. Charged at the bound."""
+    UNREPORTED = "unreported"
+    """The answer is complete and the provider reported nothing. Charged at the most that it can have used."""
+    ABOVE_BOUND = "above_bound"
+    """It used more than was held for it: the bound is wrong, or the report. Charged as reported."""
+    COST_DIFFERS = "cost_differs"
+    """The provider says another cost than the price book: one of the two prices is wrong."""
+
+
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens by disjoint bucket (images are a count of images).
 

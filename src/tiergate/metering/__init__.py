@@ -2,6 +2,7 @@
 
 from tiergate.metering.bound import TOKENS_PER_S_MAX, Bound, bound, bounded_usage, holds_only_text
 from tiergate.metering.cash import cash_nanos
+from tiergate.metering.doubts import doubts
 from tiergate.metering.expected import Expected, Lines
 from tiergate.metering.meter import Account, Meter
 from tiergate.metering.parts import CostParts, cost_parts
@@ -21,6 +22,7 @@ __all__ = [
     "bounded_usage",
     "cash_nanos",
     "cost_parts",
+    "doubts",
     "holds_only_text",
     "shape_of",
 ]

@@ -34,6 +34,8 @@ class Meter:
         """Whether all choices had ended when the report came."""
         self._went_on = False
         """Whether more of the answer came after the report."""
+        self.is_odd = False
+        """Whether the last report could not be read."""
         self.upstream_cost_nanos: int | None = None
         """What the provider itself says it costs, where it says so."""
         self.service_tier: str | None = None
@@ -47,7 +49,7 @@ class Meter:
         if chunk.finish:
             self.finish += chunk.finish
         if chunk.usage is not None or chunk.odd_usage:
-            self._reported = chunk.usage
+            self._reported, self.is_odd = chunk.usage, chunk.odd_usage
             self.upstream_cost_nanos = chunk.cost_nanos
             self._is_last_word, self._went_on = len(self.finish) >= self._choices, False
         elif chunk.text or (chunk.content and not chunk.finish):
@@ -88,6 +90,10 @@ class Meter:
     def _cash(self, usage: Usage, elapsed_s: float) -> int | None:
         if self._price.cost_is_reported and self.upstream_cost_nanos is not None:
             return self.upstream_cost_nanos
+        return self.priced_nanos(usage, elapsed_s=elapsed_s)
+
+    def priced_nanos(self, usage: Usage, *, elapsed_s: float) -> int | None:
+        """Give the cost of a usage by the price book, whatever the provider says; None: not known."""
         ended_ns = self._sent_ns + int(elapsed_s * 1e9)
         return cash_nanos(
             usage,

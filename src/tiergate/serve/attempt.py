@@ -24,10 +24,11 @@ from tiergate.core import (
     UpstreamProtocolError,
     UpstreamRejected,
     UpstreamThrottled,
+    UsageDoubted,
     UsageSource,
 )
 from tiergate.ledger import Book, Held, HoldState, Settled
-from tiergate.metering import Account, Meter, bound, shape_of
+from tiergate.metering import Account, Bound, Meter, bound, doubts, shape_of
 from tiergate.resilience import Permit, permit_wait_s
 from tiergate.serve.books import CallBooks, CallerLeft, meaning
 from tiergate.serve.doors import Doors
@@ -157,19 +158,20 @@ async def _hold(
     )
     await rooms.book.hold(held)
     meter = Meter(bound=worst, price=price, choices=choices, sent_ns=held.permit_ns)
-    return OpenHold(rooms, books, held, meter=meter)
+    return OpenHold(rooms, books, held, worst, meter)
 
 
 class OpenHold:
     """A hold that is placed; leaving the context settles it, once, by the way it was left."""
 
-    def __init__(self, rooms: Rooms, books: CallBooks, held: Held, *, meter: Meter) -> None:
+    def __init__(self, rooms: Rooms, books: CallBooks, held: Held, worst: Bound, meter: Meter) -> None:
         self._book: Book = rooms.book
         self._clock = rooms.clock
         self._emit = rooms.emit
         self._lines = rooms.lines
         self._books = books
         self._held = held
+        self._bound = worst
         self.meter = meter
         self.exchange: Exchange | None = None
         self._placed = rooms.clock.monotonic()
@@ -207,6 +209,7 @@ class OpenHold:
         # The question knows how to mark this hold as sent: without this the two would keep each other alive,
         # and the call with them, until the garbage collector stops everything to find them.
         self.exchange = None
+        self._tell_doubts(error, account, now)
         if isinstance(error, UpstreamError):
             self._emit(
                 AttemptFailed(
@@ -228,6 +231,23 @@ class OpenHold:
             if error is None
             else self.meter.cut(elapsed_s=elapsed_s)
         )
+
+    def _tell_doubts(self, error: BaseException | None, account: Account, now: float) -> None:
+        if self._sent is None:
+            return
+        elapsed_s = now - self._sent
+        for doubt in doubts(account, self.meter, self._bound, is_complete=error is None, elapsed_s=elapsed_s):
+            self._emit(
+                UsageDoubted(
+                    call_id=self._held.call_id,
+                    n=self._held.n,
+                    target=self._held.target,
+                    doubt=doubt,
+                    cash_nanos=account.cash_nanos,
+                    bound_nanos=self._held.bound_nanos,
+                    upstream_cost_nanos=self.meter.upstream_cost_nanos,
+                )
+            )
 
     def _settled(self, error: BaseException | None, account: Account, now: float) -> Settled:
         outcome, blame = _judge(error)

@@ -140,6 +140,7 @@ class CallBooks:
             ttft_ms=self.ttft_ms,
             total_ms=(now - call.received) * 1e3,
             usage=None if account is None else account.usage,
+            usage_source=None if account is None else account.source,
             cash_nanos=None if account is None else self._spent_nanos,
             generation=self.opened.generation,
         )

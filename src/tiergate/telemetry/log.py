@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
-from tiergate.core import AttemptFailed, CallEnded, Event, Notice, Refusal
+from tiergate.core import AttemptFailed, CallEnded, Event, Notice, Refusal, UsageDoubt, UsageDoubted
+from tiergate.telemetry.repeats import Repeats
 from tiergate.wire import cost_number, dumps
 
 _NAME_MAX = 200
@@ -48,6 +49,7 @@ class LineLog:
         self._unwritten = 0
         self._dropped_said = 0
         self._closing = False
+        self._repeats = Repeats()
         self._thread = threading.Thread(target=self._work, name="tiergate-log", daemon=True)
         self._thread.start()
 
@@ -89,7 +91,14 @@ class LineLog:
     def _write_waiting(self) -> None:
         lines = []
         while self._waiting:
-            lines.append(_written_line(line_of(self._waiting.popleft(), self._wall_ns())))
+            event, now_ns = self._waiting.popleft(), self._wall_ns()
+            line = line_of(event, now_ns)
+            if isinstance(event, UsageDoubted):
+                left_out = self._repeats.left_out(event, now_ns)
+                if left_out is None:
+                    continue
+                line["left_out"] = left_out
+            lines.append(_written_line(line))
         events, lost = len(lines), self._dropped - self._dropped_said
         if lost:
             notice = Notice(word="log_lines_dropped", message=f"{lost} log lines were dropped.", severe=True)
@@ -123,6 +132,8 @@ def line_of(event: Event, wall_ns: int) -> dict[str, Any]:
                 "status": event.status,
                 "elapsed_ms": round(event.elapsed_ms, 3),
             }
+        case UsageDoubted():
+            return _doubt_line(event, wall_ns)
         case Refusal():
             return {
                 "time": _time(wall_ns),
@@ -141,6 +152,30 @@ def line_of(event: Event, wall_ns: int) -> dict[str, Any]:
             }
         case _:
             assert_never(event)
+
+
+_DOUBTED: Final = {
+    UsageDoubt.UNREADABLE: "The provider reported a usage that cannot be; charged at the bound.",
+    UsageDoubt.UNREPORTED: "The provider reported no usage; charged at the most that can have been used.",
+    UsageDoubt.ABOVE_BOUND: "It used more than was held for it; charged as reported. Look at its report.",
+    UsageDoubt.COST_DIFFERS: "The provider says another cost than the price book. Look at its price.",
+}
+
+
+def _doubt_line(event: UsageDoubted, wall_ns: int) -> dict[str, Any]:
+    return {
+        "time": _time(wall_ns),
+        "level": "warning",
+        "event": "usage_doubt",
+        "doubt": event.doubt,
+        "message": _DOUBTED[event.doubt],
+        "call": event.call_id,
+        "attempt": event.n,
+        "target": event.target.name[:_NAME_MAX],
+        "cost_usd": cost_number(event.cash_nanos),
+        "bound_usd": cost_number(event.bound_nanos),
+        "upstream_cost_usd": cost_number(event.upstream_cost_nanos),
+    }
 
 
 def _call_line(event: CallEnded) -> dict[str, Any]:
@@ -166,6 +201,7 @@ def _call_line(event: CallEnded) -> dict[str, Any]:
         "total_ms": round(event.total_ms, 3),
         "input_tokens": None if usage is None else usage.input_tokens,
         "output_tokens": None if usage is None else usage.output_tokens,
+        "usage_source": event.usage_source,
         "cost_usd": cost_number(event.cash_nanos),
         "generation": event.generation,
     }

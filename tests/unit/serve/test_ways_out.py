@@ -46,6 +46,8 @@ from tiergate.core import (
     UpstreamTimeout,
     UpstreamUnreachable,
     Usage,
+    UsageDoubt,
+    UsageDoubted,
     UsageSource,
 )
 from tiergate.ledger import Book, CallClosed, Held, HoldState, Settled
@@ -420,6 +422,17 @@ def test_without_a_limit_of_its_own_a_question_is_bounded_by_the_models() -> Non
         house.rooms.rules = replace(house.rooms.rules, facts=lambda target, facts=facts: facts)
         played(house, streamed=False, body=body)
         assert [held.bound_nanos for held in house.journal.held] == [bound_nanos]
+
+
+def test_a_doubt_about_an_account_is_told_with_what_is_charged() -> None:
+    """An event of its own, for each attempt that is odd."""
+    house = House({"a": Answer(([ONE], [STOP]))})
+    played(house)
+    (doubt,) = [event for event in house.events if isinstance(event, UsageDoubted)]
+    (settled,) = house.settled
+    assert (doubt.doubt, doubt.target, doubt.n) == (UsageDoubt.UNREPORTED, A, 1)
+    assert doubt.cash_nanos == settled.cash_nanos == doubt.bound_nanos
+    assert house.ended.usage_source is UsageSource.BOUNDED
 
 
 def test_the_object_that_policy_saw_is_the_object_that_is_sent() -> None:

@@ -22,8 +22,12 @@ from tiergate.core import (
     Target,
     Tier,
     Usage,
+    UsageDoubt,
+    UsageDoubted,
+    UsageSource,
 )
 from tiergate.telemetry import LineLog, LogStatistics, line_of
+from tiergate.telemetry.repeats import Repeats
 
 NOW_NS = 1_767_225_600_123_456_789
 """2026-01-01T00:00:00.123Z and a bit."""
@@ -46,6 +50,7 @@ CALL = CallEnded(
     ttft_ms=12.34567,
     total_ms=1000.00049,
     usage=Usage(input=7, cache_read=3, output=4, reasoning=1),
+    usage_source=UsageSource.REPORTED,
     cash_nanos=42_001,
     generation=3,
 )
@@ -54,7 +59,16 @@ FAILED = AttemptFailed(
 )
 REFUSED = Refusal(endpoint="chat/completions", code="invalid_api_key", status=401)
 NOTICE = Notice(word="reloaded", message="Settings were read again.")
-EVENTS: tuple[Event, ...] = (CALL, FAILED, REFUSED, NOTICE)
+DOUBTED = UsageDoubted(
+    call_id="01call",
+    n=1,
+    target=TARGET,
+    doubt=UsageDoubt.COST_DIFFERS,
+    cash_nanos=2_000_000,
+    bound_nanos=None,
+    upstream_cost_nanos=1_000_000,
+)
+EVENTS: tuple[Event, ...] = (CALL, FAILED, DOUBTED, REFUSED, NOTICE)
 
 
 @dataclass
@@ -114,6 +128,7 @@ def test_a_call_is_one_line_of_names_and_counts() -> None:
         "total_ms": "1000.0",
         "input_tokens": 10,
         "output_tokens": 5,
+        "usage_source": "reported",
         "cost_usd": "0.000042001",
         "generation": 3,
     }
@@ -146,6 +161,30 @@ def test_the_other_events_say_what_happened() -> None:
     )
     assert (lines[1]["status"], lines[1]["error"]) == (401, "invalid_api_key")
     assert lines[2]["message"] == "Settings were read again."
+
+
+def test_a_doubt_says_what_to_look_at_and_is_not_said_again_and_again() -> None:
+    """Once for each target and kind; ten minutes later again, with how often it was left out."""
+    other = replace(DOUBTED, doubt=UsageDoubt.UNREPORTED)
+    lines = [json.loads(line) for line in logged(*[DOUBTED] * 5, other).splitlines()]
+    assert [(line["doubt"], line["left_out"]) for line in lines] == [("cost_differs", 0), ("unreported", 0)]
+    assert lines[0]["level"] == "warning" and "price" in lines[0]["message"]
+    assert (lines[0]["cost_usd"], lines[0]["bound_usd"]) == (0.002, None)
+    repeats = Repeats()
+    minute_ns = 60_000_000_000
+    said = [repeats.left_out(DOUBTED, NOW_NS + minute * minute_ns) for minute in (0, 1, 9, 10, 11)]
+    assert said == [0, None, None, 2, None]
+    # A clock that was set back does not silence anything for long.
+    assert repeats.left_out(DOUBTED, NOW_NS - 60 * minute_ns) == 1
+
+
+def test_what_is_remembered_of_doubts_is_bounded() -> None:
+    """Callers choose model names."""
+    repeats = Repeats()
+    for number in range(3_000):
+        target = Target(provider="rack", model=f"m{number}", tier=Tier.PRIVATE)
+        assert repeats.left_out(replace(DOUBTED, target=target), NOW_NS) == 0
+    assert len(repeats._said) <= 1_000
 
 
 def test_every_kind_of_event_has_a_line() -> None:
@@ -273,7 +312,8 @@ def test_closing_writes_what_waits_and_ends_the_thread() -> None:
     """Also when nothing waits."""
     before = threading.active_count()
     assert logged() == b""
-    assert logged(*EVENTS * 50).count(b"\n") == 200
+    told = [event for event in EVENTS if event is not DOUBTED]
+    assert logged(*told * 50).count(b"\n") == 200
     assert threading.active_count() == before
 
 

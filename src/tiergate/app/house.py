@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from tiergate.admission import Admission
+from tiergate.app.upkeep import keep_up
 from tiergate.config import Loaded, Settings, fill, first_snapshot
 from tiergate.config import reload as next_snapshot
 from tiergate.core import Emit, Event, Notice, SettingsError, SystemClock
@@ -129,7 +130,7 @@ async def open_house(
             clock=clock,
             emit=tell,
         )
-        yield House(
+        house = House(
             loaded=loaded,
             rooms=rooms,
             journal=journal,
@@ -139,6 +140,9 @@ async def open_house(
             emit=tell,
             environ=environ,
         )
+        upkeep = asyncio.create_task(keep_up(journal, lambda: house.settings, clock))
+        stack.callback(upkeep.cancel)
+        yield house
 
 
 async def _learn(lines: Lines, journal: SqliteJournal) -> None:

@@ -108,12 +108,15 @@ def report_latency(loaded: Loaded, *, by: str, begin: str, end: str | None, form
     names, span, past = _asked(loaded, by, begin, end)
     rows = latency(past, span, names)
     said = [_latency_row(row) for row in rows]
+    kept_ns = past.calls_from_ns()
     if form == "json":
-        print(dumps({**_span_object(span), "rows": said}).decode())
+        print(dumps({**_span_object(span), "calls_kept_from": _moment(kept_ns), "rows": said}).decode())
     elif form == "csv":
         _print_csv(names, _LATENCY, said)
     else:
         _print_latency(names, rows, span)
+        if span.start_ns < kept_ns:
+            _say(f"Calls before {_moment(kept_ns)} are kept no longer (`retention.calls`) and are not in it.")
 
 
 def run_backup(loaded: Loaded, target: Path) -> None:
@@ -189,11 +192,11 @@ def _rounded(number: float | None) -> float | None:
 
 
 def _span_object(span: Span) -> dict[str, str]:
-    start, end = (
-        datetime.fromtimestamp(ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        for ns in (span.start_ns, span.end_ns)
-    )
-    return {"from": start, "to": end, "timezone": span.zone}
+    return {"from": _moment(span.start_ns), "to": _moment(span.end_ns), "timezone": span.zone}
+
+
+def _moment(ns: int) -> str:
+    return datetime.fromtimestamp(ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _print_csv(by: Sequence[str], columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -84,7 +84,8 @@ PENDING: Final = (
     ),
     Pending(path=("cache",), stops=False, sentence="no answer is given from stock yet"),
     Pending(path=("alerts",), stops=False, sentence="no alert is sent yet"),
-    Pending(path=("retention",), stops=False, sentence="nothing is deleted by age yet"),
+    Pending(path=("retention", "jobs"), stops=False, sentence="there are no jobs yet"),
+    Pending(path=("retention", "receipts"), stops=False, sentence="there are no receipts yet"),
     Pending(path=("resilience", "heartbeat_s"), stops=False, sentence="no heartbeat is sent yet"),
 )
 

@@ -86,9 +86,12 @@ class Admin(Section):
 class Retention(Section):
     """How long records are kept."""
 
-    calls: Duration = Field(default=90 * 86_400.0, description="Records of calls and attempts.")
+    calls: Duration = Field(
+        default=90 * 86_400.0,
+        description="Records of calls and attempts. Reports of spend go on from their sums, of latency not.",
+    )
     rollups: Duration = Field(
-        default=3 * 365 * 86_400.0, description="Sums by day, from which reports are made."
+        default=3 * 365 * 86_400.0, description="Their sums by quarters of an hour; never shorter than calls."
     )
     jobs: Duration = Field(default=30 * 86_400.0, description="Finished batch jobs and their files.")
     receipts: Duration = Field(default=86_400.0, description="Answers kept for a repeated Idempotency-Key.")

@@ -1,7 +1,7 @@
 """The shared nouns: call, reply, chunk, usage, money, target, outcome, events, errors, clock."""
 
 from tiergate.core.call import LOCAL, Call, CallClass, Caller, Cause, DataClass, EndState
-from tiergate.core.clock import Clock, SystemClock, new_id
+from tiergate.core.clock import Clock, SystemClock, id_time_ns, new_id
 from tiergate.core.errors import (
     CannotStart,
     DeadlineExceeded,
@@ -87,6 +87,7 @@ __all__ = [
     "UsageDoubt",
     "UsageDoubted",
     "UsageSource",
+    "id_time_ns",
     "nanos_to_usd",
     "new_id",
     "usd_text",

@@ -45,6 +45,18 @@ def new_id(wall_ns: int, randomness: bytes) -> str:
     return _millisecond(wall_ns // 1_000_000) + _written(int.from_bytes(randomness, "big"), 8)
 
 
+def id_time_ns(identity: str) -> int:
+    """Give the time that an id of `new_id` was made at, in nanoseconds since 1970, whole milliseconds.
+
+    >>> id_time_ns(new_id(1_767_225_600_123_456_789, bytes(10)))
+    1767225600123000000
+    """
+    milliseconds = 0
+    for character in identity[:10]:
+        milliseconds = milliseconds * 32 + _CROCKFORD.index(character)
+    return milliseconds * 1_000_000
+
+
 @lru_cache(maxsize=8)
 def _millisecond(number: int) -> str:
     return _written(number, 5)

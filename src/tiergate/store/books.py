@@ -15,7 +15,8 @@ from tiergate.core import CannotStart, StoreOwned
 from tiergate.ledger import Owner
 from tiergate.store.folder import make_private_file
 from tiergate.store.migrate import migrate
-from tiergate.store.rows import Row
+from tiergate.store.rollups import Rollups
+from tiergate.store.rows import Row, settled_call_id
 from tiergate.store.statements import statements
 from tiergate.store.trouble import Trouble, trouble_of, word_of
 
@@ -50,6 +51,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.holds) + len(self.settlements) + len(self.ends)
 
+    def call_ids(self) -> list[str]:
+        """Give the ids of the calls that it touches."""
+        ids = [row[0] for row in self.calls]
+        ids += [settled_call_id(row) for row in self.settlements]
+        return ids + [row[0] for row in self.ends]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lapsed:
@@ -68,6 +75,7 @@ class Books:
         self._sql = statements("ledger")
         self.owner = owner
         self.lapsed = lapsed
+        self._rollups = Rollups(connection)
 
     @classmethod
     def open(cls, path: Path, *, owner_id: str, now_ns: int) -> "Books":
@@ -110,6 +118,22 @@ class Books:
                 many(self._sql["settle"], batch.settlements)
             if batch.ends:
                 many(self._sql["close_call"], batch.ends)
+            self._rollups.take_note(batch.call_ids())
+
+    def begin_slot(self, closed_before_ns: int) -> int | None:
+        """Choose a slot to add up (`Rollups.begin`); raises as `write` does."""
+        with self._transaction():
+            return self._rollups.begin(closed_before_ns)
+
+    def end_slot(self, slot_ns: int, rows: list[Row]) -> bool:
+        """Put the sums of a slot in place (`Rollups.end`); raises as `write` does."""
+        with self._transaction():
+            return self._rollups.end(slot_ns, rows)
+
+    def forget(self, calls_before_ns: int, rollups_before_ns: int) -> int:
+        """Delete some old records (`Rollups.forget`); raises as `write` does."""
+        with self._transaction():
+            return self._rollups.forget(calls_before_ns, rollups_before_ns)
 
     def heartbeat(self, now_ns: int) -> None:
         """Write that the owner is alive; raises as `write` does."""
@@ -138,7 +162,9 @@ class Books:
                 )
             yield
             connection.execute("COMMIT")
+            self._rollups.committed()
         finally:
+            self._rollups.rolled_back()
             # SQLite has rolled back by itself after some errors, not after others.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

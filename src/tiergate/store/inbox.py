@@ -3,11 +3,14 @@
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
+from tiergate.store.books import Books
 from tiergate.store.rows import Row
 
 Answer = asyncio.Future[None]
+Work = Callable[[Books], object]
 
 
 class HoldMessage(NamedTuple):
@@ -37,13 +40,20 @@ class FlushMessage(NamedTuple):
     answer: Answer
 
 
+class WorkMessage(NamedTuple):
+    """Something else to do with the books, in transactions of its own."""
+
+    work: Work
+    answer: Answer
+
+
 class StopMessage(NamedTuple):
     """No message follows; what waits is written until `by` (monotonic seconds)."""
 
     by: float
 
 
-Message = HoldMessage | SettleMessage | EndMessage | FlushMessage | StopMessage
+Message = HoldMessage | SettleMessage | EndMessage | FlushMessage | WorkMessage | StopMessage
 
 
 class Inbox:

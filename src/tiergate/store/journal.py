@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from tiergate.core import Clock, Emit, Notice, StorageUnavailable, new_id
 from tiergate.ledger import CallClosed, Counted, Entry, Held, JournalStatistics, Owner, Settled
 from tiergate.store.books import Books
 from tiergate.store.folder import make_folder
 from tiergate.store.reader import read_counted, read_entries, read_entry
+from tiergate.store.rollups import sum_slot
 from tiergate.store.rows import call_row, close_row, hold_row, settle_row
 from tiergate.store.writer import Writer, WriterLimits
 
@@ -18,6 +19,8 @@ LEDGER_FILE: Final = "ledger.db"
 
 _READ_WAIT_S: Final = 5.0
 _PAGE_MAX: Final = 1_000
+
+Done = TypeVar("Done")
 
 
 def open_journal(
@@ -124,6 +127,32 @@ class SqliteJournal:
     async def counted(self, *, limit: int) -> list[Counted]:
         """Read what estimates learn from; see `ledger.Journal`."""
         return await asyncio.to_thread(read_counted, self._path, limit=limit)
+
+    async def add_up(self, *, closed_before_ns: int) -> bool:
+        """Add up one quarter of an hour that ended before a moment; False: there is none to add up now.
+
+        Raises:
+            StorageUnavailable: not now.
+        """
+        slot_ns = await self._work(lambda books: books.begin_slot(closed_before_ns))
+        if slot_ns is None:
+            return False
+        rows = await asyncio.to_thread(sum_slot, self._path, slot_ns)
+        # Where a record came in between, the slot stays stale, and the next turn finds it.
+        return await self._work(lambda books: books.end_slot(slot_ns, rows))
+
+    async def forget(self, *, calls_before_ns: int, rollups_before_ns: int) -> bool:
+        """Delete some calls that are old and added up, and old sums; False: none is left.
+
+        Raises:
+            StorageUnavailable: not now.
+        """
+        return await self._work(lambda books: books.forget(calls_before_ns, rollups_before_ns)) > 0
+
+    async def _work(self, work: Callable[[Books], Done]) -> Done:
+        done: list[Done] = []
+        await self._writer.work(lambda books: done.append(work(books)))
+        return done[0]
 
     def statistics(self) -> JournalStatistics:
         """What waits and what was written."""

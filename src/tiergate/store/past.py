@@ -1,18 +1,22 @@
-"""The past for reports: fills `reports.Past` from the ledger, through a connection that can write nothing."""
+"""The past for reports: fills `reports.Past` from the ledger, through a connection that can write nothing.
 
+What is added up already (`rollups.py`) is taken from the sums, the rest from the calls, all at one moment.
+"""
+
+import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from tiergate.core import new_id
 from tiergate.reports import GROUPS, Span, Spent, Timed
 from tiergate.reports.ports import SLOT_NS
 from tiergate.store.reader import snapshot
+from tiergate.store.rollups import first_id
+from tiergate.store.rows import Row
 from tiergate.store.statements import statements
 
 _ABOUT: Final = GROUPS[:-1]
-"""The columns by which both statements begin; the last group, `day`, is told from the slot."""
-_FIRST_ID: Final = bytes(10)
+"""The columns by which all statements begin; the last group, `day`, is told from the slot."""
 
 
 class LedgerPast:
@@ -24,38 +28,23 @@ class LedgerPast:
     def spent(self, span: Span, *, slots: bool) -> Iterable[Spent]:
         """Give what was spent; see `reports.Past`.
 
+        Where calls are kept no longer, a span takes whole quarters of an hour: those that begin in it.
+
         Raises:
             StorageUnavailable: the ledger cannot be read.
         """
         with snapshot(self._ledger) as connection:
-            facts = {**_range(span), "slots": slots, "slot_ns": SLOT_NS}
-            rows = connection.execute(statements("past")["spent"], facts).fetchall()
-        for row in rows:
-            about, (slot, *sums) = row[: len(_ABOUT)], row[len(_ABOUT) :]
-            calls, succeeded, attempts, unpriced, tokens_in, cached, tokens_out, cash, lapsed, bounded = sums
-            yield Spent(
-                about=dict(zip(_ABOUT, about, strict=True)),
-                slot=slot,
-                calls=calls,
-                succeeded=succeeded,
-                attempts=attempts,
-                unpriced=unpriced,
-                input_tokens=tokens_in,
-                cached_tokens=cached,
-                output_tokens=tokens_out,
-                cash_nanos=cash,
-                lapsed_nanos=lapsed,
-                bounded_nanos=bounded,
-            )
+            rows = _spent(connection, span, slots=slots)
+        return [_spent_of(row) for row in rows]
 
     def timed(self, span: Span) -> Iterator[Timed]:
-        """Give every successful call; see `reports.Past`.
+        """Give every successful call that is kept; see `reports.Past`.
 
         Raises:
             StorageUnavailable: the ledger cannot be read.
         """
         with snapshot(self._ledger) as connection:
-            facts = {**_range(span), "slot_ns": SLOT_NS}
+            facts = {**_ids(span.start_ns, span.end_ns), "slot_ns": SLOT_NS}
             for row in connection.execute(statements("past")["timed"], facts):
                 about, (slot, first_ns, total_ns, tokens) = row[: len(_ABOUT)], row[len(_ABOUT) :]
                 yield Timed(
@@ -66,6 +55,55 @@ class LedgerPast:
                     output_tokens=tokens,
                 )
 
+    def calls_from_ns(self) -> int:
+        """Give the moment from which on calls are kept; of those before there are only sums."""
+        with snapshot(self._ledger) as connection:
+            _, calls_from_ns = connection.execute(statements("past")["rolled"]).fetchone()
+        return int(calls_from_ns)
 
-def _range(span: Span) -> dict[str, str]:
-    return {"first": new_id(max(0, span.start_ns), _FIRST_ID), "last": new_id(max(0, span.end_ns), _FIRST_ID)}
+
+def _spent(connection: sqlite3.Connection, span: Span, *, slots: bool) -> list[Row]:
+    sql = statements("past")
+    rolled_ns, calls_from_ns = connection.execute(sql["rolled"]).fetchone()
+    start_ns, end_ns = max(0, span.start_ns), max(0, span.end_ns)
+    # Whole slots between the two come from the sums, their edges from the calls.
+    from_ns = _floor(start_ns) if start_ns < calls_from_ns else -_floor(-start_ns)
+    before_ns = max(from_ns, min(_floor(end_ns), rolled_ns))
+    inside = {"from_ns": from_ns, "before_ns": before_ns}
+    spans = [(start_ns, min(from_ns, end_ns)), (before_ns, end_ns)]
+    spans += [(slot_ns, slot_ns + SLOT_NS) for (slot_ns,) in connection.execute(sql["stale_slots"], inside)]
+    how = {"slots": slots, "slot_ns": SLOT_NS}
+    rows = connection.execute(sql["rolled_up"], {**inside, **how}).fetchall()
+    for one_ns, other_ns in spans:
+        kept_ns = max(one_ns, calls_from_ns)
+        if kept_ns < other_ns:
+            rows += connection.execute(sql["spent"], {**_ids(kept_ns, other_ns), **how}).fetchall()
+    return rows
+
+
+def _spent_of(row: Row) -> Spent:
+    about, (slot, calls, succeeded, attempts, unpriced, *sums) = row[: len(_ABOUT)], row[len(_ABOUT) :]
+    uncached, read, write_5m, write_1h, output, reasoning, audio_in, audio_out, _images, *amounts = sums
+    cash, lapsed, bounded, _gpu_ms = amounts
+    return Spent(
+        about=dict(zip(_ABOUT, about, strict=True)),
+        slot=slot,
+        calls=calls,
+        succeeded=succeeded,
+        attempts=attempts,
+        unpriced=unpriced,
+        input_tokens=uncached + read + write_5m + write_1h + audio_in,
+        cached_tokens=read,
+        output_tokens=output + reasoning + audio_out,
+        cash_nanos=cash,
+        lapsed_nanos=lapsed,
+        bounded_nanos=bounded,
+    )
+
+
+def _ids(start_ns: int, end_ns: int) -> dict[str, str]:
+    return {"first": first_id(start_ns), "last": first_id(end_ns)}
+
+
+def _floor(time_ns: int) -> int:
+    return time_ns - time_ns % SLOT_NS

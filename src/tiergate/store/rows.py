@@ -104,6 +104,12 @@ def settle_row(settled: Settled, epoch: int) -> Row:
     )
 
 
+def settled_call_id(row: Row) -> str:
+    """Give the call that a row of `settle` belongs to."""
+    call_id: str = row[-3]
+    return call_id
+
+
 def close_row(closed: CallClosed, epoch: int) -> Row:
     """Give the row of `close_call`: the whole call and its end."""
     return (

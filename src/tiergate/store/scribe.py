@@ -12,6 +12,7 @@ Its waits are real: it is a thread, and sleeps on the machine's own clock. `cloc
 
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -27,6 +28,7 @@ from tiergate.store.inbox import (
     Inbox,
     SettleMessage,
     StopMessage,
+    WorkMessage,
 )
 from tiergate.store.rows import Row, tame
 from tiergate.store.trouble import UNWRITABLE, Trouble, trouble_of, word_of
@@ -51,6 +53,7 @@ _LOCKED: Final = "The ledger's database has been locked by another program for t
 _FULL: Final = "The disk that holds the ledger is full. Calls are taken again when there is space."
 _UNWRITABLE: Final = "The record of this call cannot be written."
 _BROKEN: Final = "The ledger's file cannot be written ({}). Check the disk, then restart Tiergate."
+_UNDONE: Final = "The ledger cannot be changed now ({}). Try again shortly."
 _UNSIGNED: Final = "The ledger was closed without signing off ({})."
 _FORCED: Final = (
     "A record held numbers or text that no ledger can hold; it was written with them forced into range."
@@ -70,9 +73,14 @@ class _Pending:
     settlements: list[Row] = field(default_factory=list)
     ends: list[Row] = field(default_factory=list)
     flushes: list[Answer] = field(default_factory=list)
+    works: deque[WorkMessage] = field(default_factory=deque)
 
     def records(self) -> int:
         return len(self.holds) + len(self.settlements) + len(self.ends)
+
+    def unwritten(self) -> "_Pending":
+        """Give what remains when the records are written."""
+        return _Pending(flushes=self.flushes, works=self.works)
 
     def batch(self) -> Batch:
         return Batch(
@@ -155,6 +163,7 @@ class Scribe:
         if not self._pending.records():
             self._told += [(answer, None) for answer in self._pending.flushes]
             self._pending.flushes.clear()
+            self._work_a_little()
         self._send_answers()
         self._upkeep(idle=not took)
 
@@ -167,7 +176,7 @@ class Scribe:
         if self._pause_s:
             time.sleep(self._pause_s)
             self._pause_s = 0.0
-        if self._pending.records():
+        if self._pending.records() or self._pending.works:
             messages = self._inbox.take(wait_s=0.0, linger_s=0.0)
         else:
             wait_s = _IDLE_S if self._unchecked >= _IDLE_RECORDS else self._beat_at - time.monotonic()
@@ -183,6 +192,8 @@ class Scribe:
                     pending.ends.append(message.row)
                 case FlushMessage():
                     pending.flushes.append(message.answer)
+                case WorkMessage():
+                    pending.works.append(message)
                 case StopMessage():
                     self._stop_by = message.by
         return bool(messages)
@@ -196,7 +207,7 @@ class Scribe:
             # On a full disk settlements are written too; it has passed when something new is.
             if self._trouble is Trouble.LOCKED or self._pending.holds:
                 self._recovered()
-            self._pending = _Pending(flushes=self._pending.flushes)
+            self._pending = self._pending.unwritten()
         elif trouble is Trouble.LOCKED:
             self._refuse_overdue()
         elif trouble is not Trouble.BROKEN:
@@ -220,6 +231,28 @@ class Scribe:
         self._unchecked += len(batch)
         return None
 
+    def _work_a_little(self) -> None:
+        """Do one piece of what else there is to do; calls come first."""
+        if not self._pending.works:
+            return
+        work, answer = self._pending.works[0]
+        refusal: TiergateError | None = None
+        try:
+            work(self._books)
+        except StoreOwned as error:
+            self._break(str(error))
+            return
+        except TiergateError as error:
+            refusal = error
+        except UNWRITABLE as error:
+            if trouble_of(error) is Trouble.BROKEN:
+                self._break(_BROKEN.format(word_of(error)))
+                return
+            refusal = StorageUnavailable(_UNDONE.format(word_of(error)))
+        self._pending.works.popleft()
+        self._told.append((answer, refusal))
+        self._unchecked += 1
+
     def _refuse_overdue(self) -> None:
         now = time.monotonic()
         waiting: list[HoldMessage] = []
@@ -234,7 +267,7 @@ class Scribe:
     def _write_one_by_one(self) -> None:
         """After a batch failed: none of its records takes another with it."""
         began = time.monotonic()
-        batch, self._pending = self._pending, _Pending(flushes=self._pending.flushes)
+        batch, self._pending = self._pending, self._pending.unwritten()
         met: set[Trouble] = set()
         for hold in batch.holds:
             trouble = self._attempt_one(Batch(calls=[hold.call], holds=[hold.hold]), met)
@@ -297,7 +330,8 @@ class Scribe:
     def _drop_pending(self, sentence: str) -> None:
         for hold in self._pending.holds:
             self._refuse(hold, sentence)
-        self._told += [(answer, StorageUnavailable(sentence)) for answer in self._pending.flushes]
+        asked = [*self._pending.flushes, *(message.answer for message in self._pending.works)]
+        self._told += [(answer, StorageUnavailable(sentence)) for answer in asked]
         self._lose(len(self._pending.settlements) + len(self._pending.ends))
         self._pending = _Pending()
 

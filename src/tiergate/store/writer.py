@@ -20,6 +20,8 @@ from tiergate.store.inbox import (
     Inbox,
     SettleMessage,
     StopMessage,
+    Work,
+    WorkMessage,
 )
 from tiergate.store.rows import Row
 from tiergate.store.scribe import Scribe, Told
@@ -115,6 +117,19 @@ class Writer:
             raise StorageUnavailable(refusal)
         answer: Answer = self._loop.create_future()
         self._inbox.put_awaited(FlushMessage(answer))
+        return answer
+
+    def work(self, work: Work) -> Answer:
+        """Hand in something else to do with the books, in their thread; the answer comes when it is done.
+
+        Raises:
+            StorageUnavailable: nothing is written any more.
+        """
+        refusal = self._refusal()
+        if refusal is not None:
+            raise StorageUnavailable(refusal)
+        answer: Answer = self._loop.create_future()
+        self._inbox.put_awaited(WorkMessage(work, answer))
         return answer
 
     async def stop(self) -> None:

@@ -48,7 +48,7 @@ def test_refused_of_a_provider(line: str) -> None:
         ("alerts: {at: [0.9]}", "tiergate.yaml:2:1: alerts: "),
         ("secret: 0123456789abcdef0123456789abcdef", "tiergate.yaml:2:1: secret: "),
         ("classes: {batch: {total_s: 2h}}", "tiergate.yaml:2:1: classes: "),
-        ("retention: {calls: 30d}", "tiergate.yaml:2:1: retention: "),
+        ("retention: {receipts: 48h}", "tiergate.yaml:2:13: retention.receipts: "),
         ("resilience: {heartbeat_s: 5}", "tiergate.yaml:2:14: resilience.heartbeat_s: "),
     ],
 )

@@ -22,6 +22,8 @@ from tiergate.core import (
 from tiergate.ledger import HoldState, LineState, OwnerState, ReceiptState, SliceState
 from tiergate.store.migrate import Migration, _take, migrate, migrations
 
+LEDGER = {"owner", "call", "attempt", "adjustment", "receipt", "slice", "rollup", "rolled", "stale_slot"}
+
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[sqlite3.Connection]:
@@ -42,7 +44,7 @@ def version(connection: sqlite3.Connection) -> int:
 @pytest.mark.parametrize(
     ("schema", "records"),
     [
-        ("ledger", {"owner", "call", "attempt", "adjustment", "receipt", "slice", "rollup"}),
+        ("ledger", LEDGER),
         ("jobs", {"job", "line"}),
     ],
 )

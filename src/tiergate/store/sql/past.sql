@@ -10,16 +10,17 @@ SELECT call.key, coalesce(call.team, ''), coalesce(call.tag, ''), call.asked_mod
        count(*),
        sum((attempt.hold_state = 'settled' AND attempt.cash_nanos IS NULL)
            OR (attempt.hold_state = 'lapsed' AND attempt.bound_nanos IS NULL)),
-       sum(attempt.input + attempt.cache_read + attempt.cache_write_5m + attempt.cache_write_1h + attempt.audio_in),
-       sum(attempt.cache_read),
-       sum(attempt.output + attempt.reasoning + attempt.audio_out),
+       sum(attempt.input), sum(attempt.cache_read), sum(attempt.cache_write_5m), sum(attempt.cache_write_1h),
+       sum(attempt.output), sum(attempt.reasoning), sum(attempt.audio_in), sum(attempt.audio_out),
+       sum(attempt.images),
        sum(CASE WHEN attempt.hold_state = 'lapsed' THEN coalesce(attempt.bound_nanos, 0)
                 ELSE coalesce(attempt.cash_nanos, 0) END
            + coalesce((SELECT sum(delta_nanos) FROM adjustment
                        WHERE adjustment.call_id = attempt.call_id AND adjustment.n = attempt.n), 0)),
        sum(CASE WHEN attempt.hold_state = 'lapsed' THEN coalesce(attempt.bound_nanos, 0) ELSE 0 END),
        sum(CASE WHEN attempt.hold_state = 'settled' AND attempt.usage_source = 'bounded'
-                THEN coalesce(attempt.cash_nanos, 0) ELSE 0 END)
+                THEN coalesce(attempt.cash_nanos, 0) ELSE 0 END),
+       sum(coalesce(attempt.gpu_ms, 0))
 FROM call
 JOIN attempt ON attempt.call_id = call.id
 JOIN (SELECT call_id, max(n) AS n FROM attempt WHERE call_id >= :first AND call_id < :last GROUP BY call_id) AS newest
@@ -29,10 +30,27 @@ GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
 UNION ALL
 SELECT key, coalesce(team, ''), coalesce(tag, ''), asked_model, class, '', '',
        CASE WHEN :slots THEN received_ns / :slot_ns ELSE 0 END AS slot,
-       count(*), sum(end_state IS 'success'), 0, 0, 0, 0, 0, 0, 0, 0
+       count(*), sum(end_state IS 'success'), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 FROM call
 WHERE id >= :first AND id < :last AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.call_id = call.id)
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8;
+
+-- The same columns, of what is added up already.
+-- name: rolled_up
+SELECT key, team, tag, asked_model, class, target, tier,
+       CASE WHEN :slots THEN slot_ns / :slot_ns ELSE 0 END AS slot,
+       sum(calls), sum(succeeded), sum(attempts), sum(unpriced),
+       sum(input), sum(cache_read), sum(cache_write_5m), sum(cache_write_1h), sum(output), sum(reasoning),
+       sum(audio_in), sum(audio_out), sum(images), sum(cash_nanos), sum(lapsed_nanos), sum(bounded_nanos), sum(gpu_ms)
+FROM rollup
+WHERE slot_ns >= :from_ns AND slot_ns < :before_ns AND slot_ns NOT IN (SELECT slot_ns FROM stale_slot)
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8;
+
+-- name: rolled
+SELECT before_ns, calls_from_ns FROM rolled;
+
+-- name: stale_slots
+SELECT slot_ns FROM stale_slot WHERE slot_ns >= :from_ns AND slot_ns < :before_ns;
 
 -- name: timed
 SELECT call.key, coalesce(call.team, ''), coalesce(call.tag, ''), call.asked_model, call.class,

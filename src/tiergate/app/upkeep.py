@@ -1,0 +1,56 @@
+"""What a house does for its ledger while it serves: adds up what is over, forgets what is old."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Protocol
+
+from tiergate.config import Settings
+from tiergate.core import Clock, StorageUnavailable
+
+FIRST_AFTER_S: Final = 5.0
+EACH_S: Final = 60.0
+_BETWEEN_STEPS_S: Final = 0.05
+"""Deleting is bounded in each step, and calls go on in between."""
+_CLOSED_AFTER_NS: Final = 60 * 1_000_000_000
+"""So long after its end a slot is added up: records of refused calls come a little late."""
+
+
+class Ledger(Protocol):
+    """What it works on; `store.SqliteJournal` says more."""
+
+    async def add_up(self, *, closed_before_ns: int) -> bool:
+        """Add up one slot; False: there is none."""
+        ...
+
+    async def forget(self, *, calls_before_ns: int, rollups_before_ns: int) -> bool:
+        """Delete some old records; False: none is left."""
+        ...
+
+
+async def keep_up(ledger: Ledger, settings: Callable[[], Settings], clock: Clock) -> None:
+    """Look after a ledger until it is cancelled. What cannot be done now waits: no call depends on it.
+
+    What is old is told by the clock as it was at the start and the time since: one that jumps ahead makes
+    nothing old.
+    """
+    start_ns, start = clock.wall_ns(), clock.monotonic()
+    await asyncio.sleep(FIRST_AFTER_S)
+    while True:
+        now_ns = min(clock.wall_ns(), start_ns + int((clock.monotonic() - start) * 1e9))
+        with suppress(StorageUnavailable):  # the ledger has told of its trouble itself
+            await _one_round(ledger, settings(), now_ns)
+        await asyncio.sleep(EACH_S)
+
+
+async def _one_round(ledger: Ledger, settings: Settings, now_ns: int) -> None:
+    while await ledger.add_up(closed_before_ns=now_ns - _CLOSED_AFTER_NS):
+        pass
+    kept = settings.retention
+    calls_before_ns = now_ns - int(kept.calls * 1e9)
+    # Sums of calls that are kept are kept: reports take them from there.
+    rollups_before_ns = min(calls_before_ns, now_ns - int(kept.rollups * 1e9))
+    is_left = True
+    while is_left:
+        is_left = await ledger.forget(calls_before_ns=calls_before_ns, rollups_before_ns=rollups_before_ns)
+        await asyncio.sleep(_BETWEEN_STEPS_S)

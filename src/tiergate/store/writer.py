@@ -112,10 +112,7 @@ class Writer:
         Raises:
             StorageUnavailable: nothing is written any more.
         """
-        refusal = self._refusal()
-        if refusal is not None:
-            raise StorageUnavailable(refusal)
-        answer: Answer = self._loop.create_future()
+        answer = self._answer()
         self._inbox.put_awaited(FlushMessage(answer))
         return answer
 
@@ -125,10 +122,7 @@ class Writer:
         Raises:
             StorageUnavailable: nothing is written any more.
         """
-        refusal = self._refusal()
-        if refusal is not None:
-            raise StorageUnavailable(refusal)
-        answer: Answer = self._loop.create_future()
+        answer = self._answer()
         self._inbox.put_awaited(WorkMessage(work, answer))
         return answer
 
@@ -152,6 +146,12 @@ class Writer:
             uncounted=self._uncounted,
             lost=scribe.lost,
         )
+
+    def _answer(self) -> Answer:
+        refusal = self._refusal()
+        if refusal is not None:
+            raise StorageUnavailable(refusal)
+        return self._loop.create_future()
 
     def _refusal(self) -> str | None:
         if self._scribe is None or self._stopping:

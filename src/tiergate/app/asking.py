@@ -7,11 +7,38 @@ from typing import Any
 
 from tiergate.app.gateway import Gateway
 from tiergate.config import Loaded
-from tiergate.core import Reply
+from tiergate.core import Reply, TiergateError
+from tiergate.web import event_of
 from tiergate.wire import dumps, usage_object
 
 
 async def ask(
+    loaded: Loaded,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    model: str,
+    fields: Mapping[str, Any],
+    stream: bool,
+    as_json: bool,
+) -> bool:
+    """Ask and print; tell whether it was answered.
+
+    As JSON an error is an object on standard output, too, the one that HTTP callers get.
+
+    Raises:
+        TiergateError: it was not, and is not to be said as JSON.
+    """
+    try:
+        await _ask(loaded, messages, model=model, fields=fields, stream=stream, as_json=as_json)
+    except TiergateError as error:
+        if not as_json:
+            raise
+        print(event_of(error).decode())
+        return False
+    return True
+
+
+async def _ask(
     loaded: Loaded,
     messages: Sequence[Mapping[str, Any]],
     *,

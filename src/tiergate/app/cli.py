@@ -39,7 +39,9 @@ def main() -> NoReturn:
     try:
         cli()
     except TiergateError as error:
-        print(error, file=sys.stderr)
+        from tiergate.web import sentence_of
+
+        print(sentence_of(error), file=sys.stderr)
         sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -110,13 +112,16 @@ def chat(
     if stream and as_json:
         raise typer.BadParameter("--stream and --json exclude each other")
     text = _text(prompt)
+    if not text.strip():
+        raise typer.BadParameter("there is nothing to ask; give a question, or `-` to read one")
     messages = [{"role": "user", "content": text}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
     given = {"max_tokens": max_tokens, "temperature": temperature}
     fields = {name: value for name, value in given.items() if value is not None}
     loaded = file_or_found(config, os.environ)
-    _run(ask(loaded, messages, model=model, fields=fields, stream=stream, as_json=as_json))
+    if not _run(ask(loaded, messages, model=model, fields=fields, stream=stream, as_json=as_json)):
+        raise typer.Exit(FAILED)
 
 
 @cli.command(epilog="Example: tiergate estimate -m gpt-4.1 --prompt-tokens 3000 --completion-tokens 500")
@@ -160,10 +165,11 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
 ) -> None:
     """Write a commented settings file from what is found: keys in the environment, local model servers."""
+    from tiergate.app.listing import counted
     from tiergate.app.starting import write_found
 
     path, count = write_found(output, os.environ, force=force)
-    providers = "1 provider" if count == 1 else f"{count} providers"
+    providers = counted(count, "provider")
     print(f"{path} is written, with {providers}; keys stay in the environment. Next: tiergate serve")
 
 
@@ -306,7 +312,9 @@ def report_latency(
 
 @cli.command(epilog="Example: tiergate backup /var/backups/tiergate-2026-11-26")
 def backup(
-    folder: Annotated[Path, typer.Argument(help="An empty folder; made where it is not there.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A folder that holds no backup yet; made where there is none.")
+    ],
     config: Config = None,
 ) -> None:
     """Copy the ledger, each database at one moment, also while the gateway runs; the copies are checked."""

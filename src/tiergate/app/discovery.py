@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from textwrap import fill
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -103,8 +104,12 @@ def nothing_found() -> str:
     servers = [vendor for vendor in VENDORS if vendor.tier is Tier.PRIVATE]
     ports = ", ".join(f"{one.title} {urlsplit(one.base_url).port}" for one in servers)
     return (
-        "There is no settings file here, no API key in the environment and no model server on this machine. "
-        f"Set one of {keys} (with {_AZURE_ENDPOINT}); or start a server ({ports}); or write a tiergate.yaml. "
+        "There is no settings file here, no API key in the environment and no model server on this machine.\n"
+        "One of these is enough:\n"
+        f"  a key      {fill(keys, 90, subsequent_indent=' ' * 13)}\n"
+        f"             ({_AZURE_ENDPOINT} beside the last one)\n"
+        f"  a server   {fill(ports, 90, subsequent_indent=' ' * 13)}\n"
+        "  a file     tiergate.yaml; `tiergate init` writes one from the first two\n"
         "To see everything at work without any of them: tiergate demo"
     )
 

@@ -71,7 +71,8 @@ async def examine(loaded: Loaded, *, environ: Mapping[str, str], call: bool) -> 
         for one in seen:
             findings += _server(provider, one, vendors.get(name), targets)
     if call:
-        findings += await _calls(loaded, environ, list(providers))
+        reached = [name for (name, _), seen in asked if not all(map(_is_dead, seen))]
+        findings += await _calls(loaded, environ, reached)
     return findings
 
 
@@ -192,6 +193,11 @@ def _server(provider: Provider, seen: Probe, vendor: Vendor | None, models: Sequ
         said = "a reseller: prompts pass a third party on their way to the model's maker"
         findings.append(Finding(subject=subject, verdict=Verdict.NOTE, seen=said))
     return findings
+
+
+def _is_dead(seen: Probe) -> bool:
+    """Tell whether a call would only say again what the probe said."""
+    return isinstance(seen.failure, UpstreamAuthFailed | UpstreamTimeout | UpstreamUnreachable)
 
 
 def _failed(subject: str, provider: Provider, seen: Probe, vendor: Vendor | None) -> Finding:

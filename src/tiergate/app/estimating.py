@@ -1,7 +1,7 @@
 """`tiergate estimate`: what so many tokens cost, side by side, from the shell."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tiergate.app.client import GatewayClient
+from tiergate.app.listing import counted
 from tiergate.app.starting import file_or_found
 from tiergate.catalog import VENDORS
 from tiergate.config import Loaded, fill, load_text
@@ -81,14 +82,15 @@ def _print_table(answer: Mapping[str, Any]) -> None:
     table.add_column("price")
     if against is not None:
         table.add_column(f"against {against['model']}", justify="right", no_wrap=True)
-    for row in answer["data"]:
+    rows = _by_target(answer["data"])
+    for row in rows:
         cells = [
             _name(row),
             _tokens(row),
             *[_usd(row[name]) for name in shown.values()],
             _usd(row["cost_usd"]),
         ]
-        cells.append(row["price"])
+        cells.append(_price(row))
         if against is not None:
             cells.append(_against(row["saving_usd"]))
         table.add_row(*cells)
@@ -97,16 +99,33 @@ def _print_table(answer: Mapping[str, Any]) -> None:
     console = Console(highlight=False, width=max(needed, Console().width))
     console.print(table)
     console.print(
-        f"{answer['completion_tokens']:,} tokens out. Private targets invoice nothing per call. "
+        f"{counted(answer['completion_tokens'], 'token')} out. Private targets invoice nothing per call. "
         "An unknown price is not zero: name it under `prices` in the settings.",
         soft_wrap=True,
     )
 
 
+def _by_target(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Give one row for each target, with the names of all models that it stands behind."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        names = found.setdefault(row["target"], {**row, "names": []})["names"]
+        if row["model"] != row["target"]:
+            names.append(row["model"])
+    return list(found.values())
+
+
 def _name(row: Mapping[str, Any]) -> str:
-    """Give the target, with the model's name where that is another one."""
-    model, target = str(row["model"]), str(row["target"])
-    return target if target.endswith(model) else f"{model} ({target})"
+    """Give the target, with the names of the models that it stands behind."""
+    target, names = str(row["target"]), ", ".join(row["names"])
+    return f"{target} ({names})" if names else target
+
+
+def _price(row: Mapping[str, Any]) -> str:
+    """Give the state of the price, and what else decides about it than the tokens."""
+    depends = {"hours": "usd_per_1m_hours", "long inputs": "usd_per_1m_above"}
+    said = [word for word, name in depends.items() if row.get(name)]
+    return str(row["price"]) + (f", by {' and '.join(said)}" if said else "")
 
 
 def _tokens(row: Mapping[str, Any]) -> str:

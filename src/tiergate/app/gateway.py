@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from tiergate.app.client import GatewayClient
 from tiergate.app.house import House, open_house
-from tiergate.config import Loaded, load
+from tiergate.app.starting import file_or_found
+from tiergate.config import Loaded
 from tiergate.core import LOCAL, Call, Chunk, Reply, StoreOwned, new_id
 from tiergate.serve import StreamReply, handle
 from tiergate.store import find_owner
@@ -43,13 +44,16 @@ class Gateway:
     def from_config(
         cls, path: str | Path | None = None, *, environ: Mapping[str, str] | None = None
     ) -> "Gateway":
-        """Read the settings (None: found as the command line finds them); nothing is opened yet.
+        """Read the settings; nothing is opened yet.
+
+        None: found as the command line finds them, and without a file made of what this machine offers.
 
         Raises:
             SettingsError: with a sentence for each problem.
+            CannotStart: there is no file, and nothing was found.
         """
         environ = os.environ if environ is None else environ
-        return cls(load(None if path is None else Path(path), environ), environ=environ)
+        return cls(file_or_found(None if path is None else Path(path), environ), environ=environ)
 
     async def __aenter__(self) -> Self:
         try:

@@ -48,8 +48,8 @@ def check_settings(config: Path | None, *, as_json: bool) -> bool:
     for notice in loaded.notices:
         print(f"note: {notice}")
     print(
-        f"{loaded.path} is right: {len(loaded.settings.providers)} providers, "
-        f"{len(loaded.settings.models)} models."
+        f"{loaded.path} is right: {counted(len(loaded.settings.providers), 'provider')}, "
+        f"{counted(len(loaded.settings.models), 'model')}."
     )
     return True
 
@@ -60,6 +60,15 @@ def print_schema(*, markdown: bool) -> None:
         print(reference_markdown(), end="")
         return
     print(json.dumps(json_schema(), indent=2))
+
+
+def counted(number: int, noun: str) -> str:
+    """Say how many.
+
+    >>> counted(1, "call"), counted(2000, "call")
+    ('1 call', '2,000 calls')
+    """
+    return f"{number:,} {noun}" + "s" * (number != 1)
 
 
 def _row(model: dict[str, Any], target: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tiergate.app.listing import counted
 from tiergate.config import Loaded
 from tiergate.core import CannotStart, InvalidRequest, nanos_to_usd
 from tiergate.reports import GROUPS, PERCENTILES, Latency, Span, Spend, latency, spend
@@ -225,11 +226,13 @@ def _print_spend(by: Sequence[str], rows: Sequence[Spend], span: Span) -> None:
             _cost(row),
         )
     _print(table, span)
+    if not rows:
+        return
     total, lapsed = sum(row.cash_nanos for row in rows), sum(row.lapsed_nanos for row in rows)
     bounded = sum(row.bounded_nanos for row in rows)
     unpriced = sum(row.unpriced for row in rows)
     calls, succeeded = sum(row.calls for row in rows), sum(row.succeeded for row in rows)
-    said = [f"{calls:,} calls, {succeeded:,} of them successful; {_usd(total)} in all."]
+    said = [f"{counted(calls, 'call')}, {succeeded:,} of them successful; {_usd(total)} in all."]
     if lapsed:
         said.append(
             f"* {_usd(lapsed)} of it is the worst case of attempts that a dead process left unsettled."
@@ -259,6 +262,8 @@ def _print_latency(by: Sequence[str], rows: Sequence[Latency], span: Span) -> No
         cells = (_three(row.first_event), _three(row.total), "-" if rate is None else f"{rate:,.1f}")
         table.add_row(*_names(row.group), f"{row.calls:,}", *cells)
     _print(table, span)
+    if not rows:
+        return
     _say(
         "Successful calls. A percentile is right within one percent; P99 of fewer than 500 calls says little."
     )
@@ -276,6 +281,9 @@ def _table(by: Sequence[str], *columns: str) -> Table:
 def _print(table: Table, span: Span) -> None:
     said = _span_object(span)
     _say(f"From {said['from']} to {said['to']}; days in {span.zone}.")
+    if not table.row_count:
+        _say("No calls.")
+        return
     needed = Console(width=1000).measure(table).maximum
     Console(highlight=False, width=max(needed, Console().width)).print(table)
 
@@ -299,4 +307,6 @@ def _three(percentiles: Mapping[int, float]) -> str:
 
 
 def _usd(nanos: int) -> str:
-    return f"${nanos_to_usd(nanos):,.4f}"
+    usd = nanos_to_usd(nanos)
+    # Four decimals; a smaller amount with all of them, so that it is not taken for nothing.
+    return f"${usd:,.4f}" if not nanos or nanos >= 100_000 else f"${usd:.9f}".rstrip("0")

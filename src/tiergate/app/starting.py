@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from tiergate.app.discovery import discover, nothing_found, settings_text
+from tiergate.app.discovery import Found, discover, nothing_found, settings_text
 from tiergate.config import DEFAULT_FILE, Loaded, find_file, load, load_text, read_env
 from tiergate.core import CannotStart
 
@@ -25,11 +26,18 @@ def file_or_found(config: Path | None, environ: Mapping[str, str]) -> Loaded:
         return load(config, environ)
     from_env, notices = read_env(Path())
     merged = {**from_env, **environ}
-    found = asyncio.run(discover(merged))
-    if not found:
-        raise CannotStart(nothing_found())
+    found = _found(merged)
     loaded = load_text(settings_text(found), merged, name=FOUND)
     return replace(loaded, notices=notices + loaded.notices)
+
+
+def _found(environ: Mapping[str, str]) -> list[Found]:
+    # In a thread with a loop of its own: whoever asks may be running one.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        found = thread.submit(asyncio.run, discover(environ)).result()
+    if not found:
+        raise CannotStart(nothing_found())
+    return found
 
 
 def file_or_default(config: Path | None, environ: Mapping[str, str]) -> Loaded:
@@ -60,9 +68,7 @@ def write_found(target: Path | None, environ: Mapping[str, str], *, force: bool)
         raise CannotStart(f"{path} is there already. Name another file, or replace it with --force.")
     from_env, _ = read_env(Path())
     merged = {**from_env, **environ}
-    found = asyncio.run(discover(merged))
-    if not found:
-        raise CannotStart(nothing_found())
+    found = _found(merged)
     text = settings_text(found)
     load_text(text, merged, name=str(path))
     try:

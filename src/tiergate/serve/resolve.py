@@ -62,9 +62,9 @@ def find_model(asked: str, rules: Rules) -> ModelEntry:
     if entry is not None:
         return entry
     provider, slash, name = asked.partition("/")
-    if slash and name and provider in rules.providers:
+    if slash and name not in ("", "*") and provider in rules.providers:
         return ModelEntry(targets=(Target(provider=provider, model=name, tier=rules.providers[provider]),))
-    if rules.any_model:
+    if rules.any_model and asked != "*" and name != "*":
         targets = tuple(
             Target(provider=provider, model=asked, tier=rules.providers[provider])
             for provider in rules.any_model

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from tiergate.core import CannotStart, StorageUnavailable, new_id
-from tiergate.store.folder import make_folder
+from tiergate.store.folder import make_backup_folder, make_folder
 from tiergate.store.owner import OwnerLock
 from tiergate.store.reader import snapshot
 from tiergate.store.trouble import word_of
@@ -35,7 +35,7 @@ def back_up(data_dir: Path, target: Path, *, progress: Progress) -> list[Path]:
     found = [data_dir / name for name in _DATABASES if (data_dir / name).exists()]
     if not found:
         raise CannotStart(f"There is no ledger in {data_dir}. Look at `data_dir` in the settings.")
-    make_folder(target)
+    make_backup_folder(target)
     taken = [target / path.name for path in found if (target / path.name).exists()]
     if taken:
         raise CannotStart(f"{taken[0]} is there already. Back up into an empty folder.")

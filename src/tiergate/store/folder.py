@@ -12,15 +12,22 @@ def make_folder(data_dir: Path) -> None:
     Raises:
         CannotStart: it cannot be made, is no folder or cannot be written to.
     """
+    _make(data_dir, "data folder", "Set another `data_dir`.")
+
+
+def make_backup_folder(folder: Path) -> None:
+    """Make a folder for a backup with mode 0700, unless it is there; raises as `make_folder` does."""
+    _make(folder, "folder", "Name another one.")
+
+
+def _make(data_dir: Path, what: str, otherwise: str) -> None:
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise CannotStart(
-            f"The data folder {data_dir} cannot be made: {error.strerror}. Set another `data_dir`."
-        ) from error
+        raise CannotStart(f"The {what} {data_dir} cannot be made: {error.strerror}. {otherwise}") from error
     if not os.access(data_dir, os.W_OK | os.X_OK):
         raise CannotStart(
-            f"The data folder {data_dir} cannot be written to. It must belong to the user who runs Tiergate "
+            f"The {what} {data_dir} cannot be written to. It must belong to the user who runs Tiergate "
             f"and be on a disk that is not read-only."
         )
 

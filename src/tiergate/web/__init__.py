@@ -4,6 +4,7 @@ from tiergate.web.application import DataPlane, DoorPolicy
 from tiergate.web.estimates import estimate
 from tiergate.web.listener import Listener, ListenerLimits
 from tiergate.web.models import models_list
+from tiergate.web.statuses import event_of, sentence_of
 from tiergate.web.visit import LOOPBACK_NAMES, ClientGone, ClientStalled, ConnectionBroken, Visit, VisitLimits
 
 __all__ = [
@@ -18,5 +19,7 @@ __all__ = [
     "Visit",
     "VisitLimits",
     "estimate",
+    "event_of",
     "models_list",
+    "sentence_of",
 ]

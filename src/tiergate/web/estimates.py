@@ -91,6 +91,7 @@ def _row(
         cache_read=min(prompt, asked.cached_tokens),
         output=asked.completion_tokens,
     )
+    row["cached_tokens"] = usage.cache_read
     context = rules.facts(target).context_tokens
     row["fits_context"] = None if context is None else prompt + asked.completion_tokens <= context
     parts = cost_parts(usage, price, service_tier=asked.service_tier, at_ns=wall_ns)

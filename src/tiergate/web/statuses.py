@@ -98,7 +98,7 @@ def answer_to(error: TiergateError) -> ErrorAnswer:
         status=status,
         code=code,
         headers=tuple(_headers(error, status)),
-        body=write_error(_sentence(error), type=kind, code=code, param=param),
+        body=write_error(sentence_of(error), type=kind, code=code, param=param),
     )
 
 
@@ -119,7 +119,8 @@ def _status(error: TiergateError) -> tuple[int, str]:
     return 500, "server_error"
 
 
-def _sentence(error: TiergateError) -> str:
+def sentence_of(error: TiergateError) -> str:
+    """Say what happened and what to do, with what happened at the targets before."""
     if not isinstance(error, UpstreamError):
         return str(error)
     said = _named(str(error), error.target)

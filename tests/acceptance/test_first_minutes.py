@@ -1,5 +1,6 @@
 """The first five minutes: no settings file, one key, prices, and a doctor for what does not work."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,9 @@ import yaml
 
 from contract.raw_server import RawServer, answers, refused_port, reply
 from house import cli
+from tiergate import Gateway
 from tiergate.catalog import VENDORS
+from tiergate.core import CannotStart
 from tiergate.testing import MockProcess
 
 KEY = "sk-first-0123456789-LAST"
@@ -134,6 +137,10 @@ def test_the_doctor_can_make_one_call(tmp_path: Path, mock: MockProcess) -> None
     status, found, _ = findings(tmp_path, {"works": {"base_url": mock.base_url, "tier": "private"}}, "--call")
     assert status == 0
     assert found["works, one call"]["seen"] == "mock answered; it cost $0"
+    # Who is not there is not asked again.
+    down = {"base_url": f"http://127.0.0.1:{refused_port()}/v1", "tier": "private"}
+    status, found, _ = findings(tmp_path, {"down": down}, "--call")
+    assert status == 1 and not any("one call" in subject for subject in found)
 
 
 def test_the_doctor_says_what_is_wrong_with_the_settings(tmp_path: Path) -> None:
@@ -252,3 +259,62 @@ def test_a_backup_is_a_data_folder(house: Path, tmp_path: Path) -> None:
         for folder in (house, tmp_path)
     )
     assert after == before + 1
+
+
+def test_from_python_nothing_has_to_be_written_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`from_config()` finds what the command line finds, also inside of a running loop."""
+    monkeypatch.chdir(tmp_path)
+
+    async def named() -> set[str]:
+        gateway = Gateway.from_config(environ={"OPENAI_API_KEY": KEY})
+        return set(gateway._loaded.settings.providers)
+
+    assert "openai" in asyncio.run(named())
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(CannotStart, match="There is no settings file"):
+        Gateway.from_config(environ={})
+
+
+def test_a_table_has_one_row_for_each_target_and_says_what_else_decides(tmp_path: Path) -> None:
+    """Whatever names it stands behind; a price that goes by hours is no single number."""
+    write(tmp_path, {"n": ["openai/gpt-4.1", "deepseek/deepseek-flash"], "o": ["openai/gpt-4.1"]})
+    done = cli("estimate", "-m", "openai/gpt-4.1", "--prompt-tokens", "3000", folder=tmp_path)
+    lines = [line for line in done.stdout.splitlines() if "openai/gpt-4.1 (" in line]
+    assert len(lines) == 1 and "(n, o)" in lines[0], done.stdout
+    assert "known, by hours" in done.stdout
+
+
+def test_a_chat_that_fails_says_so_of_each_target_and_as_json_too(tmp_path: Path) -> None:
+    """The object is the one that HTTP callers get."""
+    ports = [refused_port(), refused_port()]
+    providers = {
+        name: f"http://127.0.0.1:{port}/v1" for name, port in zip(("first", "second"), ports, strict=True)
+    }
+    write(tmp_path, {"m": ["first/x", "second/x"]}, providers)
+    plain = cli("chat", "hi", "-m", "m", folder=tmp_path)
+    assert plain.returncode == 1 and "second refused" in plain.stderr and "first refused" in plain.stderr
+    done = cli("chat", "hi", "-m", "m", "--json", folder=tmp_path)
+    error = json.loads(done.stdout)["error"]
+    assert done.returncode == 1 and error["code"] == "upstream_unreachable"
+    assert error["message"] == plain.stderr.strip()
+    assert cli("chat", " ", "-m", "m", folder=tmp_path).returncode == 2
+    assert "no model 'first/*'" in cli("chat", "hi", "-m", "first/*", folder=tmp_path).stderr
+
+
+def test_a_report_of_nothing_says_so(house: Path) -> None:
+    """No table of no rows."""
+    for what in ("spend", "latency"):
+        done = cli("report", what, "--from", "1980-01-01", "--to", "1980-01-02", folder=house)
+        assert done.returncode == 0 and done.stdout.splitlines()[-1] == "No calls."
+
+
+def write(folder: Path, models: dict[str, list[str]], providers: dict[str, str] | None = None) -> None:
+    """Write settings: targets by model, addresses by provider."""
+    given = providers or {"openai": "https://api.openai.com/v1", "deepseek": "https://api.deepseek.com/v1"}
+    settings = {
+        "providers": {name: {"base_url": url} for name, url in given.items()},
+        "models": {name: {"targets": targets} for name, targets in models.items()},
+    }
+    (folder / "tiergate.yaml").write_text(yaml.safe_dump(settings))

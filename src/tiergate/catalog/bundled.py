@@ -65,6 +65,10 @@ _MISTAKEN: Final = frozenset(
 )
 """What the data holds and is wrong: such a price is unknown, rather than another's."""
 
+_DRAWS: Final = re.compile(r"(?:^|[-/])image(?:-|$)")
+"""Models that answer with images. The data has their rate for text alone, often a tenth of that for images, and
+replies count both as output: such a price is unknown, too."""
+
 
 @cache
 def bundled_data() -> Data:
@@ -78,14 +82,18 @@ def find_model(vendor: str, name: str) -> Model | None:
     lowered = name.lower()
     for model in bundled_data().vendors.get(vendor, ()):
         if _matches(model.match, lowered):
-            return None if (vendor, model.id) in _MISTAKEN else model
+            return model if _is_right(vendor, model) else None
     return None
 
 
 def model_count(vendor: str) -> int:
     """Tell how many of a vendor's models have a price."""
     models = bundled_data().vendors.get(vendor, ())
-    return sum((vendor, model.id) not in _MISTAKEN for model in models)
+    return sum(_is_right(vendor, model) for model in models)
+
+
+def _is_right(vendor: str, model: Model) -> bool:
+    return (vendor, model.id) not in _MISTAKEN and not _DRAWS.search(model.id)
 
 
 def bundled_records(vendor: str, name: str, *, target: str) -> Iterable[PriceRecord]:

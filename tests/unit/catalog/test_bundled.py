@@ -55,6 +55,20 @@ def test_every_vendor_with_prices_has_them() -> None:
 
 
 @pytest.mark.parametrize(
+    "target",
+    [
+        "google/gemini-2.5-flash-image",
+        "google/gemini-3-pro-image-preview-1",
+        "openai/gpt-image-1",
+        "openai/gpt-5-image",
+    ],
+)
+def test_a_model_that_draws_has_no_price(target: str) -> None:
+    """Its images cost ten times what its words cost, and the data has only the words."""
+    assert find(target) == (PriceState.UNKNOWN, None)
+
+
+@pytest.mark.parametrize(
     ("target", "usd_in", "usd_out"),
     [
         ("openai/gpt-4.1", "2", "8"),

@@ -66,8 +66,8 @@ _MISTAKEN: Final = frozenset(
 """What the data holds and is wrong: such a price is unknown, rather than another's."""
 
 _DRAWS: Final = re.compile(r"(?:^|[-/])image(?:-|$)")
-"""Models that answer with images. The data has their rate for text alone, often a tenth of that for images, and
-replies count both as output: such a price is unknown, too."""
+"""Models that answer with images. The data has their rate for text alone, often a tenth of that for images,
+and replies count both as output: such a price is unknown, too."""
 
 
 @cache

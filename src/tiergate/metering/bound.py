@@ -1,9 +1,10 @@
 """The worst case of a call, before it is sent: what a hold sets aside.
 
 A token is at least one byte of UTF-8, so bytes bound tokens of text from above; 16 tokens for each message
-and 64 for the call cover what chat templates add. (A tokenizer that rewrites text first may make more of it: by
-NFKC the three bytes of U+FDFA become 33. Usage above a bound is charged and told.) Bytes say nothing about what
-an image, a sound or a file costs, so a call with one of them has no bound until the model's row gives a maximum.
+and 64 for the call cover what chat templates add. (A tokenizer that rewrites text first may make more of
+it: by NFKC the three bytes of U+FDFA become 33. Usage above a bound is charged and told.) Bytes say nothing
+about what an image, a sound or a file costs, so a call with one of them has no bound until the model's row
+gives a maximum.
 """
 
 from collections.abc import Mapping

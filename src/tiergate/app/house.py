@@ -70,11 +70,13 @@ class House:
         providers = fill.providers(new.settings)
         keyring = fill.keyring(new.settings, house_token=self.token)
         rules = fill.rules(new.settings, generation=new.generation)
+        ceilings = fill.ceilings(new.settings)
         self._snapshot = new
         self._upstream.use(providers)
         self.rooms.permits.use(fill.concurrency(new.settings))
         self.rooms.admission.use(keyring)
         self.rooms.rules = rules
+        self.rooms.book.use(ceilings, alerts_at=new.settings.alerts.at)
         for notice in new.notices:
             self.emit(Notice(word="settings", message=notice))
         message = f"The settings were reloaded: generation {new.generation}."
@@ -117,6 +119,8 @@ async def open_house(
         upstream = HttpUpstream(fill.providers(settings), transport=open_transport())
         stack.push_async_callback(upstream.aclose)
         token = secrets.token_urlsafe(32)
+        book = Book(journal, ceilings=fill.ceilings(settings), alerts_at=settings.alerts.at, emit=tell)
+        await book.balances(clock.wall_ns())  # so that no call waits for them
         lines = Lines()
         learning = asyncio.create_task(_learn(lines, journal))
         stack.callback(learning.cancel)
@@ -124,7 +128,7 @@ async def open_house(
             rules=fill.rules(settings, generation=1),
             admission=Admission(fill.keyring(settings, house_token=token)),
             permits=Permits(fill.concurrency(settings)),
-            book=Book(journal),
+            book=book,
             lines=lines,
             upstream=upstream,
             clock=clock,

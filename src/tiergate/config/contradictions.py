@@ -29,6 +29,7 @@ def contradictions(settings: object) -> tuple[Said, ...]:
         *_providers(settings),
         *_models(settings),
         *_prices(settings),
+        *_budgets(settings),
         *_callers(settings),
         *_secrets(settings),
     )
@@ -172,6 +173,18 @@ def _prices(settings: object) -> Iterator[Said]:
                 f"has a price from the same day in number {seen[target, day] + 1} of this list: remove one",
             )
         seen.setdefault((target, day), index)
+
+
+def _budgets(settings: object) -> Iterator[Said]:
+    seen: dict[tuple[str, str], int] = {}
+    for index, budget in _list(settings, "budgets"):
+        what = (_text(_item(budget, "scope")), str(_item(budget, "per") or "total"))
+        if what in seen:
+            yield (
+                ("budgets", index, "scope"),
+                f"has a budget with the same window in number {seen[what] + 1} of this list: remove one",
+            )
+        seen.setdefault(what, index)
 
 
 def _currency(where: Path, price: object) -> Iterator[Said]:

@@ -18,11 +18,13 @@ from tiergate.catalog import (
     Vendor,
     vendor_at,
 )
+from tiergate.config.sections import Budget as BudgetSection
 from tiergate.config.sections import OtherPer1m, UsdPer1m
 from tiergate.config.sections import Price as PriceSection
 from tiergate.config.sections import Provider as ProviderSection
 from tiergate.config.settings import Settings
-from tiergate.core import Caller, Target, Tier
+from tiergate.core import Caller, Target, Tier, usd_to_nanos
+from tiergate.ledger import Ceiling, Period, Scope
 from tiergate.resilience import RetryPolicy
 from tiergate.routing import Policy
 from tiergate.serve import ModelEntry, Rules
@@ -61,6 +63,11 @@ def rules(settings: Settings, *, generation: int) -> Rules:
     )
 
 
+def ceilings(settings: Settings) -> list[Ceiling]:
+    """Give what may be spent."""
+    return [_ceiling(budget, settings.timezone) for budget in settings.budgets]
+
+
 def vendors(settings: Settings) -> dict[str, Vendor]:
     """Tell whose API each provider is, by name; those that are nobody's that we know are left out."""
     found = {name: vendor_at(section.urls) for name, section in settings.providers.items()}
@@ -85,6 +92,19 @@ def keyring(settings: Settings, *, house_token: str) -> Keyring:
 def concurrency(settings: Settings) -> dict[str, int | None]:
     """Give the limit of calls in flight of each provider, by name."""
     return {name: provider.limits.concurrency for name, provider in settings.providers.items()}
+
+
+def _ceiling(budget: BudgetSection, zone: str) -> Ceiling:
+    scope, _, name = budget.scope.partition(":")
+    return Ceiling(
+        scope=Scope(scope),
+        name=name,
+        period=Period(budget.per),
+        amount_nanos=usd_to_nanos(budget.usd),
+        slack_nanos=usd_to_nanos(budget.slack_usd),
+        zone=zone,
+        allows_unbounded=budget.unbounded == "allow",
+    )
 
 
 def _target(text: str, settings: Settings) -> Target:

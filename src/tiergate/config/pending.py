@@ -33,7 +33,6 @@ class Pending:
 _REMOVE: Final = "remove it to start"
 
 PENDING: Final = (
-    Pending(path=("budgets",), stops=True, sentence=f"no budget is held yet by this version: {_REMOVE}"),
     Pending(path=("store",), stops=True, sentence=f"only SQLite in data_dir serves as store yet: {_REMOVE}"),
     Pending(path=("redis",), stops=True, sentence=f"Redis is not used yet: {_REMOVE}"),
     Pending(
@@ -83,7 +82,7 @@ PENDING: Final = (
         sentence="tokens per minute are not held back yet; concurrency is",
     ),
     Pending(path=("cache",), stops=False, sentence="no answer is given from stock yet"),
-    Pending(path=("alerts",), stops=False, sentence="no alert is sent yet"),
+    Pending(path=("alerts", "webhook"), stops=False, sentence="nothing is posted yet; the log tells"),
     Pending(path=("retention", "jobs"), stops=False, sentence="there are no jobs yet"),
     Pending(path=("retention", "receipts"), stops=False, sentence="there are no receipts yet"),
     Pending(path=("resilience", "heartbeat_s"), stops=False, sentence="no heartbeat is sent yet"),

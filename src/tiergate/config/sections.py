@@ -319,8 +319,15 @@ class Budget(Section):
 
     scope: Scope = Field(description="Whose money.")
     usd: Usd = Field(description="The ceiling.")
-    per: Literal["total", "day", "week", "month"] = Field(default="total", description="Its window.")
-    slack_usd: Usd = Field(default=Decimal(0), description="What calls in flight may take beyond it.")
+    per: Literal["total", "day", "week", "month"] = Field(
+        default="total", description="Its window; days begin at midnight in `timezone`, weeks on Monday."
+    )
+    slack_usd: Usd = Field(default=Decimal(0), description="What may be spent beyond it.")
+    unbounded: Literal["refuse", "allow"] = Field(
+        default="refuse",
+        description="Calls whose worst case nobody can tell: no known price, no longest answer, pictures. "
+        "allow: they pass, are held with nothing and charged with what they cost.",
+    )
 
 
 class CallerKey(Section):

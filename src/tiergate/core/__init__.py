@@ -3,6 +3,9 @@
 from tiergate.core.call import LOCAL, Call, CallClass, Caller, Cause, DataClass, EndState
 from tiergate.core.clock import Clock, SystemClock, id_time_ns, new_id
 from tiergate.core.errors import (
+    BudgetBusy,
+    BudgetExceeded,
+    BudgetUnbounded,
     CannotStart,
     DeadlineExceeded,
     InvalidKey,
@@ -16,6 +19,7 @@ from tiergate.core.errors import (
     StoreOwned,
     TargetFull,
     TiergateError,
+    Unaffordable,
     UpstreamAuthFailed,
     UpstreamError,
     UpstreamFault,
@@ -26,7 +30,16 @@ from tiergate.core.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from tiergate.core.events import AttemptFailed, CallEnded, Emit, Event, Notice, Refusal, UsageDoubted
+from tiergate.core.events import (
+    AttemptFailed,
+    BudgetReached,
+    CallEnded,
+    Emit,
+    Event,
+    Notice,
+    Refusal,
+    UsageDoubted,
+)
 from tiergate.core.money import NANOS_PER_USD, nanos_to_usd, usd_text, usd_to_nanos
 from tiergate.core.outcome import Blame, Delivery, Outcome
 from tiergate.core.reply import Chunk, Origin, Reply
@@ -41,6 +54,10 @@ __all__ = [
     "VERSION",
     "AttemptFailed",
     "Blame",
+    "BudgetBusy",
+    "BudgetExceeded",
+    "BudgetReached",
+    "BudgetUnbounded",
     "Call",
     "CallClass",
     "CallEnded",
@@ -74,6 +91,7 @@ __all__ = [
     "TargetFull",
     "Tier",
     "TiergateError",
+    "Unaffordable",
     "UpstreamAuthFailed",
     "UpstreamError",
     "UpstreamFault",

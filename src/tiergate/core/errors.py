@@ -8,6 +8,10 @@
     │   └── ModelNotFound              no model of that name; carries the list
     ├── UpstreamError                  a target was tried and did not answer
     │   ├── TargetFull                 our own limit for it is reached; nothing was sent
+    │   ├── Unaffordable               no ceiling allows its worst case; nothing was held
+    │   │   ├── BudgetExceeded         it does not fit into what is left
+    │   │   ├── BudgetBusy             it does not fit while others hold money
+    │   │   └── BudgetUnbounded        nobody can tell its worst case
     │   ├── UpstreamUnreachable        no connection: refused, no such name, TLS failure
     │   ├── UpstreamTimeout            connected, but too slow; says in which phase
     │   ├── UpstreamInterrupted        broke off before its end
@@ -118,6 +122,33 @@ class TargetFull(UpstreamError):
 
     def __init__(self, message: str, *, target: str = "") -> None:
         super().__init__(message, target=target, delivery=Delivery.NONE)
+
+
+class Unaffordable(UpstreamError):
+    """A ceiling does not allow the worst case of this target; nothing was held and nothing was sent."""
+
+    blame = Blame.CALLER
+
+    def __init__(self, message: str, *, target: str = "") -> None:
+        super().__init__(message, target=target, delivery=Delivery.NONE)
+
+
+class BudgetExceeded(Unaffordable):
+    """It does not fit into what is left, even when nothing else is held."""
+
+    code = "budget_exceeded"
+
+
+class BudgetBusy(Unaffordable):
+    """It does not fit while others hold money, and none became free in time."""
+
+    code = "budget_busy"
+
+
+class BudgetUnbounded(Unaffordable):
+    """Nobody can tell its worst case, so no ceiling can hold it."""
+
+    code = "budget_unbounded"
 
 
 class UpstreamUnreachable(UpstreamError):

@@ -62,6 +62,20 @@ class UsageDoubted(msgspec.Struct, frozen=True, kw_only=True):
     """What the provider says."""
 
 
+class BudgetReached(msgspec.Struct, frozen=True, kw_only=True):
+    """So much of a budget is spent that somebody wants to know. Amounts are nano-dollars."""
+
+    budget: str
+    """Its scope, name and window, such as `key:web per month`."""
+    share: float
+    """The share of it that was reached, as the settings ask for it."""
+    spent_nanos: int
+    held_nanos: int
+    amount_nanos: int
+    window_start_ns: int
+    window_end_ns: int | None
+
+
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """A request was refused before it became a call; counted, never billed."""
 
@@ -78,6 +92,6 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     severe: bool = False
 
 
-Event = CallEnded | AttemptFailed | UsageDoubted | Refusal | Notice
+Event = CallEnded | AttemptFailed | UsageDoubted | BudgetReached | Refusal | Notice
 Emit = Callable[[Event], None]
 """Where a room sends its events. Must not block and must not raise."""

@@ -1,28 +1,111 @@
 """The book: places holds before money can be spent, and settles each exactly once.
 
-Ceilings will be checked here, in `hold`, before anything is written.
+A hold is handed to the journal no earlier than it is counted against its ceilings, and a settlement just when
+it is given back. So whatever part of its records a crash leaves keeps every ceiling.
 """
 
 import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
 
-from tiergate.core import NOTHING, Outcome, UsageSource
+from tiergate.core import (
+    NOTHING,
+    BudgetBusy,
+    BudgetExceeded,
+    BudgetReached,
+    BudgetUnbounded,
+    Emit,
+    Event,
+    Outcome,
+    Target,
+    Unaffordable,
+    UsageSource,
+)
+from tiergate.ledger.ceilings import Balance, Ceiling, Ceilings, Reservation, about
 from tiergate.ledger.ports import Journal
 from tiergate.ledger.records import CallClosed, Held, Settled
+from tiergate.ledger.said import busy_sentence, exceeded_sentence, unbounded_sentence
 from tiergate.ledger.states import HoldState
+from tiergate.ledger.windows import Window
+
+_WAITING_MAX: Final = 1_000
+"""So many may wait for money at one time; each of them is looked at when some is given back."""
+
+
+@dataclass(slots=True)
+class _Waiter:
+    reservation: Reservation
+    target: Target
+    balances: list[Balance]
+    granted: "asyncio.Future[None]"
+
+
+def _tell_nobody(event: Event) -> None:
+    """Take no notice."""
 
 
 class Book:
-    """Money's only door, in front of the journal."""
+    """Money's only door, in front of the journal.
 
-    def __init__(self, journal: Journal) -> None:
+    Args:
+        journal: keeps the records.
+        ceilings: what may be spent.
+        alerts_at: shares of a ceiling that somebody is told of when they are spent.
+        emit: hears of them.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        ceilings: Iterable[Ceiling] = (),
+        alerts_at: Sequence[float] = (),
+        emit: Emit = _tell_nobody,
+    ) -> None:
         self._journal = journal
+        self._ceilings = Ceilings(ceilings)
+        self._alerts_at = tuple(sorted(alerts_at))
+        self._emit = emit
+        self._waiting: deque[_Waiter] = deque()
+        self._loading = asyncio.Lock()
 
-    async def hold(self, held: Held) -> None:
+    def use(self, ceilings: Iterable[Ceiling], *, alerts_at: Sequence[float]) -> None:
+        """Take new ceilings; what is spent and held stays."""
+        self._ceilings.use(ceilings)
+        self._alerts_at = tuple(sorted(alerts_at))
+        # Who waits goes on under the balances that are there now.
+        for waiter in self._waiting:
+            waiter.balances = self._balances(waiter.reservation)
+        self._admit()
+
+    async def hold(self, held: Held, *, wait_s: float = 0) -> None:
         """Place a hold; when this returns it is committed, and the attempt may send its first byte.
 
+        `wait_s`: how long it may wait where it fits only once others have settled.
+
         Raises:
+            Unaffordable: a ceiling does not allow it; nothing was held.
             StorageUnavailable: nothing was held, nothing may be sent.
         """
+        reservation = Reservation(
+            call_id=held.call_id,
+            n=held.n,
+            about=about(held.opened, held.target),
+            received_ns=held.opened.call.received_ns,
+            amount_nanos=held.bound_nanos,
+        )
+        await self._load_for(reservation)
+        await self._reserve(reservation, held.target, wait_s)
+        try:
+            await self._write(held)
+        except BaseException:
+            # Nothing was sent for it, whatever the journal makes of it.
+            self._free(held.call_id, held.n, 0)
+            raise
+
+    async def _write(self, held: Held) -> None:
         try:
             await self._journal.hold(held)
         except asyncio.CancelledError:
@@ -33,10 +116,147 @@ class Book:
     def settle(self, settled: Settled) -> None:
         """Replace a hold by the truth. Returns at once, cannot fail."""
         self._journal.settle(settled)
+        self._free(settled.call_id, settled.n, settled.cash_nanos)
 
     def close(self, closed: CallClosed) -> None:
         """Write the end of a call. Returns at once, cannot fail."""
         self._journal.close(closed)
+
+    async def balances(self, at_ns: int) -> list[Balance]:
+        """Give the balance of every ceiling in the window that a moment lies in.
+
+        Raises:
+            StorageUnavailable: the ledger cannot be read now.
+        """
+        current = self._ceilings.current(at_ns)
+        await self._load(current)
+        return [found for one in current if (found := self._ceilings.balance(*one)) is not None]
+
+    # Reserving.
+
+    async def _reserve(self, reservation: Reservation, target: Target, wait_s: float) -> None:
+        """Count a hold against its ceilings, at once or when others have settled."""
+        balances = self._balances(reservation)
+        queued = {id(balance) for waiter in self._waiting for balance in waiter.balances}
+        if not _must_wait(reservation, target, balances, queued):
+            self._ceilings.reserve(reservation)
+            return
+        if wait_s <= 0 or len(self._waiting) >= _WAITING_MAX:
+            raise _busy(reservation, target, balances)
+        waiter = _Waiter(reservation, target, balances, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout(wait_s):
+                await waiter.granted
+        except TimeoutError as error:
+            self._give_up(waiter)
+            raise _busy(reservation, target, waiter.balances) from error
+        except asyncio.CancelledError:
+            self._give_up(waiter)
+            raise
+
+    def _balances(self, reservation: Reservation) -> list[Balance]:
+        return self._ceilings.balances(reservation.about, reservation.received_ns)
+
+    def _give_up(self, waiter: _Waiter) -> None:
+        # The money may have been given in the same turn of the loop in which the wait was called off.
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+        elif waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():
+            self._free(waiter.reservation.call_id, waiter.reservation.n, 0)
+        self._admit()
+
+    def _free(self, call_id: str, n: int, cash_nanos: int | None) -> None:
+        for balance in self._ceilings.settle(call_id, n, cash_nanos):
+            self._tell_if_reached(balance)
+        self._admit()
+
+    def _admit(self) -> None:
+        """Give money to those who wait, in their order; nobody overtakes whom the same balance holds up."""
+        held_up: set[int] = set()
+        for waiter in tuple(self._waiting):
+            if any(id(balance) in held_up for balance in waiter.balances):
+                held_up.update(map(id, waiter.balances))
+                continue
+            try:
+                if _must_wait(waiter.reservation, waiter.target, waiter.balances, held_up):
+                    held_up.update(map(id, waiter.balances))
+                    continue
+            except Unaffordable as error:
+                self._waiting.remove(waiter)
+                if not waiter.granted.done():
+                    waiter.granted.set_exception(error)
+                continue
+            self._waiting.remove(waiter)
+            if not waiter.granted.done():
+                self._ceilings.reserve(waiter.reservation)
+                waiter.granted.set_result(None)
+
+    def _tell_if_reached(self, balance: Balance) -> None:
+        amount = balance.ceiling.amount_nanos
+        spent = balance.spent_nanos / amount if amount else 1.0
+        passed = [share for share in self._alerts_at if balance.reached < share <= spent]
+        if passed:
+            balance.reached = passed[-1]
+            self._emit(
+                BudgetReached(
+                    budget=balance.ceiling.id,
+                    share=passed[-1],
+                    spent_nanos=balance.spent_nanos,
+                    held_nanos=balance.held_nanos,
+                    amount_nanos=amount,
+                    window_start_ns=balance.window.start_ns,
+                    window_end_ns=balance.window.end_ns,
+                )
+            )
+
+    # Loading.
+
+    async def _load_for(self, reservation: Reservation) -> None:
+        missing = self._ceilings.missing(reservation.about, reservation.received_ns)
+        while missing:
+            await self._load(missing)
+            missing = self._ceilings.missing(reservation.about, reservation.received_ns)
+
+    async def _load(self, wanted: Sequence[tuple[Ceiling, Window]]) -> None:
+        """Ask the ledger what was spent in windows that are not known yet, one span after the other."""
+        async with self._loading:
+            spans: dict[tuple[int, int | None], list[tuple[Ceiling, Window]]] = {}
+            for ceiling, window in wanted:
+                if self._ceilings.balance(ceiling, window) is None:
+                    spans.setdefault((window.start_ns, window.end_ns), []).append((ceiling, window))
+            for (start_ns, end_ns), windows in spans.items():
+                self._ceilings.forget_before(start_ns)
+                self._ceilings.begin_load()
+                try:
+                    spent = await self._journal.spent(start_ns, end_ns)
+                except BaseException:
+                    self._ceilings.abandon_load()
+                    raise
+                self._ceilings.end_load(windows, spent)
+
+
+def _must_wait(
+    reservation: Reservation, target: Target, balances: Sequence[Balance], queued: set[int]
+) -> bool:
+    """Tell whether a hold fits only later; `queued` are the balances that others wait for.
+
+    Raises:
+        Unaffordable: it fits never.
+    """
+    amount = reservation.amount_nanos
+    for balance in balances:
+        if amount is None and not balance.ceiling.allows_unbounded:
+            raise BudgetUnbounded(unbounded_sentence(target, balance), target=target.name)
+        if balance.refuses(amount or 0):
+            raise BudgetExceeded(exceeded_sentence(amount or 0, balance), target=target.name)
+    return bool(amount) and any(balance.delays(amount or 0) or id(balance) in queued for balance in balances)
+
+
+def _busy(reservation: Reservation, target: Target, balances: Sequence[Balance]) -> BudgetBusy:
+    amount = reservation.amount_nanos or 0
+    tight = [balance for balance in balances if balance.delays(amount)] or balances
+    return BudgetBusy(busy_sentence(amount, tight[0]), target=target.name)
 
 
 def _not_sent(held: Held) -> Settled:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from tiergate.ledger.ceilings import SpentBy
 from tiergate.ledger.records import CallClosed, Counted, Entry, Held, Owner, Settled
 
 
@@ -71,6 +72,17 @@ class Journal(Protocol):
 
     async def entries(self, *, after: str | None = None, limit: int = 100) -> list[Entry]:
         """Read calls in the order of their ids, those after `after`, at most `limit`."""
+        ...
+
+    async def spent(self, start_ns: int, end_ns: int | None) -> list[SpentBy]:
+        """Add up what calls received in a span of time have cost, by what ceilings ask about.
+
+        It sees everything that was handed in before, and nothing that comes after: lapsed holds at their
+        worst case, holds of this owner not at all. `end_ns` is not included; None: no end.
+
+        Raises:
+            StorageUnavailable: it cannot be read now.
+        """
         ...
 
     async def counted(self, *, limit: int) -> list[Counted]:

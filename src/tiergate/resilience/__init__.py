@@ -2,7 +2,7 @@
 
 from tiergate.resilience.drive import Attempt, Stop, Try, drive, what_now
 from tiergate.resilience.permits import Permit, Permits, PermitStatistics
-from tiergate.resilience.policy import RetryPolicy, permit_wait_s
+from tiergate.resilience.policy import RetryPolicy, budget_wait_s, permit_wait_s
 
 __all__ = [
     "Attempt",
@@ -12,6 +12,7 @@ __all__ = [
     "RetryPolicy",
     "Stop",
     "Try",
+    "budget_wait_s",
     "drive",
     "permit_wait_s",
     "what_now",

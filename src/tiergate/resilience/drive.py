@@ -8,7 +8,7 @@ from typing import TypeVar, assert_never
 
 import msgspec
 
-from tiergate.core import Clock, DeadlineExceeded, Target, TargetFull, UpstreamError
+from tiergate.core import BudgetBusy, Clock, DeadlineExceeded, Target, TargetFull, Unaffordable, UpstreamError
 
 Opened = TypeVar("Opened")
 Attempt = Callable[[Target, int], Awaitable[Opened]]
@@ -39,7 +39,7 @@ def what_now(
     """Decide the next step from the failures so far, one for each target that was tried, in order."""
     if failures and not failures[-1].elsewhere:
         return Stop(error=_verdict(failures))
-    made = sum(not isinstance(failure, TargetFull) for failure in failures)
+    made = sum(_is_made(failure) for failure in failures)
     if len(failures) == len(targets) or made >= attempts_max:
         return Stop(error=_verdict(failures))
     if now >= deadline:
@@ -82,8 +82,17 @@ async def drive(
 
 
 def _verdict(failures: Sequence[UpstreamError]) -> UpstreamError:
-    """Give the last failure of an attempt that was made; where none was, the last full target."""
-    made = [failure for failure in failures if not isinstance(failure, TargetFull)]
-    telling = made[-1] if made else failures[-1]
+    """Give the last failure of an attempt that was made; where none was, the one that may pass soonest."""
+    telling = max(failures, key=lambda failure: (_weight(failure), failures.index(failure)))
     telling.tried = tuple((failure.target, str(failure)) for failure in failures if failure is not telling)
     return telling
+
+
+def _is_made(failure: UpstreamError) -> bool:
+    return not isinstance(failure, TargetFull | Unaffordable)
+
+
+def _weight(failure: UpstreamError) -> int:
+    if _is_made(failure):
+        return 3
+    return 2 if isinstance(failure, TargetFull) else 1 if isinstance(failure, BudgetBusy) else 0

@@ -19,6 +19,8 @@ class RetryPolicy:
     """The whole call, streamed."""
     permit_wait_s: float = 1
     """For a place at a target that is at its limit of concurrency, while another target is left."""
+    budget_wait_s: float = 2
+    """For money that others hold, at the last target."""
 
 
 def permit_wait_s(policy: RetryPolicy, *, left_s: float, is_last: bool) -> float:
@@ -29,3 +31,8 @@ def permit_wait_s(policy: RetryPolicy, *, left_s: float, is_last: bool) -> float
     """
     wait_s = left_s / 4 if is_last else min(policy.permit_wait_s, left_s)
     return max(0.0, wait_s)
+
+
+def budget_wait_s(policy: RetryPolicy, *, left_s: float, is_last: bool) -> float:
+    """Give how long a hold may wait for money; not at all while another target is left."""
+    return max(0.0, min(policy.budget_wait_s, left_s / 4)) if is_last else 0.0

@@ -11,14 +11,17 @@ from typing import Final
 
 import msgspec
 
+from tiergate.catalog import Price
 from tiergate.core import (
     AttemptFailed,
     Blame,
+    Call,
     Chunk,
     Delivery,
     Outcome,
     Target,
     TiergateError,
+    Unaffordable,
     UpstreamAuthFailed,
     UpstreamError,
     UpstreamProtocolError,
@@ -29,7 +32,7 @@ from tiergate.core import (
 )
 from tiergate.ledger import Book, Held, HoldState, Settled
 from tiergate.metering import Account, Bound, Meter, bound, doubts, shape_of
-from tiergate.resilience import Permit, permit_wait_s
+from tiergate.resilience import Permit, budget_wait_s, permit_wait_s
 from tiergate.serve.books import CallBooks, CallerLeft, meaning
 from tiergate.serve.doors import Doors
 from tiergate.serve.egress import egress
@@ -67,10 +70,10 @@ async def attempt(
     queued = rooms.clock.monotonic()
     with Doors() as doors:
         left_s = resolved.deadline - queued
-        wait_s = permit_wait_s(resolved.retry, left_s=left_s, is_last=target is last)
+        is_last = target is last
+        wait_s = permit_wait_s(resolved.retry, left_s=left_s, is_last=is_last)
         permit = doors.open(await rooms.permits.take(target, wait_s=wait_s))
-        books.attempts, books.target = n, target
-        hold = doors.open(await _hold(rooms, books, resolved, target, n, permit, queued))
+        hold = doors.open(await _hold(rooms, books, resolved, target, n, permit, queued, is_last=is_last))
         question = Question(
             call_id=books.call.id,
             target=target,
@@ -128,21 +131,14 @@ async def _hold(
     n: int,
     permit: Permit,
     queued: float,
+    *,
+    is_last: bool,
 ) -> "OpenHold":
     call = books.call
     permitted = rooms.clock.monotonic()
     price = resolved.prices.find(target, books.wall_ns(permitted))
     choices = choices_asked(call.body)
-    output_tokens = output_tokens_asked(call.body)
-    if output_tokens is None:
-        output_tokens = resolved.facts(target).output_tokens
-    worst = bound(
-        call.body,
-        prompt_bytes=call.prompt_bytes,
-        output_tokens=output_tokens,
-        choices=choices,
-        price=price,
-    )
+    worst = _worst(call, resolved, target, price, choices)
     # Only of text: what a picture counts is no matter of its shape.
     is_told = worst.input_tokens is not None and rooms.lines.wants(target.name)
     held = Held(
@@ -156,9 +152,33 @@ async def _hold(
         in_flight=permit.in_flight,
         shape=shape_of(call.body) if is_told else None,
     )
-    await rooms.book.hold(held)
+    wait_s = budget_wait_s(resolved.retry, left_s=resolved.deadline - permitted, is_last=is_last)
+    await _place(rooms.book, books, held, wait_s)
     meter = Meter(bound=worst, price=price, choices=choices, sent_ns=held.permit_ns)
     return OpenHold(rooms, books, held, worst, meter)
+
+
+def _worst(call: Call, resolved: Resolved, target: Target, price: Price, choices: int) -> Bound:
+    output_tokens = output_tokens_asked(call.body)
+    if output_tokens is None:
+        output_tokens = resolved.facts(target).output_tokens
+    return bound(
+        call.body,
+        prompt_bytes=call.prompt_bytes,
+        output_tokens=output_tokens,
+        choices=choices,
+        price=price,
+    )
+
+
+async def _place(book: Book, books: CallBooks, held: Held, wait_s: float) -> None:
+    """Ask for the hold. From then on the call may cost something, unless no ceiling allows it."""
+    books.attempts, books.target = held.n, held.target
+    try:
+        await book.hold(held, wait_s=wait_s)
+    except Unaffordable:
+        books.attempts = held.n - 1
+        raise
 
 
 class OpenHold:

@@ -15,6 +15,7 @@ from tiergate.core import CannotStart, StoreOwned
 from tiergate.ledger import Owner
 from tiergate.store.folder import make_private_file
 from tiergate.store.migrate import migrate
+from tiergate.store.reader import frozen
 from tiergate.store.rollups import Rollups
 from tiergate.store.rows import Row, settled_call_id
 from tiergate.store.statements import statements
@@ -119,6 +120,13 @@ class Books:
             if batch.ends:
                 many(self._sql["close_call"], batch.ends)
             self._rollups.take_note(batch.call_ids())
+
+    def snapshot(self) -> sqlite3.Connection:
+        """Give a connection that reads what is written now, and nothing that comes; any thread may use it.
+
+        Whoever takes it closes it.
+        """
+        return frozen(self.path)
 
     def begin_slot(self, closed_before_ns: int) -> int | None:
         """Choose a slot to add up (`Rollups.begin`); raises as `write` does."""

@@ -7,9 +7,10 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from tiergate.core import Clock, Emit, Notice, StorageUnavailable, new_id
-from tiergate.ledger import CallClosed, Counted, Entry, Held, JournalStatistics, Owner, Settled
+from tiergate.ledger import CallClosed, Counted, Entry, Held, JournalStatistics, Owner, Settled, SpentBy
 from tiergate.store.books import Books
 from tiergate.store.folder import make_folder
+from tiergate.store.past import spent_by
 from tiergate.store.reader import read_counted, read_entries, read_entry
 from tiergate.store.rollups import sum_slot
 from tiergate.store.rows import call_row, close_row, hold_row, settle_row
@@ -123,6 +124,12 @@ class SqliteJournal:
         await self._flush_for_reading()
         page = min(max(limit, 0), _PAGE_MAX)
         return await asyncio.to_thread(read_entries, self._path, after=after, limit=page)
+
+    async def spent(self, start_ns: int, end_ns: int | None) -> list[SpentBy]:
+        """Add up what calls have cost; see `ledger.Journal`."""
+        # The moment is fixed where the records are in order; the adding takes its time beside it.
+        connection = await self._work(lambda books: books.snapshot())
+        return await asyncio.to_thread(spent_by, connection, start_ns, end_ns)
 
     async def counted(self, *, limit: int) -> list[Counted]:
         """Read what estimates learn from; see `ledger.Journal`."""

@@ -5,16 +5,21 @@ What is added up already (`rollups.py`) is taken from the sums, the rest from th
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from tiergate.core import StorageUnavailable
+from tiergate.ledger import About, SpentBy
 from tiergate.reports import GROUPS, Span, Spent, Timed
 from tiergate.reports.ports import SLOT_NS
 from tiergate.store.reader import snapshot
 from tiergate.store.rollups import first_id
 from tiergate.store.rows import Row
 from tiergate.store.statements import statements
+from tiergate.store.trouble import word_of
 
+_NO_END_NS: Final = 1 << 62
 _ABOUT: Final = GROUPS[:-1]
 """The columns by which all statements begin; the last group, `day`, is told from the slot."""
 
@@ -60,6 +65,29 @@ class LedgerPast:
         with snapshot(self._ledger) as connection:
             _, calls_from_ns = connection.execute(statements("past")["rolled"]).fetchone()
         return int(calls_from_ns)
+
+
+def spent_by(connection: sqlite3.Connection, start_ns: int, end_ns: int | None) -> list[SpentBy]:
+    """Add up what ceilings ask about, and close the connection.
+
+    Raises:
+        StorageUnavailable: the ledger cannot be read.
+    """
+    span = Span(start_ns=start_ns, end_ns=_NO_END_NS if end_ns is None else end_ns)
+    try:
+        with closing(connection):
+            rows = [_spent_of(row) for row in _spent(connection, span, slots=False)]
+    except sqlite3.Error as error:
+        raise StorageUnavailable(f"The ledger cannot be read ({word_of(error)}).") from error
+    return [
+        SpentBy(
+            about=About(row.about["key"], row.about["team"] or None, row.about["model"], row.about["tier"]),
+            spent_nanos=row.cash_nanos,
+            lapsed_nanos=row.lapsed_nanos,
+        )
+        for row in rows
+        if row.attempts
+    ]
 
 
 def _spent(connection: sqlite3.Connection, span: Span, *, slots: bool) -> list[Row]:

@@ -53,6 +53,24 @@ def read_counted(path: Path, *, limit: int) -> list[Counted]:
     return [counted_of(row) for row in reversed(rows)]
 
 
+def frozen(path: Path) -> sqlite3.Connection:
+    """Open a database for reading, as it is at this moment; the connection may change threads.
+
+    Raises:
+        sqlite3.Error: it cannot be read.
+    """
+    address = f"{path.resolve().as_uri()}?mode=ro"
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("BEGIN")
+        # A transaction sees the file as it is at its first look.
+        connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
 @contextmanager
 def snapshot(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a database for reading, at one moment in time for all that is read.
@@ -61,10 +79,7 @@ def snapshot(path: Path) -> Iterator[sqlite3.Connection]:
         StorageUnavailable: it cannot be read.
     """
     try:
-        with closing(
-            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        ) as found:
-            found.execute("BEGIN")
+        with closing(frozen(path)) as found:
             yield found
     except sqlite3.Error as error:
         raise StorageUnavailable(

@@ -26,11 +26,12 @@ from tiergate.store.inbox import (
     FlushMessage,
     HoldMessage,
     Inbox,
+    Message,
     SettleMessage,
     StopMessage,
     WorkMessage,
 )
-from tiergate.store.rows import Row, tame
+from tiergate.store.rows import Row, settled_call_id, tame
 from tiergate.store.trouble import UNWRITABLE, Trouble, trouble_of, word_of
 
 _HEARTBEAT_S: Final = 5.0
@@ -53,6 +54,7 @@ _LOCKED: Final = "The ledger's database has been locked by another program for t
 _FULL: Final = "The disk that holds the ledger is full. Calls are taken again when there is space."
 _UNWRITABLE: Final = "The record of this call cannot be written."
 _BROKEN: Final = "The ledger's file cannot be written ({}). Check the disk, then restart Tiergate."
+_WAITING: Final = "The ledger has records that it cannot write now. Try again shortly."
 _UNDONE: Final = "The ledger cannot be changed now ({}). Try again shortly."
 _UNSIGNED: Final = "The ledger was closed without signing off ({})."
 _FORCED: Final = (
@@ -73,14 +75,14 @@ class _Pending:
     settlements: list[Row] = field(default_factory=list)
     ends: list[Row] = field(default_factory=list)
     flushes: list[Answer] = field(default_factory=list)
-    works: deque[WorkMessage] = field(default_factory=deque)
+    work: WorkMessage | None = None
 
     def records(self) -> int:
         return len(self.holds) + len(self.settlements) + len(self.ends)
 
     def unwritten(self) -> "_Pending":
         """Give what remains when the records are written."""
-        return _Pending(flushes=self.flushes, works=self.works)
+        return _Pending(flushes=self.flushes, work=self.work)
 
     def batch(self) -> Batch:
         return Batch(
@@ -120,6 +122,8 @@ class Scribe:
         self._notify = notify
         self._clock = clock
         self._pending = _Pending()
+        self._later: deque[Message] = deque()
+        """Taken out of the inbox, and to be looked at when the work before them is done."""
         self._told: Told = []
         self._trouble: Trouble | None = None
         """The trouble that a notice was given of, until it is over."""
@@ -163,7 +167,9 @@ class Scribe:
         if not self._pending.records():
             self._told += [(answer, None) for answer in self._pending.flushes]
             self._pending.flushes.clear()
-            self._work_a_little()
+            self._work()
+        else:
+            self._refuse_work(_WAITING)
         self._send_answers()
         self._upkeep(idle=not took)
 
@@ -176,13 +182,15 @@ class Scribe:
         if self._pause_s:
             time.sleep(self._pause_s)
             self._pause_s = 0.0
-        if self._pending.records() or self._pending.works:
+        if self._later:
+            messages, self._later = list(self._later), deque()
+        elif self._pending.records():
             messages = self._inbox.take(wait_s=0.0, linger_s=0.0)
         else:
             wait_s = _IDLE_S if self._unchecked >= _IDLE_RECORDS else self._beat_at - time.monotonic()
             messages = self._inbox.take(wait_s=max(wait_s, 0.0), linger_s=_LINGER_S)
         pending = self._pending
-        for message in messages:
+        for place, message in enumerate(messages, start=1):
             match message:
                 case HoldMessage():
                     pending.holds.append(message)
@@ -193,7 +201,10 @@ class Scribe:
                 case FlushMessage():
                     pending.flushes.append(message.answer)
                 case WorkMessage():
-                    pending.works.append(message)
+                    # Work sees what was handed in before it, and nothing that comes after.
+                    pending.work = message
+                    self._later.extend(messages[place:])
+                    break
                 case StopMessage():
                     self._stop_by = message.by
         return bool(messages)
@@ -231,11 +242,11 @@ class Scribe:
         self._unchecked += len(batch)
         return None
 
-    def _work_a_little(self) -> None:
-        """Do one piece of what else there is to do; calls come first."""
-        if not self._pending.works:
+    def _work(self) -> None:
+        """Do what else there is to do."""
+        if self._pending.work is None:
             return
-        work, answer = self._pending.works[0]
+        work, answer = self._pending.work
         refusal: TiergateError | None = None
         try:
             work(self._books)
@@ -249,9 +260,14 @@ class Scribe:
                 self._break(_BROKEN.format(word_of(error)))
                 return
             refusal = StorageUnavailable(_UNDONE.format(word_of(error)))
-        self._pending.works.popleft()
+        self._pending.work = None
         self._told.append((answer, refusal))
         self._unchecked += 1
+
+    def _refuse_work(self, sentence: str) -> None:
+        if self._pending.work is not None:
+            self._told.append((self._pending.work.answer, StorageUnavailable(sentence)))
+            self._pending.work = None
 
     def _refuse_overdue(self) -> None:
         now = time.monotonic()
@@ -269,17 +285,22 @@ class Scribe:
         began = time.monotonic()
         batch, self._pending = self._pending, self._pending.unwritten()
         met: set[Trouble] = set()
+        # A hold may stand on money that a settlement gave back, so that one is written first, or both wait.
+        held = {hold.call[0] for hold in batch.holds}
+        self._settle_one_by_one([row for row in batch.settlements if settled_call_id(row) not in held], met)
         for hold in batch.holds:
-            trouble = self._attempt_one(Batch(calls=[hold.call], holds=[hold.hold]), met)
+            trouble = (
+                Trouble.FULL
+                if Trouble.FULL in met
+                else self._attempt_one(Batch(calls=[hold.call], holds=[hold.hold]), met)
+            )
             if trouble is None:
                 self._told.append((hold.answer, None))
             elif trouble is Trouble.LOCKED:
                 self._pending.holds.append(hold)
             else:
                 self._refuse(hold, self.broken or (_FULL if trouble is Trouble.FULL else _UNWRITABLE))
-        for row in batch.settlements:
-            if self._must_wait(self._attempt_one(Batch(settlements=[row]), met)):
-                self._pending.settlements.append(row)
+        self._settle_one_by_one([row for row in batch.settlements if settled_call_id(row) in held], met)
         for row in batch.ends:
             if self._must_wait(self._attempt_one(Batch(ends=[row]), met)):
                 self._pending.ends.append(row)
@@ -287,6 +308,11 @@ class Scribe:
             self._in_trouble(Trouble.FULL, "ledger_full", _FULL)
             took = time.monotonic() - began
             self._pause_s = min(max(4 * took, _FULL_PAUSE_MIN_S), _FULL_PAUSE_MAX_S)
+
+    def _settle_one_by_one(self, rows: list[Row], met: set[Trouble]) -> None:
+        for row in rows:
+            if self._must_wait(self._attempt_one(Batch(settlements=[row]), met)):
+                self._pending.settlements.append(row)
 
     def _attempt_one(self, batch: Batch, met: set[Trouble]) -> Trouble | None:
         """Write a batch of one record, by force if it must be; `met` are the troubles of this round."""
@@ -330,8 +356,8 @@ class Scribe:
     def _drop_pending(self, sentence: str) -> None:
         for hold in self._pending.holds:
             self._refuse(hold, sentence)
-        asked = [*self._pending.flushes, *(message.answer for message in self._pending.works)]
-        self._told += [(answer, StorageUnavailable(sentence)) for answer in asked]
+        self._told += [(answer, StorageUnavailable(sentence)) for answer in self._pending.flushes]
+        self._refuse_work(sentence)
         self._lose(len(self._pending.settlements) + len(self._pending.ends))
         self._pending = _Pending()
 

@@ -16,7 +16,16 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, assert_never
 
-from tiergate.core import AttemptFailed, CallEnded, Event, Notice, Refusal, UsageDoubt, UsageDoubted
+from tiergate.core import (
+    AttemptFailed,
+    BudgetReached,
+    CallEnded,
+    Event,
+    Notice,
+    Refusal,
+    UsageDoubt,
+    UsageDoubted,
+)
 from tiergate.telemetry.repeats import Repeats
 from tiergate.wire import cost_number, dumps
 
@@ -134,6 +143,8 @@ def line_of(event: Event, wall_ns: int) -> dict[str, Any]:
             }
         case UsageDoubted():
             return _doubt_line(event, wall_ns)
+        case BudgetReached():
+            return _budget_line(event, wall_ns)
         case Refusal():
             return {
                 "time": _time(wall_ns),
@@ -175,6 +186,22 @@ def _doubt_line(event: UsageDoubted, wall_ns: int) -> dict[str, Any]:
         "cost_usd": cost_number(event.cash_nanos),
         "bound_usd": cost_number(event.bound_nanos),
         "upstream_cost_usd": cost_number(event.upstream_cost_nanos),
+    }
+
+
+def _budget_line(event: BudgetReached, wall_ns: int) -> dict[str, Any]:
+    end_ns = event.window_end_ns
+    return {
+        "time": _time(wall_ns),
+        "level": "warning",
+        "event": "budget_reached",
+        "budget": event.budget,
+        "share": event.share,
+        "spent_usd": cost_number(event.spent_nanos),
+        "held_usd": cost_number(event.held_nanos),
+        "usd": cost_number(event.amount_nanos),
+        "window_start": _time(event.window_start_ns),
+        "window_end": None if end_ns is None else _time(end_ns),
     }
 
 

@@ -15,6 +15,8 @@ from tiergate.ledger import (
     JournalStatistics,
     Owner,
     Settled,
+    SpentBy,
+    about,
     may_move,
 )
 
@@ -105,6 +107,16 @@ class MemoryJournal:
         """Read calls in the order of their ids, those after `after`, at most `limit`."""
         ids = sorted(call_id for call_id in self._opened if call_id > (after or ""))
         return [self._entry(self._opened[call_id]) for call_id in ids[: max(limit, 0)]]
+
+    async def spent(self, start_ns: int, end_ns: int | None) -> list[SpentBy]:
+        """Add up what calls have cost; see `ledger.Journal`. Nothing lapses here."""
+        return [
+            SpentBy(about(attempt.held.opened, attempt.held.target), attempt.settled.cash_nanos or 0, 0)
+            for attempt in self._attempts.values()
+            if attempt.settled is not None
+            and start_ns <= attempt.held.opened.call.received_ns
+            and (end_ns is None or attempt.held.opened.call.received_ns < end_ns)
+        ]
 
     async def counted(self, *, limit: int) -> list[Counted]:
         """Read what estimates learn from."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tiergate.core import (
+    BudgetBusy,
     DeadlineExceeded,
     InvalidKey,
     InvalidRequest,
@@ -13,6 +14,7 @@ from tiergate.core import (
     StorageUnavailable,
     TargetFull,
     TiergateError,
+    Unaffordable,
     UpstreamAuthFailed,
     UpstreamError,
     UpstreamFault,
@@ -72,6 +74,7 @@ _STATUSES: Final[tuple[tuple[type[TiergateError], int, str], ...]] = (
     (InvalidKey, 401, "authentication_error"),
     (ModelNotFound, 404, "invalid_request_error"),
     (TargetFull, 429, "rate_limit_error"),
+    (Unaffordable, 402, "insufficient_quota"),
     (UpstreamThrottled, 429, "rate_limit_error"),
     (UpstreamTimeout, 504, "upstream_error"),
     (UpstreamAuthFailed, 502, "upstream_error"),
@@ -142,13 +145,15 @@ def _headers(error: TiergateError, status: int) -> list[tuple[bytes, bytes]]:
     if isinstance(error, InvalidKey):
         headers.append((b"www-authenticate", b"Bearer"))
     wait_s = error.retry_after_s if isinstance(error, UpstreamThrottled) else None
-    if isinstance(error, TargetFull | Stopping | StorageUnavailable):
+    if isinstance(error, BudgetBusy):
+        headers.append((b"x-should-retry", b"true"))
+    if isinstance(error, TargetFull | BudgetBusy | Stopping | StorageUnavailable):
         wait_s = 1.0
     if wait_s is not None and wait_s <= RETRY_AFTER_S_MAX:
         headers.append((b"retry-after", str(max(1, round(wait_s))).encode()))
         headers.append((b"retry-after-ms", str(round(wait_s * 1000)).encode()))
     if isinstance(error, UpstreamError | NoTargetAvailable | DeadlineExceeded) and not isinstance(
-        error, TargetFull
+        error, TargetFull | BudgetBusy
     ):
         # Our own attempts are spent; a client that retries on its own would multiply them.
         headers.append((b"x-should-retry", b"false"))

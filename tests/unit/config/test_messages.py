@@ -261,7 +261,7 @@ def test_everything_at_once() -> None:
         models:
           chat: {targets: [rak/x]}
           none: {}
-        budgets: [{scope: all, usd: 5}]
+        budgets: [{scope: all, usd: 5}, {scope: all, usd: 6}]
         """
     )
     assert [line.split(": ")[:2] for line in told] == [
@@ -271,7 +271,7 @@ def test_everything_at_once() -> None:
         ["tiergate.yaml:6:11", "providers.rack.tier"],
         ["tiergate.yaml:8:20", "models.chat.targets[0]"],
         ["tiergate.yaml:9:3", "models.none.targets"],
-        ["tiergate.yaml:10:1", "budgets"],
+        ["tiergate.yaml:10:41", "budgets[1].scope"],
     ]
 
 

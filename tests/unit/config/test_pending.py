@@ -12,7 +12,6 @@ BASE = "providers: {rack: {base_url: http://10.0.0.7/v1}}\n"
 @pytest.mark.parametrize(
     ("line", "place"),
     [
-        ("budgets: [{scope: all, usd: 500, per: month}]", "tiergate.yaml:2:1: budgets: "),
         ("store: postgresql://u:p@h/db", "tiergate.yaml:2:1: store: "),
         ("redis: redis://h:6379/0", "tiergate.yaml:2:1: redis: "),
         ("models: {a: {targets: [rack/x], policy: hybrid}}", "tiergate.yaml:2:33: models.a.policy: "),
@@ -45,7 +44,7 @@ def test_refused_of_a_provider(line: str) -> None:
     [
         ("admin: {listen: 127.0.0.1:0}", "tiergate.yaml:2:1: admin: "),
         ("cache: {exact: {ttl: 2h}}", "tiergate.yaml:2:1: cache: "),
-        ("alerts: {at: [0.9]}", "tiergate.yaml:2:1: alerts: "),
+        ("alerts: {webhook: https://hooks.example/x}", "tiergate.yaml:2:10: alerts.webhook: "),
         ("secret: 0123456789abcdef0123456789abcdef", "tiergate.yaml:2:1: secret: "),
         ("classes: {batch: {total_s: 2h}}", "tiergate.yaml:2:1: classes: "),
         ("retention: {receipts: 48h}", "tiergate.yaml:2:13: retention.receipts: "),
@@ -94,7 +93,8 @@ def test_quiet_about_a_provider(more: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "budgets: []",
+        "budgets: [{scope: all, usd: 500, per: month}]",
+        "alerts: {at: [0.9]}",
         "store: null",
         "store: ${S:-}",
         "redis: ~",
@@ -122,9 +122,9 @@ def test_settings_of_a_program() -> None:
     made = Settings.model_validate(
         {
             "providers": {"a": {"base_url": "http://a"}},
-            "budgets": [{"scope": "all", "usd": 1}],
-            "alerts": {"at": ["0.5"]},
+            "redis": "redis://h:6379/0",
+            "classes": {"batch": {"total_s": "2h"}},
         }
     )
     found = find(made.model_dump(mode="json", exclude_unset=True))
-    assert [(path, row.stops) for path, row in found] == [(("budgets",), True), (("alerts",), False)]
+    assert [(path, row.stops) for path, row in found] == [(("redis",), True), (("classes",), False)]

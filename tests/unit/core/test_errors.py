@@ -61,6 +61,9 @@ def test_every_leaf_has_a_blame_and_one_of_the_known_codes() -> None:
         "no_target_available",
         "storage_unavailable",
         "upstream_timeout",
+        "budget_exceeded",
+        "budget_busy",
+        "budget_unbounded",
     }
     before_start = {"invalid_settings", "store_owned", "cannot_start"}
     leaves = [error for error in map(errors.__dict__.get, drawn()) if error and not error.__subclasses__()]

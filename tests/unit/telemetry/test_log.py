@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from tiergate.core import (
     AttemptFailed,
+    BudgetReached,
     CallClass,
     CallEnded,
     EndState,
@@ -68,7 +69,16 @@ DOUBTED = UsageDoubted(
     bound_nanos=None,
     upstream_cost_nanos=1_000_000,
 )
-EVENTS: tuple[Event, ...] = (CALL, FAILED, DOUBTED, REFUSED, NOTICE)
+REACHED = BudgetReached(
+    budget="key:web per month",
+    share=0.8,
+    spent_nanos=40_100_000_000,
+    held_nanos=1_000_000,
+    amount_nanos=50_000_000_000,
+    window_start_ns=NOW_NS,
+    window_end_ns=None,
+)
+EVENTS: tuple[Event, ...] = (CALL, FAILED, DOUBTED, REACHED, REFUSED, NOTICE)
 
 
 @dataclass
@@ -178,6 +188,18 @@ def test_a_doubt_says_what_to_look_at_and_is_not_said_again_and_again() -> None:
     assert repeats.left_out(DOUBTED, NOW_NS - 60 * minute_ns) == 1
 
 
+def test_a_budget_that_is_reached_is_told_with_its_amounts() -> None:
+    """Which one, how far, until when."""
+    line = json.loads(logged(REACHED))
+    assert (line["level"], line["event"], line["budget"], line["share"]) == (
+        "warning",
+        "budget_reached",
+        "key:web per month",
+        0.8,
+    )
+    assert (line["spent_usd"], line["held_usd"], line["usd"], line["window_end"]) == (40.1, 0.001, 50, None)
+
+
 def test_what_is_remembered_of_doubts_is_bounded() -> None:
     """Callers choose model names."""
     repeats = Repeats()
@@ -244,7 +266,7 @@ def _is_one_clean_line(event: Event, text: str) -> None:
     assert set(written[:-1]) <= set(range(0x20, 0x7F))
     line = json.loads(written)
     readable = f"a{text}b".encode("utf-8", "backslashreplace").decode()
-    assert readable in (line.get("call"), line.get("endpoint"), line.get("message"))
+    assert readable in [line.get(name) for name in ("call", "endpoint", "message", "budget")]
 
 
 def test_a_long_name_is_cut() -> None:
@@ -313,7 +335,7 @@ def test_closing_writes_what_waits_and_ends_the_thread() -> None:
     before = threading.active_count()
     assert logged() == b""
     told = [event for event in EVENTS if event is not DOUBTED]
-    assert logged(*told * 50).count(b"\n") == 200
+    assert logged(*told * 50).count(b"\n") == 50 * len(told)
     assert threading.active_count() == before
 
 

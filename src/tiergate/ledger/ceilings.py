@@ -1,0 +1,281 @@
+"""Ceilings: what may be spent, by whom, in which window; and what is spent and held of each.
+
+Everything here is arithmetic in memory and happens in one turn of the event loop, so no two holds can see the
+same free money. What was spent before comes from the ledger: a window's balance is loaded when the first hold
+asks for it, and whatever settles in the meantime is noted and added.
+
+    spent + held + new <= ceiling + slack
+
+A call belongs to the window in which it was received, as reports have it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from tiergate.core import Target
+from tiergate.ledger.records import CallOpened
+from tiergate.ledger.windows import EVER, Period, Window, window_at
+
+
+class Scope(StrEnum):
+    """Whose money a ceiling limits."""
+
+    ALL = "all"
+    KEY = "key"
+    TEAM = "team"
+    MODEL = "model"
+    """A model by the name that callers ask for."""
+    TIER = "tier"
+    """All targets of a tier."""
+
+
+class About(NamedTuple):
+    """What decides which ceilings an attempt counts against."""
+
+    key: str
+    team: str | None
+    model: str
+    tier: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceiling:
+    """An amount that may be spent in each window. Amounts are nano-dollars.
+
+    `name`: of the key, team, model or tier; empty for all. `allows_unbounded`: whether a call passes whose
+    worst case nobody can tell; it is held with nothing and charged with what it cost.
+    """
+
+    scope: Scope
+    amount_nanos: int
+    name: str = ""
+    period: Period = Period.TOTAL
+    slack_nanos: int = 0
+    zone: str = "UTC"
+    allows_unbounded: bool = False
+
+    @property
+    def id(self) -> str:
+        """Its name for people and for looking it up: `key:web per month`."""
+        whose = self.scope.value if self.scope is Scope.ALL else f"{self.scope.value}:{self.name}"
+        return f"{whose} {'in total' if self.period is Period.TOTAL else f'per {self.period.value}'}"
+
+    def covers(self, about: About) -> bool:
+        """Tell whether an attempt counts against it."""
+        match self.scope:
+            case Scope.ALL:
+                return True
+            case Scope.KEY:
+                return about.key == self.name
+            case Scope.TEAM:
+                return about.team == self.name
+            case Scope.MODEL:
+                return about.model == self.name
+            case Scope.TIER:
+                return about.tier == self.name
+
+    def window(self, at_ns: int) -> Window:
+        """Give the window that a moment lies in."""
+        return window_at(self.period, self.zone, at_ns)
+
+
+@dataclass(slots=True, kw_only=True)
+class Balance:
+    """One ceiling in one window: what is spent, what of it lapsed, what is held. Nano-dollars."""
+
+    ceiling: Ceiling
+    window: Window
+    spent_nanos: int = 0
+    """Settled, and lapsed at the worst case."""
+    lapsed_nanos: int = 0
+    """The part of it that a dead owner left and nobody has settled."""
+    held_nanos: int = 0
+    reached: float = 0.0
+    """The largest share of the ceiling that was told of."""
+
+    @property
+    def limit_nanos(self) -> int:
+        """The most that may be spent and held together."""
+        return self.ceiling.amount_nanos + self.ceiling.slack_nanos
+
+    @property
+    def left_nanos(self) -> int:
+        """What a new hold may take now; 0 where nothing is left."""
+        return max(0, self.limit_nanos - self.spent_nanos - self.held_nanos)
+
+    def refuses(self, amount_nanos: int) -> bool:
+        """Tell whether an amount does not fit, even when nothing is held."""
+        return amount_nanos > 0 and self.spent_nanos + amount_nanos > self.limit_nanos
+
+    def delays(self, amount_nanos: int) -> bool:
+        """Tell whether an amount does not fit while what is held is held."""
+        return amount_nanos > 0 and self.spent_nanos + self.held_nanos + amount_nanos > self.limit_nanos
+
+
+class SpentBy(NamedTuple):
+    """What attempts of one kind have cost in a span of time; `lapsed_nanos` is a part of `spent_nanos`."""
+
+    about: About
+    spent_nanos: int
+    lapsed_nanos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """An attempt's worst case, counted as held until it settles; None: it has no bound."""
+
+    call_id: str
+    n: int
+    about: About
+    received_ns: int
+    amount_nanos: int | None
+
+
+class Key(NamedTuple):
+    """Names a balance: a ceiling's id and when its window began."""
+
+    ceiling: str
+    start_ns: int
+
+
+@dataclass(slots=True)
+class _Load:
+    """What settled since a load began: the ledger's answer does not have it."""
+
+    settled: list[tuple[Reservation, int]] = field(default_factory=list)
+
+
+class Ceilings:
+    """All ceilings with their balances."""
+
+    def __init__(self, ceilings: Iterable[Ceiling] = ()) -> None:
+        self._ceilings: tuple[Ceiling, ...] = ()
+        self._balances: dict[Key, Balance] = {}
+        self._held: dict[tuple[str, int], Reservation] = {}
+        self._load: _Load | None = None
+        self.use(ceilings)
+
+    def use(self, ceilings: Iterable[Ceiling]) -> None:
+        """Take new ceilings. Balances of those that stay are kept, others are loaded when asked for."""
+        self._ceilings = tuple(ceilings)
+        kept = {ceiling.id: ceiling for ceiling in self._ceilings}
+        self._balances = {
+            key: balance
+            for key, balance in self._balances.items()
+            if key.ceiling in kept and kept[key.ceiling].zone == balance.ceiling.zone
+        }
+        for key, balance in self._balances.items():
+            balance.ceiling = kept[key.ceiling]
+
+    def covering(self, about: About) -> Sequence[Ceiling]:
+        """Give the ceilings that an attempt counts against."""
+        return [ceiling for ceiling in self._ceilings if ceiling.covers(about)]
+
+    def missing(self, about: About, at_ns: int) -> list[tuple[Ceiling, Window]]:
+        """Give the windows of an attempt's ceilings whose balance is not loaded."""
+        windows = [(ceiling, ceiling.window(at_ns)) for ceiling in self.covering(about)]
+        return [
+            (ceiling, window) for ceiling, window in windows if _key(ceiling, window) not in self._balances
+        ]
+
+    def current(self, at_ns: int) -> list[tuple[Ceiling, Window]]:
+        """Give every ceiling with the window that a moment lies in."""
+        return [(ceiling, ceiling.window(at_ns)) for ceiling in self._ceilings]
+
+    def balance(self, ceiling: Ceiling, window: Window) -> Balance | None:
+        """Give a balance; None: it is not loaded."""
+        return self._balances.get(_key(ceiling, window))
+
+    def balances(self, about: About, at_ns: int) -> list[Balance]:
+        """Give the loaded balances that an attempt counts against."""
+        found = [self.balance(ceiling, ceiling.window(at_ns)) for ceiling in self.covering(about)]
+        return [balance for balance in found if balance is not None]
+
+    # Reservations.
+
+    def reserve(self, reservation: Reservation) -> None:
+        """Count an attempt's worst case as held; whoever calls has asked its balances before."""
+        self._held[reservation.call_id, reservation.n] = reservation
+        for balance in self.balances(reservation.about, reservation.received_ns):
+            balance.held_nanos += reservation.amount_nanos or 0
+
+    def settle(self, call_id: str, n: int, cash_nanos: int | None) -> list[Balance]:
+        """Replace a reservation by what it cost; give the balances that changed. Unknown costs count nothing.
+
+        An attempt that is not held changes nothing.
+        """
+        reservation = self._held.pop((call_id, n), None)
+        if reservation is None:
+            return []
+        cost = cash_nanos or 0
+        if self._load is not None:
+            self._load.settled.append((reservation, cost))
+        changed = self.balances(reservation.about, reservation.received_ns)
+        for balance in changed:
+            balance.held_nanos -= reservation.amount_nanos or 0
+            balance.spent_nanos += cost
+        return changed
+
+    # Loading.
+
+    def begin_load(self) -> None:
+        """Note from now on what settles. The ledger is asked for what was handed in before this moment."""
+        assert self._load is None, "one load at a time"
+        self._load = _Load()
+
+    def end_load(self, wanted: Iterable[tuple[Ceiling, Window]], spent: Sequence[SpentBy]) -> None:
+        """Make balances of what the ledger says, what settled since, and what is held now."""
+        load, self._load = self._load, None
+        assert load is not None
+        in_force = {ceiling.id: ceiling for ceiling in self._ceilings}
+        for asked, window in wanted:
+            ceiling = in_force.get(asked.id)
+            if ceiling is None or ceiling.zone != asked.zone:
+                continue  # the settings were read again in the meantime
+            balance = Balance(ceiling=ceiling, window=window)
+            for row in spent:
+                if ceiling.covers(row.about):
+                    balance.spent_nanos += row.spent_nanos
+                    balance.lapsed_nanos += row.lapsed_nanos
+            for reservation, cost in load.settled:
+                if _counts(reservation, ceiling, window):
+                    balance.spent_nanos += cost
+            for reservation in self._held.values():
+                if _counts(reservation, ceiling, window):
+                    balance.held_nanos += reservation.amount_nanos or 0
+            # What was reached before was told of before.
+            balance.reached = balance.spent_nanos / max(1, ceiling.amount_nanos)
+            self._balances[_key(ceiling, window)] = balance
+
+    def abandon_load(self) -> None:
+        """End a load that has failed; nothing is loaded."""
+        self._load = None
+
+    def forget_before(self, at_ns: int) -> None:
+        """Drop balances of windows that have ended and in which nothing is held."""
+        self._balances = {
+            key: balance
+            for key, balance in self._balances.items()
+            if balance.held_nanos or balance.window.end_ns is None or balance.window.end_ns > at_ns
+        }
+
+
+def about(opened: CallOpened, target: Target) -> About:
+    """Tell what an attempt counts against."""
+    caller = opened.call.caller
+    return About(caller.key, caller.team, opened.call.asked_model, target.tier.value)
+
+
+def _key(ceiling: Ceiling, window: Window) -> Key:
+    return Key(ceiling.id, window.start_ns)
+
+
+def _counts(reservation: Reservation, ceiling: Ceiling, window: Window) -> bool:
+    if not ceiling.covers(reservation.about):
+        return False
+    return window is EVER or (
+        window.start_ns <= reservation.received_ns
+        and (window.end_ns is None or reservation.received_ns < window.end_ns)
+    )

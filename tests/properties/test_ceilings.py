@@ -13,9 +13,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from contract.ledger_records import BEGAN_NS, HOSTED, PRIVATE, closed, held, opened, released, settled
-from tiergate.core import BudgetBusy, BudgetExceeded, BudgetUnbounded, Caller, Target, Unaffordable
+from tiergate.core import (
+    BudgetBusy,
+    BudgetExceeded,
+    BudgetUnbounded,
+    Caller,
+    StorageUnavailable,
+    Target,
+    TiergateError,
+    Unaffordable,
+)
 from tiergate.ledger import About, Balance, Book, Ceiling, HoldState, Period, Scope, about
-from tiergate.store import SqliteJournal, open_journal
+from tiergate.store import LEDGER_FILE, LedgerPast, SqliteJournal, open_journal
 from tiergate.testing import FakeClock
 
 T = TypeVar("T")
@@ -108,11 +117,16 @@ class Money(RuleBasedStateMachine):
         begun = opened(number, caller=Caller(key=key, team=team))
         asked = held(number, opened=begun, target=where, bound_nanos=amount)
         attempt = Attempt(number, about(begun, where), begun.call.received_ns, amount)
-        expected = self.verdict(attempt)
+        expected: type[TiergateError] | None = self.verdict(attempt)
+        if (
+            expected is None
+            and begun.call.received_ns < LedgerPast(self.folder / LEDGER_FILE).calls_from_ns()
+        ):
+            expected = StorageUnavailable
         refusal = None
         try:
             self.wait(self.book.hold(asked))
-        except Unaffordable as error:
+        except (Unaffordable, StorageUnavailable) as error:
             refusal = type(error)
         else:
             self.attempts.append(attempt)

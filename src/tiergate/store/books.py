@@ -52,12 +52,6 @@ class Batch:
     def __len__(self) -> int:
         return len(self.holds) + len(self.settlements) + len(self.ends)
 
-    def call_ids(self) -> list[str]:
-        """Give the ids of the calls that it touches."""
-        ids = [row[0] for row in self.calls]
-        ids += [settled_call_id(row) for row in self.settlements]
-        return ids + [row[0] for row in self.ends]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lapsed:
@@ -119,7 +113,9 @@ class Books:
                 many(self._sql["settle"], batch.settlements)
             if batch.ends:
                 many(self._sql["close_call"], batch.ends)
-            self._rollups.take_note(batch.call_ids())
+            self._rollups.take_note(
+                [row[0] for row in (*batch.calls, *batch.ends)], map(settled_call_id, batch.settlements)
+            )
 
     def snapshot(self) -> sqlite3.Connection:
         """Give a connection that reads what is written now, and nothing that comes; any thread may use it.

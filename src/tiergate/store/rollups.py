@@ -12,7 +12,7 @@ not at all, and a crash leaves nothing to mend.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from tiergate.reports.ports import SLOT_NS
 from tiergate.store.reader import snapshot
 from tiergate.store.rows import Row
 from tiergate.store.statements import statements
+from tiergate.store.trouble import TooOld
 
 FORGOTTEN_AT_ONCE: Final = 500
 """Calls that one transaction deletes: it takes some milliseconds, and holds wait for it."""
@@ -39,13 +40,26 @@ class Rollups:
         """Slots that a record came for since they were begun."""
         self._late: set[int] = set()
         """Those that the running transaction marks stale."""
-        self._before_ns: int = connection.execute(self._sql["rolled"]).fetchone()[0]
+        self._before_ns: int
+        self._before_ns, calls_from_ns = connection.execute(self._sql["rolled"]).fetchone()
+        self._forgotten_id = first_id(calls_from_ns)
         self._before_id = first_id(self._before_ns)
         self._next_ns = self._before_ns
         """How far it will be when the running transaction is committed."""
 
-    def take_note(self, call_ids: Iterable[str]) -> None:
-        """Mark the slots of records stale that were added up already."""
+    def take_note(self, calls: Sequence[str], settled: Iterable[str]) -> None:
+        """Mark the slots stale that were added up already.
+
+        Args:
+            calls: ids of calls that are written.
+            settled: ids of calls an attempt of which is settled.
+
+        Raises:
+            TooOld: a call is of a time whose calls are forgotten. A clock that is set back so far is wrong.
+        """
+        if min(calls, default=_LAST_ID) < self._forgotten_id:
+            raise TooOld
+        call_ids = (*calls, *(call_id for call_id in settled if call_id >= self._forgotten_id))
         self._late = {_slot_of(call_id) for call_id in call_ids if call_id < self._before_id}
         if self._late:
             self._connection.executemany(self._sql["mark_stale"], [(slot_ns,) for slot_ns in self._late])
@@ -93,6 +107,7 @@ class Rollups:
         """Delete some calls that are old and added up, and old sums; give how many calls are gone."""
         self._connection.execute(self._sql["forget_before"], {"before_ns": _floor(calls_before_ns)})
         _, calls_from_ns = self._connection.execute(self._sql["rolled"]).fetchone()
+        self._forgotten_id = first_id(calls_from_ns)  # one that is too late, should this not be committed
         facts = {"before": first_id(calls_from_ns), "most": FORGOTTEN_AT_ONCE}
         attempts = self._connection.execute(self._sql["forget_attempts"], facts).rowcount
         # A call goes after its attempts.
@@ -132,6 +147,8 @@ def first_id(time_ns: int) -> str:
 
 
 _NO_RANDOMNESS: Final = bytes(10)
+_LAST_ID: Final = "~"
+"""Sorts after every id."""
 
 
 def _slot_of(call_id: str) -> int:

@@ -52,7 +52,9 @@ _FULL_PAUSE_MAX_S: Final = 2.0
 
 _LOCKED: Final = "The ledger's database has been locked by another program for too long. Try again shortly."
 _FULL: Final = "The disk that holds the ledger is full. Calls are taken again when there is space."
-_UNWRITABLE: Final = "The record of this call cannot be written."
+_UNWRITABLE: Final = (
+    "The record of this call cannot be written. If this machine's clock was set back by weeks, set it right."
+)
 _BROKEN: Final = "The ledger's file cannot be written ({}). Check the disk, then restart Tiergate."
 _WAITING: Final = "The ledger has records that it cannot write now. Try again shortly."
 _UNDONE: Final = "The ledger cannot be changed now ({}). Try again shortly."

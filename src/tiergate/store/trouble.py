@@ -28,13 +28,19 @@ _BY_PRIMARY_CODE: Final = {
     sqlite3.SQLITE_RANGE: Trouble.RECORD,
 }
 
-UNWRITABLE: Final = (sqlite3.Error, OverflowError, UnicodeEncodeError)
-"""What writing a record can raise: SQLite's errors, an integer over 64 bits, text that is not Unicode."""
+
+class TooOld(Exception):
+    """A call that begins before what the ledger has forgotten: no sum could take it in any more."""
+
+
+UNWRITABLE: Final = (sqlite3.Error, OverflowError, UnicodeEncodeError, TooOld)
+"""What writing a record can raise: SQLite's errors, an integer over 64 bits, text that is not Unicode, and a
+time long ago."""
 
 
 def trouble_of(error: BaseException) -> Trouble:
     """Translate an error that writing raised."""
-    if isinstance(error, (OverflowError, UnicodeEncodeError)):
+    if isinstance(error, (OverflowError, UnicodeEncodeError, TooOld)):
         return Trouble.RECORD
     if not isinstance(error, sqlite3.Error):
         return Trouble.BROKEN

@@ -1,0 +1,312 @@
+"""The book's waits: who gets money when, what a ceiling says, and what settles while a balance is loaded."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pytest
+
+from contract.ledger_records import BEGAN_NS, HOSTED, PRIVATE, held, opened, released, settled
+from tiergate.core import (
+    BudgetBusy,
+    BudgetExceeded,
+    BudgetReached,
+    BudgetUnbounded,
+    Caller,
+    Event,
+    StorageUnavailable,
+    Unaffordable,
+)
+from tiergate.ledger import Book, Ceiling, Held, Period, Scope, SpentBy
+from tiergate.testing import FakeClock, MemoryJournal, run_virtual
+
+T = TypeVar("T")
+USD = 1_000_000_000
+CAP = Ceiling(scope=Scope.ALL, amount_nanos=10 * USD, period=Period.DAY)
+
+
+def run(act: Coroutine[Any, Any, T]) -> T:
+    return run_virtual(act, clock=FakeClock())
+
+
+def asked(number: int, usd: float | None, key: str = "alice", **changes: Any) -> Held:
+    """A hold of so many dollars by a key."""
+    begun = opened(number, caller=Caller(key=key))
+    amount = None if usd is None else int(usd * USD)
+    return held(number, opened=begun, bound_nanos=amount, **changes)
+
+
+def cost(number: int, usd: float) -> Any:
+    return settled(number, cash_nanos=int(usd * USD))
+
+
+def amounts(book: Book) -> Coroutine[Any, Any, tuple[float, float]]:
+    async def read() -> tuple[float, float]:
+        (balance,) = await book.balances(BEGAN_NS)
+        return balance.spent_nanos / USD, balance.held_nanos / USD
+
+    return read()
+
+
+def test_what_does_not_fit_is_refused_with_what_how_much_and_until_when() -> None:
+    """Free of charge passes always; what could be anything is refused unless the ceiling lets it pass."""
+
+    async def test() -> None:
+        book = Book(MemoryJournal(), ceilings=[replace(CAP, zone="Europe/Berlin", slack_nanos=USD)])
+        await book.hold(asked(1, 8))
+        book.settle(cost(1, 7.5))
+        with pytest.raises(BudgetExceeded) as refused:
+            await book.hold(asked(2, 4))
+        for words in (
+            "all per day is $10 and $1 of slack",
+            "$7.5 spent, $0 held",
+            "could cost up to $4",
+            "begins anew at 2026-01-02T00:00:00+01:00",
+        ):
+            assert words in str(refused.value)
+        with pytest.raises(BudgetUnbounded, match="Set max_tokens"):
+            await book.hold(asked(3, None))
+        await book.hold(asked(4, 0, target=PRIVATE))
+        await book.hold(asked(5, 3.5))
+        assert await amounts(book) == (7.5, 3.5)
+        book.use([replace(CAP, allows_unbounded=True)], alerts_at=())
+        await book.hold(asked(6, None))
+        book.settle(cost(6, 2))
+        assert await amounts(book) == (9.5, 3.5)
+
+    run(test())
+
+
+def test_ceilings_are_nested() -> None:
+    """Every one that covers an attempt must have room; a target that is not covered goes on."""
+
+    async def test() -> None:
+        book = Book(
+            MemoryJournal(),
+            ceilings=[
+                CAP,
+                Ceiling(scope=Scope.KEY, name="bob", amount_nanos=2 * USD),
+                Ceiling(scope=Scope.TIER, name="hosted", amount_nanos=5 * USD, period=Period.MONTH),
+            ],
+        )
+        await book.hold(asked(1, 2, key="bob"))
+        with pytest.raises(BudgetBusy, match="key:bob in total"):
+            await book.hold(asked(2, 1, key="bob"))
+        with pytest.raises(BudgetExceeded, match="tier:hosted per month"):
+            await book.hold(asked(3, 6))
+        await book.hold(asked(4, 3))
+        with pytest.raises(BudgetBusy, match="tier:hosted per month"):
+            await book.hold(asked(5, 1))
+        await book.hold(asked(6, 1, target=PRIVATE))
+
+    run(test())
+
+
+def test_who_waits_gets_what_others_give_back_in_order() -> None:
+    """Nobody overtakes on the same ceiling, however little it asks; what fits never is told so at once."""
+
+    async def test() -> None:
+        journal = MemoryJournal()
+        book = Book(journal, ceilings=[CAP])
+        await book.hold(asked(1, 6))
+        await book.hold(asked(2, 4))
+        order: list[int] = []
+
+        async def wait(number: int, usd: float) -> None:
+            await book.hold(asked(number, usd), wait_s=5)
+            order.append(number)
+
+        waiting = [asyncio.create_task(wait(number, usd)) for number, usd in ((3, 6), (4, 1), (5, 9))]
+        await asyncio.sleep(0)
+        book.settle(cost(2, 1))
+        await asyncio.sleep(0.1)
+        assert order == []  # 3 dollars are free, and the first in the line needs six
+        with pytest.raises(BudgetBusy, match="fits when some of what is held has settled"):
+            await book.hold(asked(6, 1))
+        book.settle(cost(1, 2))
+        await asyncio.sleep(0.1)
+        assert order == [3, 4]
+        with pytest.raises(BudgetExceeded):
+            await waiting[2]  # after 3 dollars were spent nine fit never
+        assert await amounts(book) == (3, 7)
+
+    run(test())
+
+
+def test_a_wait_ends_in_time_and_leaves_nothing_behind() -> None:
+    """Also when it is called off in the very turn in which it would have been granted."""
+
+    async def test() -> None:
+        journal = MemoryJournal()
+        book = Book(journal, ceilings=[CAP])
+        await book.hold(asked(1, 8))
+        with pytest.raises(BudgetBusy):
+            await book.hold(asked(2, 5), wait_s=2)
+        called_off = asyncio.create_task(book.hold(asked(3, 5), wait_s=60))
+        await asyncio.sleep(0)
+        book.settle(released(1))
+        called_off.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await called_off
+        assert await amounts(book) == (0, 0)
+        await book.hold(asked(4, 10))
+        behind = asyncio.create_task(book.hold(asked(5, 10), wait_s=60))
+        small = asyncio.create_task(book.hold(asked(6, 1), wait_s=60))
+        await asyncio.sleep(0)
+        behind.cancel()
+        book.settle(cost(4, 9))
+        await small
+        assert [one.n for one in journal.open_holds] == [1] and await amounts(book) == (9, 1)
+
+    run(test())
+
+
+def test_a_hold_that_cannot_be_written_is_given_back() -> None:
+    """A full disk, or a caller who leaves while it is written."""
+
+    async def test() -> None:
+        journal = MemoryJournal(fail_holds=True)
+        book = Book(journal, ceilings=[CAP])
+        with pytest.raises(StorageUnavailable):
+            await book.hold(asked(1, 8))
+        assert await amounts(book) == (0, 0)
+
+        class Slow(MemoryJournal):
+            async def hold(self, held: Held) -> None:
+                await super().hold(held)
+                await asyncio.sleep(60)
+
+        slow = Slow()
+        book = Book(slow, ceilings=[CAP])
+        writing = asyncio.create_task(book.hold(asked(2, 8)))
+        await asyncio.sleep(1)
+        assert await amounts(book) == (0, 8)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        assert slow.open_holds == [] and await amounts(book) == (0, 0)
+
+    run(test())
+
+
+class SlowAnswers(MemoryJournal):
+    """A journal whose answer about the past is taken at once, and given later."""
+
+    async def spent(self, start_ns: int, end_ns: int | None) -> list[SpentBy]:
+        answer = await super().spent(start_ns, end_ns)
+        await asyncio.sleep(10)
+        return answer
+
+
+def test_what_settles_while_a_balance_is_loaded_counts_once() -> None:
+    """What the ledger had when it was asked, what settled since, and what is still held."""
+
+    async def test() -> None:
+        journal = SlowAnswers()
+        book = Book(journal)
+        for number in (1, 2, 3, 4):
+            await book.hold(asked(number, 2))
+        book.settle(cost(1, 1.5))
+        book.use([CAP], alerts_at=())
+        loading = asyncio.create_task(book.hold(asked(5, 1)))
+        await asyncio.sleep(1)
+        book.settle(cost(2, 1.25))
+        book.settle(released(3))
+        await loading
+        assert await amounts(book) == (2.75, 3)
+
+    run(test())
+
+
+def test_a_load_that_fails_refuses_the_hold_and_is_tried_again() -> None:
+    """Nothing is spent on a guess."""
+
+    class Blind(MemoryJournal):
+        is_blind = True
+
+        async def spent(self, start_ns: int, end_ns: int | None) -> list[SpentBy]:
+            if self.is_blind:
+                raise StorageUnavailable("not now")
+            return await super().spent(start_ns, end_ns)
+
+    async def test() -> None:
+        journal = Blind()
+        book = Book(journal, ceilings=[CAP])
+        with pytest.raises(StorageUnavailable):
+            await book.hold(asked(1, 1))
+        assert journal.held == []
+        journal.is_blind = False
+        await book.hold(asked(2, 1))
+        assert await amounts(book) == (0, 1)
+
+    run(test())
+
+
+def test_settings_that_change_while_a_balance_is_loaded_win() -> None:
+    """The amount is that of the settings in force."""
+
+    async def test() -> None:
+        book = Book(SlowAnswers(), ceilings=[CAP])
+        loading = asyncio.create_task(book.hold(asked(1, 8)))
+        await asyncio.sleep(1)
+        book.use([replace(CAP, amount_nanos=5 * USD)], alerts_at=())
+        with pytest.raises(BudgetExceeded):
+            await loading
+
+    run(test())
+
+
+def test_somebody_is_told_once_of_each_share() -> None:
+    """Half, four fifths, all; and after a reload or a restart not again."""
+    told: list[Event] = []
+
+    async def test() -> None:
+        journal = MemoryJournal()
+        book = Book(journal, ceilings=[CAP], alerts_at=(1.0, 0.5, 0.8), emit=told.append)
+        for number, usd in enumerate((3, 2.5, 0.1, 3, 1.4, 0), start=1):
+            await book.hold(asked(number, usd))
+            book.settle(cost(number, usd))
+        book.use([CAP], alerts_at=(0.5, 0.8, 1.0))
+        await book.hold(asked(8, 0))
+        book.settle(cost(8, 0))
+        again = Book(journal, ceilings=[CAP], alerts_at=(0.5, 0.8, 1.0), emit=told.append)
+        await again.hold(asked(9, 0))
+        again.settle(cost(9, 0))
+
+    run(test())
+    shares = [event.share for event in told if isinstance(event, BudgetReached)]
+    assert shares == [0.5, 0.8, 1.0]
+    first = told[0]
+    assert isinstance(first, BudgetReached)
+    assert (first.budget, first.spent_nanos, first.amount_nanos) == ("all per day", int(5.5 * USD), 10 * USD)
+
+
+def test_a_budget_belongs_to_the_window_in_which_a_call_was_received() -> None:
+    """A clock that goes back finds yesterday's money as it was left."""
+    day = 86_400_000
+
+    async def test() -> None:
+        book = Book(MemoryJournal(), ceilings=[CAP])
+        await book.hold(asked(1, 9))
+        book.settle(cost(1, 9))
+        await book.hold(asked(day + 2, 9))
+        with pytest.raises(BudgetExceeded):
+            await book.hold(asked(3, 2))
+        book.settle(cost(day + 2, 9))
+        with pytest.raises(BudgetExceeded):
+            await book.hold(asked(day + 4, 2))
+        await book.hold(asked(2 * day, 2))
+
+    run(test())
+
+
+@pytest.mark.parametrize("error", [BudgetExceeded("x"), BudgetBusy("x"), BudgetUnbounded("x")])
+def test_a_refusal_is_never_a_delivery(error: Unaffordable) -> None:
+    """Nothing was held and nothing sent."""
+    assert error.delivery.value == "none" and error.elsewhere
+
+
+def test_hosted_and_private_are_told_apart() -> None:
+    """The names of the records that the tests here rely on."""
+    assert (HOSTED.tier.value, PRIVATE.tier.value) == ("hosted", "private")

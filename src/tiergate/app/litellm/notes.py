@@ -50,7 +50,7 @@ _KNOWN: Final = (
     ("redis", "Redis is not used yet"),
     ("cache", "no answer is given from stock yet"),
     ("database store_model spend_logs", "the ledger is SQLite in `data_dir`; settings stand in the file"),
-    ("budget", "budgets are not held yet"),
+    ("budget", "write it under `budgets`: by key, team, model or tier, per day, week or month"),
     ("rpm tpm", "requests and tokens per minute are not held back yet; `limits.concurrency` is"),
     ("cooldown allowed_fails retry_policy retry_after",
      "circuit breakers and waits are not there yet; a call goes on to the next target at once"),

@@ -172,6 +172,36 @@ class Money(RuleBasedStateMachine):
         attempt.state = HoldState.RELEASED
         self.book.close(closed(attempt.number))
 
+    def known(self, *states: HoldState) -> list[Attempt]:
+        """Attempts in one of these states whose calls are not forgotten."""
+        kept_ns = LedgerPast(self.folder / LEDGER_FILE).calls_from_ns()
+        return [one for one in self.attempts if one.state in states and one.received_ns >= kept_ns]
+
+    @rule(data=st.data())
+    def resolve(self, data: st.DataObject) -> None:
+        """Somebody knows what a lapsed attempt cost."""
+        lapsed = self.known(HoldState.LAPSED)
+        if not lapsed:
+            return
+        attempt = data.draw(st.sampled_from(lapsed))
+        cash = data.draw(st.integers(0, attempt.amount or 0))
+        call_id = opened(attempt.number).call.id
+        assert self.wait(self.book.resolve(call_id, 1, cash))
+        attempt.state, attempt.cash = HoldState.SETTLED, cash
+        assert not self.wait(self.book.resolve(call_id, 1, cash))
+
+    @rule(data=st.data(), delta=st.integers(-30, 5))
+    def adjust(self, data: st.DataObject, delta: int) -> None:
+        """An invoice says otherwise; a cost never becomes less than nothing."""
+        done = self.known(HoldState.SETTLED)
+        if not done:
+            return
+        attempt = data.draw(st.sampled_from(done))
+        call_id = opened(attempt.number).call.id
+        taken = self.wait(self.book.adjust(call_id, 1, delta, "invoice"))
+        assert taken is (attempt.cash + delta >= 0)
+        attempt.cash += delta if taken else 0
+
     @rule(cleanly=st.booleans())
     def leave_and_return(self, cleanly: bool) -> None:
         """The process ends, with a farewell or without; what it held lapses, and stays charged."""

@@ -3,7 +3,18 @@
 from tiergate.ledger.book import Book
 from tiergate.ledger.ceilings import About, Balance, Ceiling, Ceilings, Reservation, Scope, SpentBy, about
 from tiergate.ledger.ports import Journal, JournalStatistics
-from tiergate.ledger.records import AttemptEntry, CallClosed, CallOpened, Counted, Entry, Held, Owner, Settled
+from tiergate.ledger.records import (
+    Adjustment,
+    AttemptEntry,
+    CallClosed,
+    CallOpened,
+    Counted,
+    Entry,
+    EntryQuery,
+    Held,
+    Owner,
+    Settled,
+)
 from tiergate.ledger.states import (
     FLIGHT,
     HOLD,
@@ -30,6 +41,7 @@ __all__ = [
     "RECEIPT",
     "SLICE",
     "About",
+    "Adjustment",
     "AttemptEntry",
     "Balance",
     "Book",
@@ -39,6 +51,7 @@ __all__ = [
     "Ceilings",
     "Counted",
     "Entry",
+    "EntryQuery",
     "FlightState",
     "Held",
     "HoldState",

@@ -23,7 +23,7 @@ from tiergate.core import (
     Unaffordable,
     UsageSource,
 )
-from tiergate.ledger.ceilings import Balance, Ceiling, Ceilings, Reservation, about
+from tiergate.ledger.ceilings import Balance, Ceiling, Ceilings, Reservation, about, about_entry
 from tiergate.ledger.ports import Journal
 from tiergate.ledger.records import CallClosed, Held, Settled
 from tiergate.ledger.said import busy_sentence, exceeded_sentence, unbounded_sentence
@@ -121,6 +121,40 @@ class Book:
     def close(self, closed: CallClosed) -> None:
         """Write the end of a call. Returns at once, cannot fail."""
         self._journal.close(closed)
+
+    async def resolve(self, call_id: str, n: int, cash_nanos: int) -> bool:
+        """Settle a lapsed attempt with what it is now known to have cost; False: there is none.
+
+        Raises:
+            StorageUnavailable: nothing was changed.
+        """
+        async with self._loading:
+            entry = await self._journal.entry(call_id)
+            if entry is None or not await self._journal.resolve(call_id, n, cash_nanos):
+                return False
+            (attempt,) = [one for one in entry.attempts if one.n == n]
+            worst = attempt.bound_nanos or 0
+            for balance in self._ceilings.balances(about_entry(entry, attempt), entry.received_ns):
+                balance.spent_nanos += cash_nanos - worst
+                balance.lapsed_nanos -= worst
+        self._admit()
+        return True
+
+    async def adjust(self, call_id: str, n: int, delta_nanos: int, reason: str) -> bool:
+        """Correct what a settled attempt cost, by an adjustment beside it; False: there is none.
+
+        Raises:
+            StorageUnavailable: nothing was changed.
+        """
+        async with self._loading:
+            entry = await self._journal.entry(call_id)
+            if entry is None or not await self._journal.adjust(call_id, n, delta_nanos, reason):
+                return False
+            (attempt,) = [one for one in entry.attempts if one.n == n]
+            for balance in self._ceilings.balances(about_entry(entry, attempt), entry.received_ns):
+                balance.spent_nanos += delta_nanos
+        self._admit()
+        return True
 
     async def balances(self, at_ns: int) -> list[Balance]:
         """Give the balance of every ceiling in the window that a moment lies in.

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from tiergate.core import Target
-from tiergate.ledger.records import CallOpened
+from tiergate.ledger.records import AttemptEntry, CallOpened, Entry
 from tiergate.ledger.windows import EVER, Period, Window, window_at
 
 
@@ -266,6 +266,11 @@ def about(opened: CallOpened, target: Target) -> About:
     """Tell what an attempt counts against."""
     caller = opened.call.caller
     return About(caller.key, caller.team, opened.call.asked_model, target.tier.value)
+
+
+def about_entry(entry: Entry, attempt: AttemptEntry) -> About:
+    """Tell the same of an attempt that was read back."""
+    return About(entry.key, entry.team, entry.asked_model, attempt.tier)
 
 
 def _key(ceiling: Ceiling, window: Window) -> Key:

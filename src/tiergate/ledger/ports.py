@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tiergate.ledger.ceilings import SpentBy
-from tiergate.ledger.records import CallClosed, Counted, Entry, Held, Owner, Settled
+from tiergate.ledger.records import CallClosed, Counted, Entry, EntryQuery, Held, Owner, Settled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +72,30 @@ class Journal(Protocol):
 
     async def entries(self, *, after: str | None = None, limit: int = 100) -> list[Entry]:
         """Read calls in the order of their ids, those after `after`, at most `limit`."""
+        ...
+
+    async def find(self, query: EntryQuery) -> list[Entry]:
+        """Read calls that answer a question, newest first, with their adjustments, at most 1,000."""
+        ...
+
+    async def resolve(self, call_id: str, n: int, cash_nanos: int) -> bool:
+        """Settle a lapsed attempt with what it is now known to have cost: `lapsed → settled`.
+
+        Gives False where there is no such lapsed attempt.
+
+        Raises:
+            StorageUnavailable: nothing was written.
+        """
+        ...
+
+    async def adjust(self, call_id: str, n: int, delta_nanos: int, reason: str) -> bool:
+        """Put an adjustment beside a settled attempt; its cost may not become less than nothing.
+
+        Gives False where there is no such settled attempt, or not so much of it.
+
+        Raises:
+            StorageUnavailable: nothing was written.
+        """
         ...
 
     async def spent(self, start_ns: int, end_ns: int | None) -> list[SpentBy]:

@@ -124,6 +124,34 @@ class AttemptEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adjustment:
+    """What was learned about an attempt after it was settled; it stands beside it."""
+
+    n: int
+    delta_nanos: int
+    reason: str
+    written_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryQuery:
+    """Which entries are wanted, newest first; None: any.
+
+    `before`: those older than a call's id; `since_ns`: those received at a moment or later; `is_lapsed`:
+    those with an attempt that a dead owner left and nobody has settled.
+    """
+
+    before: str | None = None
+    since_ns: int = 0
+    limit: int = 100
+    key: str | None = None
+    team: str | None = None
+    tag: str | None = None
+    model: str | None = None
+    is_lapsed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One call as read back from the store, with its attempts."""
 
@@ -149,3 +177,5 @@ class Entry:
     end: EndState | None
     """None while it is in flight."""
     attempts: tuple[AttemptEntry, ...] = field(default=())
+    adjustments: tuple[Adjustment, ...] = field(default=())
+    """Read with `Journal.find` only."""

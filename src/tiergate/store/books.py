@@ -124,6 +124,31 @@ class Books:
         """
         return frozen(self.path)
 
+    def resolve(self, call_id: str, n: int, cash_nanos: int) -> bool:
+        """Settle a lapsed attempt; see `ledger.Journal`; raises as `write` does."""
+        facts = {"call_id": call_id, "n": n, "cash_nanos": cash_nanos}
+        with self._transaction():
+            found = self._connection.execute(self._sql["resolve"], facts).rowcount > 0
+            self._rollups.take_note((), [call_id] if found else [])
+            return found
+
+    def adjust(self, call_id: str, n: int, delta_nanos: int, *, reason: str, now_ns: int) -> bool:
+        """Put an adjustment beside a settled attempt; see `ledger.Journal`; raises as `write` does."""
+        facts = {"call_id": call_id, "n": n, "delta_nanos": delta_nanos, "reason": reason}
+        with self._transaction():
+            row = self._connection.execute(self._sql["settled_cash"], facts).fetchone()
+            if row is None or (row[0] or 0) + delta_nanos + self._adjusted(call_id, n) < 0:
+                return False
+            self._connection.execute(
+                self._sql["adjust"], {**facts, "owner_epoch": self.owner.epoch, "now_ns": now_ns}
+            )
+            self._rollups.take_note((), [call_id])
+            return True
+
+    def _adjusted(self, call_id: str, n: int) -> int:
+        rows = self._connection.execute(self._sql["find_adjustments"], (call_id,)).fetchall()
+        return sum(delta for place, delta, *_ in rows if place == n)
+
     def begin_slot(self, closed_before_ns: int) -> int | None:
         """Choose a slot to add up (`Rollups.begin`); raises as `write` does."""
         with self._transaction():

@@ -2,16 +2,27 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from tiergate.core import Clock, Emit, Notice, StorageUnavailable, new_id
-from tiergate.ledger import CallClosed, Counted, Entry, Held, JournalStatistics, Owner, Settled, SpentBy
+from tiergate.ledger import (
+    CallClosed,
+    Counted,
+    Entry,
+    EntryQuery,
+    Held,
+    JournalStatistics,
+    Owner,
+    Settled,
+    SpentBy,
+)
 from tiergate.store.books import Books
 from tiergate.store.folder import make_folder
 from tiergate.store.past import spent_by
-from tiergate.store.reader import read_counted, read_entries, read_entry
+from tiergate.store.reader import find_entries, read_counted, read_entries, read_entry
 from tiergate.store.rollups import sum_slot
 from tiergate.store.rows import call_row, close_row, hold_row, settle_row
 from tiergate.store.writer import Writer, WriterLimits
@@ -124,6 +135,23 @@ class SqliteJournal:
         await self._flush_for_reading()
         page = min(max(limit, 0), _PAGE_MAX)
         return await asyncio.to_thread(read_entries, self._path, after=after, limit=page)
+
+    async def find(self, query: EntryQuery) -> list[Entry]:
+        """Read calls that answer a question; see `ledger.Journal`."""
+        await self._flush_for_reading()
+        page = replace(query, limit=min(max(query.limit, 0), _PAGE_MAX))
+        return await asyncio.to_thread(find_entries, self._path, page)
+
+    async def resolve(self, call_id: str, n: int, cash_nanos: int) -> bool:
+        """Settle a lapsed attempt; see `ledger.Journal`."""
+        return await self._work(lambda books: books.resolve(call_id, n, cash_nanos))
+
+    async def adjust(self, call_id: str, n: int, delta_nanos: int, reason: str) -> bool:
+        """Put an adjustment beside a settled attempt; see `ledger.Journal`."""
+        now_ns = self._clock.wall_ns()
+        return await self._work(
+            lambda books: books.adjust(call_id, n, delta_nanos, reason=reason, now_ns=now_ns)
+        )
 
     async def spent(self, start_ns: int, end_ns: int | None) -> list[SpentBy]:
         """Add up what calls have cost; see `ledger.Journal`."""

@@ -14,8 +14,7 @@ from tiergate.ledger import About, SpentBy
 from tiergate.reports import GROUPS, Span, Spent, Timed
 from tiergate.reports.ports import SLOT_NS
 from tiergate.store.reader import snapshot
-from tiergate.store.rollups import first_id
-from tiergate.store.rows import Row
+from tiergate.store.rows import Row, first_id
 from tiergate.store.statements import statements
 from tiergate.store.trouble import word_of
 

@@ -3,11 +3,12 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tiergate.core import StorageUnavailable
-from tiergate.ledger import Counted, Entry
-from tiergate.store.rows import counted_of, entries_of
+from tiergate.ledger import Counted, Entry, EntryQuery
+from tiergate.store.rows import adjustment_of, counted_of, entries_of, entry_of, first_id
 from tiergate.store.statements import statements
 from tiergate.store.trouble import word_of
 
@@ -40,6 +41,33 @@ def read_entries(path: Path, *, after: str | None, limit: int) -> list[Entry]:
         span = {"first": calls[0][0], "last": calls[-1][0]}
         attempts = connection.execute(sql["read_attempts"], span).fetchall()
     return entries_of(calls, attempts)
+
+
+def find_entries(path: Path, query: EntryQuery) -> list[Entry]:
+    """Read calls that answer a question, newest first, with their adjustments.
+
+    Raises:
+        StorageUnavailable: the file cannot be read.
+    """
+    sql = statements("ledger")
+    facts = {
+        "before": query.before or "~",
+        "first": first_id(query.since_ns),
+        "key": query.key,
+        "team": query.team,
+        "tag": query.tag,
+        "model": query.model,
+        "lapsed": query.is_lapsed,
+        "limit": query.limit,
+    }
+    with snapshot(path) as connection:
+        found = []
+        for call in connection.execute(sql["find_calls"], facts).fetchall():
+            attempts = connection.execute(sql["find_attempts"], (call[0],)).fetchall()
+            adjustments = connection.execute(sql["find_adjustments"], (call[0],)).fetchall()
+            entry = entry_of(call, attempts)
+            found.append(replace(entry, adjustments=tuple(map(adjustment_of, adjustments))))
+    return found
 
 
 def read_counted(path: Path, *, limit: int) -> list[Counted]:

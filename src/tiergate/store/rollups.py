@@ -16,10 +16,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tiergate.core import id_time_ns, new_id
+from tiergate.core import id_time_ns
 from tiergate.reports.ports import SLOT_NS
 from tiergate.store.reader import snapshot
-from tiergate.store.rows import Row
+from tiergate.store.rows import Row, first_id
 from tiergate.store.statements import statements
 from tiergate.store.trouble import TooOld
 
@@ -141,12 +141,6 @@ def sum_slot(ledger: Path, slot_ns: int) -> list[Row]:
         return connection.execute(statements("past")["spent"], facts).fetchall()
 
 
-def first_id(time_ns: int) -> str:
-    """Give the id before every id that was made at a moment or later."""
-    return new_id(max(0, time_ns), _NO_RANDOMNESS)
-
-
-_NO_RANDOMNESS: Final = bytes(10)
 _LAST_ID: Final = "~"
 """Sorts after every id."""
 

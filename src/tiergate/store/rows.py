@@ -7,8 +7,18 @@ from outside are cut to the lengths below.
 from collections.abc import Iterable
 from typing import Any, Final
 
-from tiergate.core import Blame, EndState, Outcome, Usage, UsageSource
-from tiergate.ledger import AttemptEntry, CallClosed, CallOpened, Counted, Entry, Held, HoldState, Settled
+from tiergate.core import Blame, EndState, Outcome, Usage, UsageSource, new_id
+from tiergate.ledger import (
+    Adjustment,
+    AttemptEntry,
+    CallClosed,
+    CallOpened,
+    Counted,
+    Entry,
+    Held,
+    HoldState,
+    Settled,
+)
 
 Row = tuple[Any, ...]
 
@@ -18,6 +28,7 @@ REQUEST_ID_CHARS: Final = 64
 SERVICE_TIER_CHARS: Final = 16
 FINISH_REASONS_CHARS: Final = 64
 
+_NO_RANDOMNESS: Final = bytes(10)
 _INTEGER_MAX: Final = 2**63 - 1
 
 
@@ -160,6 +171,17 @@ def entries_of(calls: Iterable[Row], attempts: Iterable[Row]) -> list[Entry]:
     for row in attempts:
         by_call.setdefault(row[0], []).append(row)
     return [entry_of(call, by_call.get(call[0], ())) for call in calls]
+
+
+def adjustment_of(row: Row) -> Adjustment:
+    """Read an adjustment back from a row of `find_adjustments`."""
+    n, delta_nanos, reason, written_ns = row
+    return Adjustment(n=n, delta_nanos=delta_nanos, reason=reason, written_ns=written_ns)
+
+
+def first_id(time_ns: int) -> str:
+    """Give the id before every id that was made at a moment or later."""
+    return new_id(max(0, time_ns), _NO_RANDOMNESS)
 
 
 def counted_of(row: Row) -> Counted:

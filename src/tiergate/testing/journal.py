@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from tiergate.core import NOTHING, StorageUnavailable, UsageSource
 from tiergate.ledger import (
     HOLD,
+    Adjustment,
     AttemptEntry,
     CallClosed,
     CallOpened,
     Counted,
     Entry,
+    EntryQuery,
     Held,
     HoldState,
     JournalStatistics,
@@ -44,6 +46,7 @@ class MemoryJournal:
         self._opened: dict[str, CallOpened] = {}
         self._ends: dict[str, CallClosed] = {}
         self._attempts: dict[tuple[str, int], _Attempt] = {}
+        self._adjustments: dict[str, list[Adjustment]] = {}
         self._refused = 0
         self._records = 0
         self.fail_holds = fail_holds
@@ -108,10 +111,39 @@ class MemoryJournal:
         ids = sorted(call_id for call_id in self._opened if call_id > (after or ""))
         return [self._entry(self._opened[call_id]) for call_id in ids[: max(limit, 0)]]
 
+    async def find(self, query: EntryQuery) -> list[Entry]:
+        """Read calls that answer a question, newest first."""
+        found = []
+        for call_id in sorted(self._opened, reverse=True):
+            entry = self._entry(self._opened[call_id])
+            wanted = [(query.key, entry.key), (query.team, entry.team), (query.tag, entry.tag)]
+            wanted.append((query.model, entry.asked_model))
+            is_wanted = all(asked is None or asked == has for asked, has in wanted)
+            is_old = (query.before is None or call_id < query.before) and entry.received_ns >= query.since_ns
+            if is_wanted and is_old and not query.is_lapsed:
+                adjustments = tuple(self._adjustments.get(call_id, ()))
+                found.append(replace(entry, adjustments=adjustments))
+        return found[: max(query.limit, 0)]
+
+    async def resolve(self, call_id: str, n: int, cash_nanos: int) -> bool:
+        """Say no: nothing lapses here."""
+        return False
+
+    async def adjust(self, call_id: str, n: int, delta_nanos: int, reason: str) -> bool:
+        """Put an adjustment beside a settled attempt; see `ledger.Journal`."""
+        attempt = self._attempts.get((call_id, n))
+        settled = None if attempt is None else attempt.settled
+        beside = self._adjustments.setdefault(call_id, [])
+        before = sum(one.delta_nanos for one in beside if one.n == n)
+        if settled is None or (settled.cash_nanos or 0) + before + delta_nanos < 0:
+            return False
+        beside.append(Adjustment(n=n, delta_nanos=delta_nanos, reason=reason, written_ns=0))
+        return True
+
     async def spent(self, start_ns: int, end_ns: int | None) -> list[SpentBy]:
         """Add up what calls have cost; see `ledger.Journal`. Nothing lapses here."""
         return [
-            SpentBy(about(attempt.held.opened, attempt.held.target), attempt.settled.cash_nanos or 0, 0)
+            SpentBy(about(attempt.held.opened, attempt.held.target), self._cost(attempt), 0)
             for attempt in self._attempts.values()
             if attempt.settled is not None
             and start_ns <= attempt.held.opened.call.received_ns
@@ -138,6 +170,11 @@ class MemoryJournal:
         return JournalStatistics(
             waiting=0, commits=self._records, records=self._records, refused=self._refused
         )
+
+    def _cost(self, attempt: _Attempt) -> int:
+        beside = self._adjustments.get(attempt.held.call_id, ())
+        more = sum(one.delta_nanos for one in beside if one.n == attempt.held.n)
+        return more + ((attempt.settled.cash_nanos or 0) if attempt.settled is not None else 0)
 
     def _entry(self, opened: CallOpened) -> Entry:
         call = opened.call

@@ -46,5 +46,5 @@ def test_every_update_of_a_state_names_the_state_that_it_leaves() -> None:
     assert len(updates) >= 6
     for name, sql in updates.items():
         condition = sql.rsplit("WHERE", 1)[1]
-        leaves = ("state = 'alive'", "hold_state = 'held'", "end_state IS NULL")
+        leaves = ("state = 'alive'", "hold_state = 'held'", "hold_state = 'lapsed'", "end_state IS NULL")
         assert any(state in condition for state in leaves), name

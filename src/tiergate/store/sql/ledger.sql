@@ -83,3 +83,36 @@ SELECT call_id, n, provider, model, tier, replica, hold_state, outcome, blame, e
        input, cache_read, cache_write_5m, cache_write_1h, output, reasoning, audio_in, audio_out, images,
        usage_source, price_id, cash_nanos, sent_ns, first_ns, last_ns
 FROM attempt WHERE call_id BETWEEN :first AND :last ORDER BY call_id, n;
+
+-- Newest first. A condition that is NULL holds for every call.
+-- name: find_calls
+SELECT id, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed, generation,
+       received_ns, first_event_ns, last_event_ns, prompt_bytes, route, finish_reasons, error_code, end_state
+FROM call
+WHERE id < :before AND id >= :first
+  AND (:key IS NULL OR key = :key) AND (:team IS NULL OR team = :team) AND (:tag IS NULL OR tag = :tag)
+  AND (:model IS NULL OR asked_model = :model)
+  AND (NOT :lapsed OR EXISTS (SELECT 1 FROM attempt WHERE attempt.call_id = call.id AND hold_state = 'lapsed'))
+ORDER BY id DESC LIMIT :limit;
+
+-- name: find_attempts
+SELECT call_id, n, provider, model, tier, replica, hold_state, outcome, blame, error_code, bound_nanos,
+       input, cache_read, cache_write_5m, cache_write_1h, output, reasoning, audio_in, audio_out, images,
+       usage_source, price_id, cash_nanos, sent_ns, first_ns, last_ns
+FROM attempt WHERE call_id = ? ORDER BY n;
+
+-- name: find_adjustments
+SELECT n, delta_nanos, reason, written_ns FROM adjustment WHERE call_id = ? ORDER BY id;
+
+-- Somebody knows now what a lapsed attempt cost. Its room is there for a late settlement.
+-- name: resolve
+UPDATE attempt
+SET hold_state = 'settled', outcome = 'ignore', cash_nanos = :cash_nanos, error_code = 'resolved', room = NULL
+WHERE call_id = :call_id AND n = :n AND hold_state = 'lapsed';
+
+-- name: settled_cash
+SELECT cash_nanos FROM attempt WHERE call_id = :call_id AND n = :n AND hold_state = 'settled';
+
+-- name: adjust
+INSERT INTO adjustment (call_id, n, delta_nanos, reason, owner_epoch, written_ns)
+VALUES (:call_id, :n, :delta_nanos, :reason, :owner_epoch, :now_ns);

@@ -1,14 +1,11 @@
 """`tiergate report`: the ledger, answered, as a table, as JSON or as CSV."""
 
 import csv
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 from rich.console import Console
 from rich.table import Table
@@ -16,88 +13,38 @@ from rich.text import Text
 
 from tiergate.app.listing import counted
 from tiergate.config import Loaded
-from tiergate.core import CannotStart, InvalidRequest, nanos_to_usd
-from tiergate.reports import GROUPS, PERCENTILES, Latency, Span, Spend, latency, spend
+from tiergate.core import CannotStart, nanos_to_usd
+from tiergate.reports import (
+    PERCENTILES,
+    Latency,
+    Span,
+    Spend,
+    groups_of,
+    latency,
+    latency_object,
+    moment_text,
+    span_object,
+    span_of,
+    spend,
+    spend_object,
+)
 from tiergate.store import LEDGER_FILE, LedgerPast, back_up, restore
 from tiergate.wire import dumps
 
 DEFAULT_FROM: Final = "30d"
-_AGO: Final = re.compile(r"([0-9]{1,5})([smhdwy])")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800, "y": 31_536_000}
-
-
-def groups_of(text: str) -> tuple[str, ...]:
-    """Read `--by`.
-
-    Raises:
-        InvalidRequest: a group that there is none of, or twice the same.
-    """
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    wrong = [name for name in names if name not in GROUPS]
-    if wrong or len(set(names)) != len(names):
-        what = f"{wrong[0]!r} is no group" if wrong else "A group stands twice"
-        raise InvalidRequest(
-            f"{what}. --by takes some of {', '.join(GROUPS)}, with commas between.", param="by"
-        )
-    return names
-
-
-def span_of(begin: str, end: str | None, *, zone: str, now_ns: int) -> Span:
-    """Read `--from` and `--to`: a day, a moment, or how long ago, such as 7d; the last day is included.
-
-    Raises:
-        InvalidRequest: they are neither, or the wrong way round.
-    """
-    clock: tzinfo = UTC if zone == "UTC" else ZoneInfo(zone)
-    start_ns = _moment_ns(begin, clock, now_ns, is_end=False)
-    end_ns = now_ns if end is None else _moment_ns(end, clock, now_ns, is_end=True)
-    if end is None and start_ns >= now_ns:
-        raise InvalidRequest("--from is not in the past: nothing was called since.", param="from")
-    if end_ns <= start_ns:
-        raise InvalidRequest("--to must be later than --from.", param="to")
-    return Span(start_ns=start_ns, end_ns=end_ns, zone=zone)
-
-
-def _moment_ns(text: str, clock: tzinfo, now_ns: int, *, is_end: bool) -> int:
-    ago = _AGO.fullmatch(text)
-    if ago is not None:
-        return max(0, now_ns - int(ago[1]) * _SECONDS[ago[2]] * 1_000_000_000)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidRequest(
-            f"{text!r} is no time. Give a day such as 2026-11-01, a moment such as 2026-11-01T12:00, "
-            "or how long ago, such as 7d.",
-            param="from",
-        ) from None
-    if not 1970 < moment.year < 2200:
-        raise InvalidRequest(f"{text!r} is before 1971 or after 2199.", param="from")
-    if is_end and _is_day(text):
-        moment += timedelta(days=1)  # by the calendar: not every day has 24 hours
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=clock)
-    return int(moment.timestamp()) * 1_000_000_000
-
-
-def _is_day(text: str) -> bool:
-    try:
-        date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
 
 
 def report_spend(loaded: Loaded, *, by: str, begin: str, end: str | None, form: str) -> None:
     """Print what was spent; `form` is `table`, `json` or `csv`."""
     names, span, past = _asked(loaded, by, begin, end)
     rows = spend(past, span, names)
-    said = [_spend_row(row) for row in rows]
+    said = [spend_object(row) for row in rows]
     if form == "json":
         total = {
             "total_usd": nanos_to_usd(sum(row.cash_nanos for row in rows)),
             "unpriced_attempts": sum(row.unpriced for row in rows),
         }
-        print(dumps({**_span_object(span), **total, "rows": said}).decode())
+        print(dumps({**span_object(span), **total, "rows": said}).decode())
     elif form == "csv":
         _print_csv(names, _SPEND, said)
     else:
@@ -108,16 +55,18 @@ def report_latency(loaded: Loaded, *, by: str, begin: str, end: str | None, form
     """Print how long successful calls took; `form` is `table`, `json` or `csv`."""
     names, span, past = _asked(loaded, by, begin, end)
     rows = latency(past, span, names)
-    said = [_latency_row(row) for row in rows]
+    said = [latency_object(row) for row in rows]
     kept_ns = past.calls_from_ns()
     if form == "json":
-        print(dumps({**_span_object(span), "calls_kept_from": _moment(kept_ns), "rows": said}).decode())
+        print(dumps({**span_object(span), "calls_kept_from": moment_text(kept_ns), "rows": said}).decode())
     elif form == "csv":
         _print_csv(names, _LATENCY, said)
     else:
         _print_latency(names, rows, span)
         if span.start_ns < kept_ns:
-            _say(f"Calls before {_moment(kept_ns)} are kept no longer (`retention.calls`) and are not in it.")
+            _say(
+                f"Calls before {moment_text(kept_ns)} are kept no longer (`retention.calls`) and are not in it."
+            )
 
 
 def run_backup(loaded: Loaded, target: Path) -> None:
@@ -150,22 +99,6 @@ def _asked(loaded: Loaded, by: str, begin: str, end: str | None) -> tuple[tuple[
     return names, span, LedgerPast(ledger)
 
 
-def _spend_row(row: Spend) -> dict[str, Any]:
-    return {
-        **row.group,
-        "calls": row.calls,
-        "succeeded": row.succeeded,
-        "attempts": row.attempts,
-        "input_tokens": row.input_tokens,
-        "cached_tokens": row.cached_tokens,
-        "output_tokens": row.output_tokens,
-        "cost_usd": None if row.known_nanos is None else nanos_to_usd(row.known_nanos),
-        "lapsed_usd": nanos_to_usd(row.lapsed_nanos),
-        "bounded_usd": nanos_to_usd(row.bounded_nanos),
-        "unpriced_attempts": row.unpriced,
-    }
-
-
 _SPEND: Final = (
     "calls", "succeeded", "attempts", "input_tokens", "cached_tokens", "output_tokens", "cost_usd",
     "lapsed_usd", "bounded_usd", "unpriced_attempts",
@@ -174,30 +107,6 @@ _LATENCY: Final = (
     "calls", "streamed", *(f"{what}_ms_p{percent}" for what in ("ttft", "total") for percent in PERCENTILES),
     "output_tokens_per_s",
 )  # fmt: skip
-
-
-def _latency_row(row: Latency) -> dict[str, Any]:
-    rate = row.output_tokens_per_s
-    return {
-        **row.group,
-        "calls": row.calls,
-        "streamed": row.streamed,
-        **{f"ttft_ms_p{percent}": _rounded(row.first_event.get(percent)) for percent in PERCENTILES},
-        **{f"total_ms_p{percent}": _rounded(row.total.get(percent)) for percent in PERCENTILES},
-        "output_tokens_per_s": _rounded(rate),
-    }
-
-
-def _rounded(number: float | None) -> float | None:
-    return None if number is None else round(number, 1)
-
-
-def _span_object(span: Span) -> dict[str, str]:
-    return {"from": _moment(span.start_ns), "to": _moment(span.end_ns), "timezone": span.zone}
-
-
-def _moment(ns: int) -> str:
-    return datetime.fromtimestamp(ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _print_csv(by: Sequence[str], columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -279,7 +188,7 @@ def _table(by: Sequence[str], *columns: str) -> Table:
 
 
 def _print(table: Table, span: Span) -> None:
-    said = _span_object(span)
+    said = span_object(span)
     _say(f"From {said['from']} to {said['to']}; days in {span.zone}.")
     if not table.row_count:
         _say("No calls.")

@@ -1,7 +1,26 @@
 """Answers questions about the past: spend and latency, by key, model, tier and day."""
 
+from tiergate.reports.asked import groups_of, span_of
 from tiergate.reports.latency import PERCENTILES, Latency, latency
+from tiergate.reports.objects import latency_object, moment_text, span_object, spend_object
 from tiergate.reports.ports import GROUPS, Past, Span, Spent, Timed
 from tiergate.reports.spend import Spend, spend
 
-__all__ = ["GROUPS", "PERCENTILES", "Latency", "Past", "Span", "Spend", "Spent", "Timed", "latency", "spend"]
+__all__ = [
+    "GROUPS",
+    "PERCENTILES",
+    "Latency",
+    "Past",
+    "Span",
+    "Spend",
+    "Spent",
+    "Timed",
+    "groups_of",
+    "latency",
+    "latency_object",
+    "moment_text",
+    "span_object",
+    "span_of",
+    "spend",
+    "spend_object",
+]

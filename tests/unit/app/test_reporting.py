@@ -2,8 +2,9 @@
 
 import pytest
 
-from tiergate.app.reporting import shown, span_of
+from tiergate.app.reporting import shown
 from tiergate.core import InvalidRequest
+from tiergate.reports import span_of
 
 NOW_NS = 1_790_000_000_000_000_000
 

@@ -1,0 +1,53 @@
+"""Reports as objects for machines: the same from the command line and from the admin plane."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from tiergate.core import nanos_to_usd
+from tiergate.reports.latency import PERCENTILES, Latency
+from tiergate.reports.ports import Span
+from tiergate.reports.spend import Spend
+
+
+def spend_object(row: Spend) -> dict[str, Any]:
+    """Give a row of spending; amounts are USD, null where no price is known."""
+    return {
+        **row.group,
+        "calls": row.calls,
+        "succeeded": row.succeeded,
+        "attempts": row.attempts,
+        "input_tokens": row.input_tokens,
+        "cached_tokens": row.cached_tokens,
+        "output_tokens": row.output_tokens,
+        "cost_usd": None if row.known_nanos is None else nanos_to_usd(row.known_nanos),
+        "lapsed_usd": nanos_to_usd(row.lapsed_nanos),
+        "bounded_usd": nanos_to_usd(row.bounded_nanos),
+        "unpriced_attempts": row.unpriced,
+    }
+
+
+def latency_object(row: Latency) -> dict[str, Any]:
+    """Give a row of latencies; times are milliseconds."""
+    rate = row.output_tokens_per_s
+    return {
+        **row.group,
+        "calls": row.calls,
+        "streamed": row.streamed,
+        **{f"ttft_ms_p{percent}": _rounded(row.first_event.get(percent)) for percent in PERCENTILES},
+        **{f"total_ms_p{percent}": _rounded(row.total.get(percent)) for percent in PERCENTILES},
+        "output_tokens_per_s": _rounded(rate),
+    }
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 1)
+
+
+def span_object(span: Span) -> dict[str, str]:
+    """Give a span of time."""
+    return {"from": moment_text(span.start_ns), "to": moment_text(span.end_ns), "timezone": span.zone}
+
+
+def moment_text(ns: int) -> str:
+    """Write nanoseconds since 1970 as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

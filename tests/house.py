@@ -163,7 +163,11 @@ class GatewayProcess:
 
     def write(self, settings: Mapping[str, Any]) -> None:
         """Write the settings file; nothing reads it before a reload."""
-        own = {"listen": "127.0.0.1:0", "data_dir": str(self.data_dir)}
+        own = {
+            "listen": "127.0.0.1:0",
+            "admin": {"listen": "127.0.0.1:0"},
+            "data_dir": str(self.data_dir),
+        }
         self.write_text(yaml.safe_dump({**own, **settings}, sort_keys=False))
 
     def write_text(self, text: str) -> None:

@@ -195,13 +195,13 @@ def test_report_latency(house: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (("--by", "colour"), 1, "'colour' is no group. --by takes some of key, team,"),
+        (("--by", "colour"), 1, "'colour' is no group. `by` takes some of key, team,"),
         (("--by", "key,key"), 1, "A group stands twice"),
         (("--from", "yesterday"), 1, "Give a day such as 2026-11-01"),
-        (("--from", "2099-01-01"), 1, "--from is not in the past"),
+        (("--from", "2099-01-01"), 1, "`from` is not in the past"),
         (("--from", "0001-01-01"), 1, "is before 1971"),
         (("--to", "9999-12-31"), 1, "is before 1971 or after 2199"),
-        (("--from", "2026-11-02", "--to", "2026-11-01"), 1, "--to must be later than --from"),
+        (("--from", "2026-11-02", "--to", "2026-11-01"), 1, "`to` must be later than `from`"),
         (("--json", "--csv"), 2, "exclude each other"),
     ],
 )

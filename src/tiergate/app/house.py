@@ -18,7 +18,7 @@ from tiergate.metering import Lines
 from tiergate.resilience import Permits
 from tiergate.serve import Rooms
 from tiergate.store import OwnerLock, SqliteJournal, open_journal
-from tiergate.telemetry import LineLog
+from tiergate.telemetry import LineLog, Metrics
 from tiergate.upstream import HttpUpstream, open_transport
 
 _LEARNT_AT_START = 2_000
@@ -38,15 +38,17 @@ class House:
         upstream: HttpUpstream,
         token: str,
         emit: Emit,
+        metrics: Metrics,
         environ: Mapping[str, str],
     ) -> None:
         self.rooms = rooms
+        self.metrics = metrics
         self.journal = journal
         self.lock = lock
         self.token = token
         """Lets this machine's own command line in, whatever `auth` says."""
         self.emit = emit
-        self._upstream = upstream
+        self.upstream = upstream
         self._environ = environ
         self._snapshot = first_snapshot(loaded)
 
@@ -72,7 +74,7 @@ class House:
         rules = fill.rules(new.settings, generation=new.generation)
         ceilings = fill.ceilings(new.settings)
         self._snapshot = new
-        self._upstream.use(providers)
+        self.upstream.use(providers)
         self.rooms.permits.use(fill.concurrency(new.settings))
         self.rooms.admission.use(keyring)
         self.rooms.rules = rules
@@ -106,7 +108,8 @@ async def open_house(
     """
     settings, clock = loaded.settings, SystemClock()
     async with AsyncExitStack() as stack:
-        sinks: list[Emit] = [] if emit is None else [emit]
+        metrics = Metrics()
+        sinks: list[Emit] = [metrics] if emit is None else [metrics, emit]
         if write_log is not None:
             log = LineLog(write_log, wall_ns=clock.wall_ns)
             stack.callback(log.close)
@@ -142,6 +145,7 @@ async def open_house(
             upstream=upstream,
             token=token,
             emit=tell,
+            metrics=metrics,
             environ=environ,
         )
         upkeep = asyncio.create_task(keep_up(journal, lambda: house.settings, clock))

@@ -64,9 +64,8 @@ def report_latency(loaded: Loaded, *, by: str, begin: str, end: str | None, form
     else:
         _print_latency(names, rows, span)
         if span.start_ns < kept_ns:
-            _say(
-                f"Calls before {moment_text(kept_ns)} are kept no longer (`retention.calls`) and are not in it."
-            )
+            kept = moment_text(kept_ns)
+            _say(f"Calls before {kept} are kept no longer (`retention.calls`) and are not in it.")
 
 
 def run_backup(loaded: Loaded, target: Path) -> None:

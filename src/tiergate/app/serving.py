@@ -3,16 +3,21 @@
 import asyncio
 import gc
 import os
+import secrets
 import signal
 from collections.abc import Callable, Mapping
 
+from tiergate.admin import AdminListener, admin_plane
+from tiergate.app.desk import desk_of
 from tiergate.app.house import House, open_house, write_to_stderr
 from tiergate.app.listing import price_line
 from tiergate.config import Address, Loaded, Settings, fill
 from tiergate.core import VERSION, CannotStart, Notice, SystemClock
+from tiergate.store import kept_secret
 from tiergate.web import LOOPBACK_NAMES, DataPlane, DoorPolicy, Listener, ListenerLimits, models_list
 
 _MIB = 1 << 20
+_ADMIN_FILE = "admin.token"
 _GC_THRESHOLD = 50_000
 _ONE_OF_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
 
@@ -42,17 +47,36 @@ async def serve(
         # Whoever learns where we listen may send a signal at once.
         told, reload_asked = _on_signals()
         await listener.start()
+        admin, admin_token = _admin(house)
         try:
+            await admin.start()
             reached = f"{_reached(address)}:{listener.port}"
-            house.lock.publish(reached, house.token)
+            administered = f"{_reached(loaded.settings.admin.listen)}:{admin.port}"
+            house.lock.publish(reached, house.token, admin=administered, admin_token=admin_token)
             _calm_collector()
-            say(_welcome(loaded, f"http://{reached}"))
+            say(_welcome(loaded, f"http://{reached}", admin=f"http://{administered}"))
             await _until_told(house, plane, listener, told, reload_asked)
             plane.is_ready = False
             house.emit(Notice(word="stopping", message=f"Finishing {listener.visits} requests."))
         finally:
             await _stop(listener, grace_s=grace_s, drain_s=drain_s)
+            await admin.stop()
     say("Stopped.")
+
+
+def _admin(house: House) -> tuple[AdminListener, str]:
+    """Make the admin plane of a house; give it with its token, which is made and kept where none is set."""
+    settings = house.settings
+    given = settings.admin.token
+    token = (
+        given.reveal()
+        if given is not None
+        else kept_secret(settings.data_dir / _ADMIN_FILE, lambda: secrets.token_urlsafe(32))
+    )
+    address = settings.admin.listen
+    hosts = frozenset({*settings.hosts, *LOOPBACK_NAMES, _reached(address)})
+    plane = admin_plane(desk_of(house), token=token, hosts=hosts)
+    return AdminListener(plane, host=address.host, port=address.port), token
 
 
 def _on_signals() -> tuple[asyncio.Event, asyncio.Event]:
@@ -147,17 +171,19 @@ def _found(settings: Settings) -> list[str]:
     return lines
 
 
-def _welcome(loaded: Loaded, url: str) -> str:
+def _welcome(loaded: Loaded, url: str, *, admin: str) -> str:
     settings = loaded.settings
     models = ", ".join(settings.models) or "provider/upstream-name"
     model = next((name for name in settings.models if name != "*"), "MODEL")
     key = "" if settings.auth == "open" else "-H 'Authorization: Bearer YOUR_KEY' "
     question = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+    token = f"in {settings.data_dir / _ADMIN_FILE}" if settings.admin.token is None else "of `admin.token`"
     lines = [
         f"Tiergate {VERSION} listens on {url}/v1",
         f"  settings  {loaded.path or 'none; `tiergate init` writes down what was found:'}",
         *([] if loaded.path is not None else _found(settings)),
         f"  data      {settings.data_dir}",
+        f"  admin     {admin}/metrics, {admin}/api/budgets … with the token {token}",
         f"  models    {models}",
         *(f"  note      {notice}" for notice in loaded.notices),
         f"  try       curl {url}/v1/chat/completions {key}-H 'Content-Type: application/json' \\",

@@ -70,7 +70,6 @@ PENDING: Final = (
     Pending(path=("providers", "*", "cost"), stops=False, sentence="it is not recorded anywhere yet"),
     Pending(path=("secret",), stops=False, sentence="nothing uses it yet"),
     Pending(path=("classes",), stops=False, sentence="no call is held to these goals yet"),
-    Pending(path=("admin",), stops=False, sentence="nothing listens there yet"),
     Pending(
         path=("providers", "*", "limits", "rpm"),
         stops=False,

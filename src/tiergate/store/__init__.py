@@ -1,6 +1,7 @@
 """Keeps ledger entries, keys, jobs and cached answers in SQLite; all SQL lives here."""
 
 from tiergate.store.backup import back_up, damage, restore
+from tiergate.store.folder import kept_secret
 from tiergate.store.journal import LEDGER_FILE, SqliteJournal, open_journal
 from tiergate.store.owner import LiveOwner, OwnerLock, find_owner
 from tiergate.store.past import LedgerPast
@@ -16,6 +17,7 @@ __all__ = [
     "back_up",
     "damage",
     "find_owner",
+    "kept_secret",
     "open_journal",
     "restore",
 ]

@@ -1,6 +1,8 @@
 """The data folder: made for its owner's eyes only, and checked before anything relies on it."""
 
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from tiergate.core import CannotStart
@@ -30,6 +32,27 @@ def _make(data_dir: Path, what: str, otherwise: str) -> None:
             f"The {what} {data_dir} cannot be written to. It must belong to the user who runs Tiergate "
             f"and be on a disk that is not read-only."
         )
+
+
+def kept_secret(path: Path, make: Callable[[], str]) -> str:
+    """Give the secret that a file of mode 0600 keeps; where it is not there, one is made and kept.
+
+    Raises:
+        CannotStart: it can be neither read nor made.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            found = path.read_text(encoding="ascii").strip()
+            if found:
+                return found
+        make_private_file(path)
+        secret = make()
+        path.write_text(secret + "\n", encoding="ascii")
+    except (OSError, UnicodeError) as error:
+        raise CannotStart(
+            f"The file {path} cannot be used. It must belong to the user who runs Tiergate."
+        ) from error
+    return secret
 
 
 def make_private_file(path: Path) -> None:

@@ -32,6 +32,9 @@ class LiveOwner:
     """Of its data plane; None while it is starting."""
     token: str | None = field(default=None, repr=False)
     """What its data plane accepts from this machine's user."""
+    admin: str | None = None
+    """Address of its admin plane; None: it has none."""
+    admin_token: str | None = field(default=None, repr=False)
     started_ns: int | None = None
 
 
@@ -68,10 +71,19 @@ class OwnerLock:
             raise
         return cls(data_dir, descriptor, time.time_ns())
 
-    def publish(self, address: str, token: str) -> None:
+    def publish(
+        self, address: str, token: str, *, admin: str | None = None, admin_token: str | None = None
+    ) -> None:
         """Say where the owner listens, in `owner.json`, mode 0600; readers see the old text or the new."""
         assert self._descriptor is not None, "the lock was released"
-        facts = {"pid": os.getpid(), "address": address, "token": token, "started_ns": self._started_ns}
+        facts = {
+            "pid": os.getpid(),
+            "address": address,
+            "token": token,
+            "admin": admin,
+            "admin_token": admin_token,
+            "started_ns": self._started_ns,
+        }
         path = self._data_dir / OWNER_FILE
         fresh = path.with_suffix(".new")
         fresh.unlink(missing_ok=True)
@@ -159,6 +171,8 @@ def _published(data_dir: Path, pid: int | None) -> LiveOwner:
             address=str(facts["address"]),
             token=str(facts["token"]),
             started_ns=int(facts["started_ns"]),
+            admin=facts.get("admin"),
+            admin_token=facts.get("admin_token"),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return nothing

@@ -97,6 +97,7 @@ def settings(*, hosted_url: str, private_url: str, data_dir: str) -> Mapping[str
     """Give the settings that the demo's gateway runs with, as they would stand in a file."""
     return {
         "listen": "127.0.0.1:0",
+        "admin": {"listen": "127.0.0.1:0"},
         "data_dir": data_dir,
         "providers": {
             PRIVATE: {

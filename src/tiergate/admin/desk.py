@@ -1,0 +1,39 @@
+"""What the admin plane works with: callables that whoever builds the house hands in."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tiergate.ledger import Balance, Entry, EntryQuery
+from tiergate.reports import Past
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """Questions that can be asked and things that can be done.
+
+    Attributes:
+        balances: every budget in its window of now.
+        find: entries of the ledger, newest first.
+        resolve: call, attempt, cost in nano-dollars: settles a lapsed attempt; False: there is none.
+        adjust: call, attempt, difference in nano-dollars, reason: corrects a settled one; False: it cannot.
+        past: what reports are made of, up to now.
+        zone: the time zone of their days.
+        targets: the state of every provider.
+        settings: those in force, secrets hidden.
+        reload: reads the settings again; False: they were refused, and the log says why.
+        metrics: the page for Prometheus.
+        wall_ns: now, nanoseconds since 1970.
+    """
+
+    balances: Callable[[], Awaitable[Sequence[Balance]]]
+    find: Callable[[EntryQuery], Awaitable[Sequence[Entry]]]
+    resolve: Callable[[str, int, int], Awaitable[bool]]
+    adjust: Callable[[str, int, int, str], Awaitable[bool]]
+    past: Callable[[], Awaitable[Past]]
+    zone: Callable[[], str]
+    targets: Callable[[], Sequence[Mapping[str, Any]]]
+    settings: Callable[[], Mapping[str, Any]]
+    reload: Callable[[], Awaitable[bool]]
+    metrics: Callable[[], Awaitable[bytes]]
+    wall_ns: Callable[[], int]

@@ -1,0 +1,232 @@
+"""The admin plane: what is spent, what happened, what to do about it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tiergate.admin.desk import Desk
+from tiergate.admin.guard import Guard
+from tiergate.admin.objects import budget_object, entry_object
+from tiergate.core import InvalidRequest, StorageUnavailable, TiergateError, nanos_to_usd, usd_to_nanos
+from tiergate.ledger import EntryQuery
+from tiergate.reports import groups_of, span_object, span_of, spend, spend_object
+from tiergate.wire import dumps, loads, write_error
+
+_LIMIT_MAX: Final = 1_000
+_LIMIT: Final = 100
+_USD_MAX: Final = Decimal(1_000_000)
+_REASON_CHARS: Final = 500
+
+
+def admin_plane(desk: Desk, *, token: str, hosts: frozenset[str]) -> Guard:
+    """Build the admin plane as an ASGI application.
+
+    Args:
+        desk: what it works with.
+        token: what opens it.
+        hosts: names that it may be called by.
+    """
+    plane = _Plane(desk)
+    routes = [
+        Route("/api/budgets", _answered(plane.budgets), methods=["GET"]),
+        Route("/api/usage", _answered(plane.usage), methods=["GET"]),
+        Route("/api/entries", _answered(plane.entries), methods=["GET"]),
+        Route("/api/entries/{call_id}", _answered(plane.entry), methods=["GET"]),
+        Route("/api/entries/{call_id}/resolve", _answered(plane.resolve), methods=["POST"]),
+        Route("/api/entries/{call_id}/adjust", _answered(plane.adjust), methods=["POST"]),
+        Route("/api/targets", _answered(plane.targets), methods=["GET"]),
+        Route("/api/config", _answered(plane.config), methods=["GET"]),
+        Route("/api/reload", _answered(plane.reload), methods=["POST"]),
+        Route("/metrics", plane.metrics, methods=["GET"]),
+    ]
+    app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found})
+    return Guard(app, token=token, hosts=hosts)
+
+
+class NoSuchEntry(TiergateError):
+    """There is no call of that id, or its attempt cannot be changed so."""
+
+    code = "not_found"
+
+
+class _Plane:
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def budgets(self, request: Request) -> Any:
+        return _listed([budget_object(balance) for balance in await self._desk.balances()])
+
+    async def usage(self, request: Request) -> Any:
+        """Answer as `tiergate report spend --json` does."""
+        asked = request.query_params
+        by = groups_of(asked.get("by", "model,target"))
+        span = span_of(
+            asked.get("from", "30d"),
+            asked.get("to"),
+            zone=self._desk.zone(),
+            now_ns=self._desk.wall_ns(),
+        )
+        rows = await asyncio.to_thread(spend, await self._desk.past(), span, by)
+        total = sum(row.cash_nanos for row in rows)
+        return {
+            **span_object(span),
+            "total_usd": nanos_to_usd(total),
+            "unpriced_attempts": sum(row.unpriced for row in rows),
+            "rows": [spend_object(row) for row in rows],
+        }
+
+    async def entries(self, request: Request) -> Any:
+        query = _query(request.query_params, now_ns=self._desk.wall_ns())
+        found = await self._desk.find(query)
+        following = found[-1].call_id if len(found) == query.limit else None
+        return _listed([entry_object(entry) for entry in found], following=following)
+
+    async def entry(self, request: Request) -> Any:
+        return await self._entry(request.path_params["call_id"])
+
+    async def resolve(self, request: Request) -> Any:
+        """Settle a lapsed attempt."""
+        call_id, body = request.path_params["call_id"], await _body(request, {"attempt", "cost_usd"})
+        n, cost_nanos = _attempt(body), _nanos(body, "cost_usd", least=Decimal(0))
+        if not await self._desk.resolve(call_id, n, cost_nanos):
+            raise NoSuchEntry(f"The call {call_id[:64]} has no lapsed attempt {n}.")
+        return await self._entry(call_id)
+
+    async def adjust(self, request: Request) -> Any:
+        """Correct what a settled attempt cost."""
+        known = {"attempt", "delta_usd", "reason"}
+        call_id, body = request.path_params["call_id"], await _body(request, known)
+        n, delta_nanos = _attempt(body), _nanos(body, "delta_usd", least=-_USD_MAX)
+        reason = body.get("reason")
+        if not isinstance(reason, str) or not reason.strip() or len(reason) > _REASON_CHARS:
+            raise InvalidRequest(
+                f"`reason` must say why, in at most {_REASON_CHARS} characters.", param="reason"
+            )
+        if not await self._desk.adjust(call_id, n, delta_nanos, reason):
+            raise NoSuchEntry(f"The call {call_id[:64]} has no settled attempt {n} that cost so much.")
+        return await self._entry(call_id)
+
+    async def targets(self, request: Request) -> Any:
+        return _listed(list(self._desk.targets()))
+
+    async def config(self, request: Request) -> Any:
+        return self._desk.settings()
+
+    async def reload(self, request: Request) -> Any:
+        """Read the settings again; refused ones leave the old in force."""
+        await _body(request, set())
+        if not await self._desk.reload():
+            raise InvalidRequest("The settings were refused and the old ones stay; the log says why.")
+        return {"reloaded": True}
+
+    async def metrics(self, request: Request) -> Response:
+        page = await self._desk.metrics()
+        return Response(page, media_type="text/plain; version=1.0.0; charset=utf-8; escaping=underscores")
+
+    async def _entry(self, call_id: str) -> Any:
+        # The ids of calls sort, so the newest one that is not after this one is this one.
+        found = await self._desk.find(EntryQuery(before=f"{call_id}~", limit=1))
+        if not found or found[0].call_id != call_id:
+            raise NoSuchEntry(f"There is no call {call_id[:64]} in the ledger.")
+        return entry_object(found[0])
+
+
+def _answered(ask: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        try:
+            return Response(dumps(await ask(request)), media_type="application/json")
+        except TiergateError as error:
+            return _error(error)
+
+    return answer
+
+
+def _error(error: TiergateError) -> Response:
+    match error:
+        case InvalidRequest():
+            status, kind = 400, "invalid_request_error"
+        case NoSuchEntry():
+            status, kind = 404, "invalid_request_error"
+        case StorageUnavailable():
+            status, kind = 503, "server_error"
+        case _:
+            status, kind = 500, "server_error"
+    param = error.param if isinstance(error, InvalidRequest) else None
+    body = write_error(str(error), type=kind, code=error.code, param=param)
+    return Response(body, status_code=status, media_type="application/json")
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 404)
+    what = "with this method" if status == 405 else "on the admin plane"
+    body = write_error(f"There is no such endpoint {what}.", type="invalid_request_error", code="not_found")
+    return Response(body, status_code=status, media_type="application/json")
+
+
+def _listed(rows: list[Any], *, following: str | None = None) -> dict[str, Any]:
+    return {"data": rows, "next": following}
+
+
+def _query(asked: Mapping[str, str], *, now_ns: int) -> EntryQuery:
+    known = {"after", "limit", "key", "team", "tag", "model", "state", "from"}
+    unknown = sorted(set(asked) - known)
+    if unknown:
+        raise InvalidRequest(
+            f"{unknown[0][:64]!r} is no filter. There are: {', '.join(sorted(known))}.", param=unknown[0][:64]
+        )
+    limit = asked.get("limit", str(_LIMIT))
+    if not limit.isdecimal() or not 1 <= int(limit) <= _LIMIT_MAX:
+        raise InvalidRequest(f"`limit` must be a whole number from 1 to {_LIMIT_MAX}.", param="limit")
+    state = asked.get("state")
+    if state not in (None, "lapsed"):
+        raise InvalidRequest("`state` can only be lapsed.", param="state")
+    since = asked.get("from")
+    return EntryQuery(
+        before=asked.get("after"),
+        since_ns=0 if since is None else span_of(since, None, zone="UTC", now_ns=now_ns).start_ns,
+        limit=int(limit),
+        key=asked.get("key"),
+        team=asked.get("team"),
+        tag=asked.get("tag"),
+        model=asked.get("model"),
+        is_lapsed=state == "lapsed",
+    )
+
+
+async def _body(request: Request, known: set[str]) -> dict[str, Any]:
+    """Read a JSON object with no other fields than these."""
+    data = await request.body()
+    try:
+        body = loads(data) if data else {}
+    except ValueError as error:
+        raise InvalidRequest("The body is not JSON.") from error
+    if not isinstance(body, dict):
+        raise InvalidRequest("The body must be a JSON object.")
+    unknown = sorted(set(body) - known)
+    if unknown:
+        raise InvalidRequest(f"{unknown[0][:64]!r} is no field of this.", param=unknown[0][:64])
+    return body
+
+
+def _attempt(body: Mapping[str, Any]) -> int:
+    n = body.get("attempt", 1)
+    if type(n) is not int or not 1 <= n <= 100:
+        raise InvalidRequest("`attempt` must be the number of an attempt, from 1.", param="attempt")
+    return n
+
+
+def _nanos(body: Mapping[str, Any], name: str, *, least: Decimal) -> int:
+    given = body.get(name)
+    try:
+        usd = Decimal(str(given)) if type(given) in (int, float, str, Decimal) else Decimal("NaN")
+    except InvalidOperation:
+        usd = Decimal("NaN")
+    if not usd.is_finite() or not least <= usd <= _USD_MAX:
+        raise InvalidRequest(f"`{name}` must be an amount in USD.", param=name)
+    return usd_to_nanos(usd)

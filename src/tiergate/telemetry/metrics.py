@@ -1,0 +1,202 @@
+"""Metrics for Prometheus: events are counted as they come, and written down when somebody looks.
+
+Counting happens in the event loop for every call, so it is additions to a few numbers; names and texts of the
+format are made for a page only. Callers choose names of models, so of many labels the rest is counted
+together, under `other`.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from tiergate.core import (
+    NANOS_PER_USD,
+    AttemptFailed,
+    BudgetReached,
+    CallEnded,
+    Event,
+    Notice,
+    Refusal,
+    UsageDoubted,
+)
+
+Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
+
+_LABELS_MAX: Final = 1_000
+_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
+"""Bounds of the histograms, as the semantic conventions for generative AI suggest, a little wider."""
+_OTHER: Final = "other"
+
+Labels = tuple[str, ...]
+
+
+class _Calls:
+    """What calls of one kind add up to."""
+
+    __slots__ = (
+        "cost_nanos",
+        "count",
+        "duration_sum",
+        "durations",
+        "first_sum",
+        "firsts",
+        "tokens",
+        "unpriced",
+    )
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.durations = [0] * (len(_SECONDS) + 1)
+        self.duration_sum = 0.0
+        self.firsts = [0] * (len(_SECONDS) + 1)
+        self.first_sum = 0.0
+        self.tokens = [0, 0, 0, 0]
+        """Uncached input, cached input, output, reasoning."""
+        self.cost_nanos = 0
+        self.unpriced = 0
+
+    def take(self, event: CallEnded) -> None:
+        self.count += 1
+        seconds = event.total_ms / 1e3
+        self.durations[bisect_left(_SECONDS, seconds)] += 1
+        self.duration_sum += seconds
+        if event.streamed and event.ttft_ms is not None:
+            first = event.ttft_ms / 1e3
+            self.firsts[bisect_left(_SECONDS, first)] += 1
+            self.first_sum += first
+        usage = event.usage
+        if usage is not None:
+            tokens = self.tokens
+            tokens[0] += usage.input_tokens - usage.cache_read
+            tokens[1] += usage.cache_read
+            tokens[2] += usage.output + usage.audio_out
+            tokens[3] += usage.reasoning
+        if event.cash_nanos is None:
+            self.unpriced += usage is not None
+        else:
+            self.cost_nanos += event.cash_nanos
+
+
+class Metrics:
+    """A sink for events, and the page that they make."""
+
+    def __init__(self) -> None:
+        self._calls: dict[Labels, _Calls] = {}
+        self._counts: dict[str, dict[Labels, int]] = {name: {} for name in _COUNTERS}
+
+    def __call__(self, event: Event) -> None:
+        """Count an event. Returns at once."""
+        match event:
+            case CallEnded():
+                self._of(event).take(event)
+            case AttemptFailed():
+                self._count("failed_attempts", (event.target.name, event.error_code))
+            case UsageDoubted():
+                self._count("usage_doubts", (event.target.name, event.doubt.value))
+            case BudgetReached():
+                self._count("budget_alerts", (event.budget, f"{event.share:g}"))
+            case Refusal():
+                self._count("refusals", (event.endpoint, event.code))
+            case Notice():
+                self._count("notices", (event.word, "error" if event.severe else "info"))
+
+    def page(self, gauges: Iterable[Family]) -> bytes:
+        """Write everything in the format of Prometheus, `gauges` included."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Once([*self._families(), *gauges]))
+        return generate_latest(registry)
+
+    def _of(self, event: CallEnded) -> _Calls:
+        target = event.target
+        labels = (
+            event.endpoint,
+            "" if target is None else target.name,
+            "" if target is None else target.tier.value,
+            event.call_class.value,
+            event.end.value,
+        )
+        found = self._calls.get(labels)
+        if found is None:
+            if len(self._calls) >= _LABELS_MAX:
+                labels = (labels[0], _OTHER, *labels[2:])
+                found = self._calls.get(labels)
+            if found is None:
+                found = self._calls[labels] = _Calls()
+        return found
+
+    def _count(self, name: str, labels: Labels) -> None:
+        counts = self._counts[name]
+        if labels not in counts and len(counts) >= _LABELS_MAX:
+            labels = (_OTHER, *labels[1:])
+        counts[labels] = counts.get(labels, 0) + 1
+
+    def _families(self) -> Iterator[Family]:
+        names = ("endpoint", "target", "tier", "class", "end")
+        calls = CounterMetricFamily("tiergate_calls", "Calls that ended.", labels=names)
+        seconds = HistogramMetricFamily(
+            "tiergate_call_duration_seconds", "From a call to its end.", labels=names
+        )
+        firsts = HistogramMetricFamily(
+            "tiergate_time_to_first_token_seconds", "From a streamed call to its first content.", labels=names
+        )
+        tokens = CounterMetricFamily("tiergate_tokens", "Tokens by kind.", labels=(*names, "kind"))
+        cost = CounterMetricFamily("tiergate_cost_usd", "What providers will invoice.", labels=names)
+        unpriced = CounterMetricFamily(
+            "tiergate_unpriced_calls", "Calls whose cost is not known.", labels=names
+        )
+        for labels, found in self._calls.items():
+            calls.add_metric(labels, found.count)
+            seconds.add_metric(labels, _buckets(found.durations), found.duration_sum)
+            if any(found.firsts):
+                firsts.add_metric(labels, _buckets(found.firsts), found.first_sum)
+            for kind, count in zip(_KINDS, found.tokens, strict=True):
+                if count:
+                    tokens.add_metric((*labels, kind), count)
+            cost.add_metric(labels, found.cost_nanos / NANOS_PER_USD)
+            if found.unpriced:
+                unpriced.add_metric(labels, found.unpriced)
+        yield from (calls, seconds, firsts, tokens, cost, unpriced)
+        for name, (text, label_names) in _COUNTERS.items():
+            family = CounterMetricFamily(f"tiergate_{name}", text, labels=label_names)
+            for labels, count in self._counts[name].items():
+                family.add_metric(labels, count)
+            yield family
+
+
+def gauge(name: str, text: str, labels: Sequence[str], values: Iterable[tuple[Labels, float]]) -> Family:
+    """Make a gauge of values by their labels; `tiergate_` is put before its name."""
+    family = GaugeMetricFamily(f"tiergate_{name}", text, labels=labels)
+    for place, value in values:
+        family.add_metric(place, value)
+    return family
+
+
+_KINDS: Final = ("input", "cached_input", "output", "reasoning")
+_COUNTERS: Final = {
+    "failed_attempts": ("Attempts that did not carry their call.", ("target", "error")),
+    "usage_doubts": ("Attempts whose usage or cost is odd.", ("target", "doubt")),
+    "budget_alerts": ("Shares of budgets that were reached.", ("budget", "share")),
+    "refusals": ("Requests refused before they became calls.", ("endpoint", "error")),
+    "notices": ("What an operator should know.", ("word", "level")),
+}
+
+
+class _Once(Collector):
+    def __init__(self, families: Sequence[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Family]:
+        return self._families
+
+
+def _buckets(counts: Sequence[int]) -> list[tuple[str, float]]:
+    total = 0
+    found: list[tuple[str, float]] = []
+    for bound, count in zip((*map(str, _SECONDS), "+Inf"), counts, strict=True):
+        total += count
+        found.append((bound, total))
+    return found

@@ -3,12 +3,13 @@
 import io
 import os
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from tiergate.app.cli_ledger import entries, report
+from tiergate.app.options import AsJson, Config, run_to_end
 from tiergate.core import VERSION, TiergateError
 
 FAILED = 1
@@ -22,12 +23,6 @@ cli = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="Settings file. Else $TIERGATE_CONFIG, else ./tiergate.yaml."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 def main() -> NoReturn:
@@ -89,7 +84,7 @@ def serve(
             "One worker serves thousands of calls a second: start it without --workers."
         )
     loaded = file_or_found(config, os.environ)
-    _run(run(loaded, environ=os.environ, grace_s=grace_s, drain_s=drain_s, say=_say))
+    run_to_end(run(loaded, environ=os.environ, grace_s=grace_s, drain_s=drain_s, say=_say))
 
 
 @cli.command(epilog='Example: tiergate chat "What is a lease?" -m deepseek-v3.2 --stream')
@@ -120,7 +115,7 @@ def chat(
     given = {"max_tokens": max_tokens, "temperature": temperature}
     fields = {name: value for name, value in given.items() if value is not None}
     loaded = file_or_found(config, os.environ)
-    if not _run(ask(loaded, messages, model=model, fields=fields, stream=stream, as_json=as_json)):
+    if not run_to_end(ask(loaded, messages, model=model, fields=fields, stream=stream, as_json=as_json)):
         raise typer.Exit(FAILED)
 
 
@@ -240,7 +235,7 @@ def mock(
     """Run a scripted provider or engine, for demos and load tests."""
     from tiergate.app.mocking import mock as run
 
-    _run(run(port=port, script=script, engine=engine))
+    run_to_end(run(port=port, script=script, engine=engine))
 
 
 @cli.command(epilog="Example: tiergate demo --keep")
@@ -254,60 +249,8 @@ def demo(
     """See the whole product on this machine, without any key: scripted providers, a real gateway."""
     from tiergate.app.demo import demo as run
 
-    if not _run(run(keep=keep, seconds=seconds, as_json=as_json)):
+    if not run_to_end(run(keep=keep, seconds=seconds, as_json=as_json)):
         raise typer.Exit(FAILED)
-
-
-report = typer.Typer(
-    help="Answer from the ledger: what was spent, how long calls took.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-cli.add_typer(report, name="report")
-
-By = Annotated[
-    str,
-    typer.Option(help="Groups, with commas between: key, team, tag, model, class, target, tier, day."),
-]
-From = Annotated[
-    str, typer.Option("--from", help="A day, a moment such as 2026-11-01T12:00, or how long ago, such as 7d.")
-]
-To = Annotated[str | None, typer.Option("--to", help="As --from, a day included. Else now.")]
-AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
-
-
-@report.command("spend", epilog="Example: tiergate report spend --by model,tier --from 7d")
-def report_spend(
-    by: By = "model,target",
-    begin: From = "30d",
-    end: To = None,
-    config: Config = None,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
-) -> None:
-    """Say what was used and spent; what lapsed and what has no price is said apart."""
-    from tiergate.app import reporting
-    from tiergate.app.starting import file_or_default
-
-    loaded, form = file_or_default(config, os.environ), _form(as_json, as_csv)
-    reporting.report_spend(loaded, by=by, begin=begin, end=end, form=form)
-
-
-@report.command("latency", epilog="Example: tiergate report latency --by target --from 24h --json")
-def report_latency(
-    by: By = "target",
-    begin: From = "30d",
-    end: To = None,
-    config: Config = None,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
-) -> None:
-    """Say how long successful calls took to their first token and in all: P50, P95, P99."""
-    from tiergate.app import reporting
-    from tiergate.app.starting import file_or_default
-
-    loaded, form = file_or_default(config, os.environ), _form(as_json, as_csv)
-    reporting.report_latency(loaded, by=by, begin=begin, end=end, form=form)
 
 
 @cli.command(epilog="Example: tiergate backup /var/backups/tiergate-2026-11-26")
@@ -335,6 +278,9 @@ def restore(
 
     run_restore(file_or_default(config, os.environ), folder)
 
+
+cli.add_typer(report, name="report")
+cli.add_typer(entries, name="entries")
 
 importing = typer.Typer(
     name="import",
@@ -366,12 +312,6 @@ def import_litellm(
     run(file, output, force=force, as_json=as_json)
 
 
-def _form(as_json: bool, as_csv: bool) -> str:
-    if as_json and as_csv:
-        raise typer.BadParameter("--json and --csv exclude each other")
-    return "json" if as_json else "csv" if as_csv else "table"
-
-
 def _text(given: str) -> str:
     """Give a text from the command line, or for `-` from standard input."""
     try:
@@ -379,15 +319,6 @@ def _text(given: str) -> str:
         return data.decode()
     except UnicodeError:
         raise typer.BadParameter("the text is not UTF-8; convert it, e.g. with iconv -t UTF-8") from None
-
-
-def _run(main: Coroutine[Any, Any, Any]) -> Any:
-    import asyncio
-
-    import uvloop
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main)
 
 
 def _say(text: str) -> None:

@@ -1,0 +1,132 @@
+"""`tiergate entries` and `tiergate report budgets`: the ledger call by call, and what may still be spent."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tiergate.app.administering import administered
+from tiergate.app.reporting import shown
+from tiergate.config import Loaded
+from tiergate.wire import dumps
+
+
+async def list_entries(
+    loaded: Loaded, environ: Mapping[str, str], filters: Mapping[str, Any], *, as_json: bool
+) -> None:
+    """Print calls, newest first."""
+    asked = {name: value for name, value in filters.items() if value is not None}
+    async with administered(loaded, environ) as ask:
+        answer = await ask(f"/api/entries?{urlencode(asked)}", None)
+    if as_json:
+        print(dumps(answer).decode())
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("call", "received", "key", "model", "target", "end"):
+        table.add_column(name, no_wrap=True)
+    for name in ("tokens in", "out", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for entry in answer["data"]:
+        table.add_row(*_row(entry))
+    _print(table, "No calls.")
+    if answer["next"] is not None:
+        print(f"There are more: --after {answer['next']}")
+
+
+async def show_entry(loaded: Loaded, environ: Mapping[str, str], call_id: str, *, as_json: bool) -> None:
+    """Print one call with its attempts."""
+    async with administered(loaded, environ) as ask:
+        entry = await ask(f"/api/entries/{quote(call_id, safe='')}", None)
+    _show(entry, as_json=as_json)
+
+
+async def change_entry(
+    loaded: Loaded,
+    environ: Mapping[str, str],
+    call_id: str,
+    how: str,
+    body: Mapping[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    """Resolve or adjust an attempt, and print the call as it is now; `how` is `resolve` or `adjust`."""
+    async with administered(loaded, environ) as ask:
+        entry = await ask(f"/api/entries/{quote(call_id, safe='')}/{how}", body)
+    _show(entry, as_json=as_json)
+
+
+async def report_budgets(loaded: Loaded, environ: Mapping[str, str], *, as_json: bool) -> None:
+    """Print every budget in its window of now."""
+    async with administered(loaded, environ) as ask:
+        answer = await ask("/api/budgets", None)
+    if as_json:
+        print(dumps(answer).decode())
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("budget", no_wrap=True)
+    for name in ("ceiling", "spent", "of it lapsed", "held", "left"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("until", no_wrap=True)
+    for budget in answer["data"]:
+        amounts = [_usd(budget[name]) for name in ("usd", "spent_usd", "lapsed_usd", "held_usd", "left_usd")]
+        per = "in total" if budget["per"] == "total" else f"per {budget['per']}"
+        table.add_row(shown(f"{budget['scope']} {per}"), *amounts, budget["window_end"] or "for ever")
+    _print(table, "The settings have no budgets. docs/budgets.md says how to write one.")
+
+
+def _show(entry: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(dumps(entry).decode())
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for name in ("id", "received", "key", "team", "tag", "endpoint", "model", "class", "end", "error"):
+        if entry[name] is not None:
+            console.print(Text(f"{name:10}"), shown(str(entry[name])))
+    console.print(Text(f"{'cost':10}"), _usd(entry["cost_usd"]))
+    for attempt in entry["attempts"]:
+        usage, error = attempt["usage"], attempt["error"]
+        said = (
+            f"attempt {attempt['n']}  {attempt['target']} ({attempt['tier']}): {attempt['state']}"
+            f"{'' if error is None else f', {error}'}; {usage['input_tokens']:,} tokens in, "
+            f"{usage['output_tokens']:,} out ({attempt['usage_source']}); {_usd(attempt['cost_usd'])}"
+            f", at most {_usd(attempt['bound_usd'])}"
+        )
+        console.print(shown(said))
+    for adjustment in entry["adjustments"]:
+        said = f"adjusted   attempt {adjustment['attempt']} by {_usd(adjustment['delta_usd'])}: "
+        console.print(shown(said + adjustment["reason"]))
+
+
+def _row(entry: Mapping[str, Any]) -> list[Any]:
+    last = entry["attempts"][-1] if entry["attempts"] else None
+    usage = entry["usage"] or {"input_tokens": 0, "output_tokens": 0}
+    lapsed = any(attempt["state"] == "lapsed" for attempt in entry["attempts"])
+    return [
+        entry["id"],
+        entry["received"][:19].replace("T", " "),
+        shown(entry["key"]),
+        shown(entry["model"]),
+        shown("-" if last is None else last["target"]),
+        (entry["end"] or "running") + ("" if entry["error"] is None else f" ({entry['error']})"),
+        f"{usage['input_tokens']:,}",
+        f"{usage['output_tokens']:,}",
+        _usd(entry["cost_usd"]) + "*" * lapsed,
+    ]
+
+
+def _usd(amount: Any) -> str:
+    if amount is None:
+        return "unknown"
+    text = f"{abs(amount):,.9f}".rstrip("0").rstrip(".")
+    return f"{'-' if amount < 0 else ''}${text}"
+
+
+def _print(table: Table, nothing: str) -> None:
+    if not table.row_count:
+        print(nothing)
+        return
+    needed = Console(width=1000).measure(table).maximum
+    Console(highlight=False, width=max(needed, Console().width)).print(table)

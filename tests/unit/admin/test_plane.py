@@ -1,0 +1,318 @@
+"""The admin plane over a book in memory: who may ask, what it answers, and what it refuses."""
+
+import asyncio
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+import pytest
+
+from contract.ledger_records import BEGAN_NS, closed, held, opened, settled
+from tiergate.admin import Desk, admin_plane
+from tiergate.core import Caller
+from tiergate.ledger import Book, Ceiling, Period, Scope
+from tiergate.testing import MemoryJournal
+from tiergate.wire import loads
+
+TOKEN = "admin-token-0123456789"
+USD = 1_000_000_000
+ROUTES = {
+    "GET": [
+        "/api/budgets",
+        "/api/usage",
+        "/api/entries",
+        "/api/entries/x",
+        "/api/targets",
+        "/api/config",
+        "/metrics",
+    ],
+    "POST": ["/api/entries/x/resolve", "/api/entries/x/adjust", "/api/reload"],
+}
+
+
+class Answer:
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def json(self) -> Any:
+        return loads(self.body)
+
+    @property
+    def error(self) -> Any:
+        return self.json["error"]
+
+
+class Plane:
+    """The plane with a book of three calls behind it."""
+
+    def __init__(self) -> None:
+        self.journal = MemoryJournal()
+        self.book = Book(
+            self.journal,
+            ceilings=[
+                Ceiling(scope=Scope.ALL, amount_nanos=10 * USD, period=Period.MONTH, slack_nanos=USD),
+                Ceiling(scope=Scope.KEY, name="alice", amount_nanos=USD),
+            ],
+        )
+        self.reloads = 0
+
+        async def reload() -> bool:
+            self.reloads += 1
+            return self.reloads == 1
+
+        async def metrics() -> bytes:
+            return b"tiergate_calls_total 1\n"
+
+        desk = Desk(
+            balances=lambda: self.book.balances(BEGAN_NS),
+            find=self.journal.find,
+            resolve=self.book.resolve,
+            adjust=self.book.adjust,
+            past=self._no_past,
+            zone=lambda: "UTC",
+            targets=lambda: [{"provider": "rack"}],
+            settings=lambda: {"listen": "127.0.0.1:4400"},
+            reload=reload,
+            metrics=metrics,
+            wall_ns=lambda: BEGAN_NS,
+        )
+        self.app = admin_plane(desk, token=TOKEN, hosts=frozenset({"localhost", "[::1]"}))
+
+    async def _no_past(self) -> Any:
+        raise AssertionError("reports are tried with a real ledger")
+
+    async def fill(self) -> None:
+        for number, key in ((1, "alice"), (2, "bob"), (3, "alice")):
+            begun = opened(number, caller=Caller(key=key))
+            await self.book.hold(held(number, opened=begun, bound_nanos=USD // 4))
+            if number < 3:
+                self.book.settle(settled(number, cash_nanos=USD // 10))
+                self.book.close(closed(number, opened=begun))
+
+    async def ask(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        headers: Sequence[tuple[bytes, bytes]] | None = None,
+        body: bytes = b"{}",
+    ) -> Answer:
+        if headers is None:
+            headers = [
+                (b"host", b"localhost:4401"),
+                (b"authorization", f"Bearer {TOKEN}".encode()),
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+            ]
+        place, _, query = path.partition("?")
+        scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": place,
+            "raw_path": place.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": list(headers),
+        }
+        sent: list[MutableMapping[str, Any]] = []
+
+        async def receive() -> MutableMapping[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message)
+
+        await self.app(scope, receive, send)
+        found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        return Answer(sent[0]["status"], found, b"".join(one.get("body", b"") for one in sent[1:]))
+
+
+def ask(path: str, **how: Any) -> Answer:
+    async def one() -> Answer:
+        plane = Plane()
+        await plane.fill()
+        return await plane.ask(path, **how)
+
+    return asyncio.run(one())
+
+
+def test_budgets_say_what_is_spent_held_and_left() -> None:
+    """In USD, with their windows."""
+    month, key = ask("/api/budgets").json["data"]
+    assert (month["scope"], month["per"], month["usd"], month["slack_usd"]) == ("all", "month", 10, 1)
+    assert (month["spent_usd"], month["held_usd"], month["left_usd"]) == (0.2, 0.25, 10.55)
+    assert month["window_start"] == "2026-01-01T00:00:00.000Z"
+    assert month["window_end"] == "2026-02-01T00:00:00.000Z"
+    assert (key["scope"], key["per"], key["window_end"], key["spent_usd"]) == (
+        "key:alice",
+        "total",
+        None,
+        0.1,
+    )
+
+
+def test_entries_are_listed_newest_first_page_by_page() -> None:
+    """With filters, and a cursor while there may be more."""
+    everything = ask("/api/entries").json
+    assert [entry["key"] for entry in everything["data"]] == ["alice", "bob", "alice"]
+    assert everything["next"] is None
+    newest = everything["data"][0]
+    assert (newest["end"], newest["attempts"][0]["state"]) == (None, "held")
+    first = ask("/api/entries?limit=2").json
+    rest = ask(f"/api/entries?limit=2&after={first['next']}").json
+    assert [entry["id"] for entry in first["data"] + rest["data"]] == [
+        entry["id"] for entry in everything["data"]
+    ]
+    assert [entry["key"] for entry in ask("/api/entries?key=bob").json["data"]] == ["bob"]
+    assert ask("/api/entries?model=nothing").json == {"data": [], "next": None}
+
+
+def test_one_entry_with_its_usage_and_cost() -> None:
+    """The sums beside the buckets."""
+    call_id = opened(2).call.id
+    entry = ask(f"/api/entries/{call_id}").json
+    assert (entry["id"], entry["cost_usd"], entry["end"]) == (call_id, 0.1, "success")
+    assert entry["usage"] == {
+        "input": 1_000,
+        "cache_read": 200,
+        "output": 300,
+        "reasoning": 40,
+        "input_tokens": 1_200,
+        "output_tokens": 340,
+        "total_tokens": 1_540,
+    }
+
+
+def test_an_adjustment_stands_beside_the_call_and_counts() -> None:
+    """In the entry, and in the budget at once; never below nothing."""
+
+    async def test() -> None:
+        plane = Plane()
+        await plane.fill()
+        path = f"/api/entries/{opened(2).call.id}/adjust"
+        body = b'{"delta_usd": -0.04, "reason": "refund"}'
+        entry = (await plane.ask(path, method="POST", body=body)).json
+        assert entry["cost_usd"] == 0.06 and entry["adjustments"][0]["reason"] == "refund"
+        assert (await plane.ask("/api/budgets")).json["data"][0]["spent_usd"] == 0.16
+        refused = await plane.ask(path, method="POST", body=b'{"delta_usd": "-0.07", "reason": "more"}')
+        assert refused.status == 404 and "no settled attempt" in refused.error["message"]
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/api/entries?limit=0", None, "`limit` must be"),
+        ("/api/entries?state=odd", None, "`state` can only be lapsed"),
+        ("/api/entries?colour=red", None, "'colour' is no filter"),
+        ("/api/entries?from=yesterday", None, "is no time"),
+        ("/api/usage?by=colour", None, "'colour' is no group"),
+        ("/api/entries/x/resolve", b'{"cost_usd": -1}', "`cost_usd` must be an amount"),
+        ("/api/entries/x/resolve", b'{"cost_usd": "nan"}', "`cost_usd` must be an amount"),
+        ("/api/entries/x/resolve", b'{"cost_usd": 1, "attempt": true}', "`attempt` must be"),
+        ("/api/entries/x/resolve", b'{"cost_usd": 1, "state": "settled"}', "'state' is no field"),
+        ("/api/entries/x/resolve", b"[]", "must be a JSON object"),
+        ("/api/entries/x/resolve", b"{", "is not JSON"),
+        ("/api/entries/x/adjust", b'{"delta_usd": 1}', "`reason` must say why"),
+        ("/api/entries/x/adjust", b'{"delta_usd": 1e30, "reason": "x"}', "`delta_usd` must be an amount"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_to_do(path: str, body: bytes | None, said: str) -> None:
+    """Unknown fields, too (S09)."""
+    answer = ask(path) if body is None else ask(path, method="POST", body=body)
+    assert answer.status == 400 and said in answer.error["message"], answer.body
+
+
+def test_what_is_not_there_is_404() -> None:
+    """With the shape of every other error."""
+    for path, method in (
+        ("/api/entries/nonsense", "GET"),
+        ("/api/nothing", "GET"),
+        ("/", "GET"),
+        ("/api/entries/x/resolve", "GET"),
+        ("/api/budgets", "POST"),
+    ):
+        answer = ask(path, method=method)
+        assert answer.status in (404, 405) and answer.error["code"] == "not_found", path
+    missing = ask("/api/entries/x/resolve", method="POST", body=b'{"cost_usd": 1}')
+    assert missing.status == 404 and "no lapsed attempt 1" in missing.error["message"]
+
+
+def test_a_reload_that_is_refused_says_where_to_look() -> None:
+    """The old settings stay."""
+
+    async def test() -> None:
+        plane = Plane()
+        assert (await plane.ask("/api/reload", method="POST")).json == {"reloaded": True}
+        refused = await plane.ask("/api/reload", method="POST")
+        assert refused.status == 400 and "the log says why" in refused.error["message"]
+
+    asyncio.run(test())
+
+
+GOOD = {
+    b"host": b"localhost:4401",
+    b"authorization": f"Bearer {TOKEN}".encode(),
+    b"content-type": b"application/json",
+    b"content-length": b"2",
+}
+
+
+@pytest.mark.parametrize(("method", "path"), [(method, path) for method in ROUTES for path in ROUTES[method]])
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({b"authorization": None}, 401),
+        ({b"authorization": b"Bearer wrong"}, 401),
+        ({b"authorization": f"Basic {TOKEN}".encode()}, 401),
+        ({b"authorization": b"Bearer "}, 401),
+        ({b"host": b"evil.example"}, 421),
+        ({b"host": b"localhost.evil.example"}, 421),
+        ({b"host": None}, 421),
+        ({b"origin": b"http://localhost:4401"}, 403),
+        ({b"origin": b"null"}, 403),
+    ],
+)
+def test_s01_s03_s10_every_route_needs_the_token_a_host_of_ours_and_no_page(
+    method: str, path: str, changed: dict[bytes, bytes | None], status: int
+) -> None:
+    """Each by itself; the token opens nothing where a name or a page is wrong."""
+    headers = [(name, value) for name, value in {**GOOD, **changed}.items() if value is not None]
+    assert ask(path, method=method, headers=headers).status == status
+
+
+def test_the_routes_above_are_all_there_are() -> None:
+    """A new one is tried, too."""
+    plane = Plane()
+    found = {
+        (method, route.path.replace("{call_id}", "x"))
+        for route in plane.app._app.routes  # type: ignore[attr-defined]  # Starlette's
+        for method in route.methods - {"HEAD"}
+    }
+    assert found == {(method, path) for method in ROUTES for path in ROUTES[method]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({b"content-type": b"text/plain"}, 415),
+        ({b"content-type": None}, 415),
+        ({b"content-length": None}, 413),
+        ({b"content-length": b"10000000"}, 413),
+        ({b"content-length": b"+2"}, 413),
+    ],
+)
+def test_a_body_is_json_of_a_known_and_small_size(changed: dict[bytes, bytes | None], status: int) -> None:
+    """A form of another page can send neither."""
+    headers = [(name, value) for name, value in {**GOOD, **changed}.items() if value is not None]
+    assert ask("/api/reload", method="POST", headers=headers).status == status
+
+
+def test_two_tokens_are_none() -> None:
+    """Nor are two hosts."""
+    for name, value in ((b"authorization", b"Bearer x"), (b"host", b"localhost")):
+        answer = ask("/api/budgets", headers=[*GOOD.items(), (name, value)])
+        assert answer.status in (401, 421)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tiergate.admission import Admission
 from tiergate.app.upkeep import keep_up
+from tiergate.app.webhook import Webhook
 from tiergate.config import Loaded, Settings, fill, first_snapshot
 from tiergate.config import reload as next_snapshot
 from tiergate.core import Emit, Event, Notice, SettingsError, SystemClock
@@ -39,10 +40,12 @@ class House:
         token: str,
         emit: Emit,
         metrics: Metrics,
+        webhook: Webhook,
         environ: Mapping[str, str],
     ) -> None:
         self.rooms = rooms
         self.metrics = metrics
+        self._webhook = webhook
         self.journal = journal
         self.lock = lock
         self.token = token
@@ -79,6 +82,7 @@ class House:
         self.rooms.admission.use(keyring)
         self.rooms.rules = rules
         self.rooms.book.use(ceilings, alerts_at=new.settings.alerts.at)
+        self._webhook.use(fill.webhook(new.settings))
         for notice in new.notices:
             self.emit(Notice(word="settings", message=notice))
         message = f"The settings were reloaded: generation {new.generation}."
@@ -115,6 +119,11 @@ async def open_house(
             stack.callback(log.close)
             sinks.append(log)
         tell = _to_all(sinks)
+        posting = open_transport()
+        stack.push_async_callback(posting.aclose)
+        webhook = Webhook(fill.webhook(settings), transport=posting, emit=tell)
+        sinks.append(webhook)
+        stack.callback(asyncio.create_task(webhook.run()).cancel)
         lock = stack.enter_context(OwnerLock.acquire(settings.data_dir))
         journal = await stack.enter_async_context(
             open_journal(settings.data_dir, clock=clock, randomness=os.urandom, emit=tell)
@@ -146,6 +155,7 @@ async def open_house(
             token=token,
             emit=tell,
             metrics=metrics,
+            webhook=webhook,
             environ=environ,
         )
         upkeep = asyncio.create_task(keep_up(journal, lambda: house.settings, clock))
@@ -184,9 +194,6 @@ def _to_nobody(event: Event) -> None:
 
 
 def _to_all(sinks: list[Emit]) -> Emit:
-    if len(sinks) == 1:
-        return sinks[0]
-
     def emit(event: Event) -> None:
         for sink in sinks:
             sink(event)

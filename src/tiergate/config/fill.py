@@ -68,6 +68,11 @@ def ceilings(settings: Settings) -> list[Ceiling]:
     return [_ceiling(budget, settings.timezone) for budget in settings.budgets]
 
 
+def webhook(settings: Settings) -> str | None:
+    """Give where alerts are posted to."""
+    return None if settings.alerts.webhook is None else settings.alerts.webhook.reveal()
+
+
 def vendors(settings: Settings) -> dict[str, Vendor]:
     """Tell whose API each provider is, by name; those that are nobody's that we know are left out."""
     found = {name: vendor_at(section.urls) for name, section in settings.providers.items()}

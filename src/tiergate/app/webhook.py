@@ -1,7 +1,7 @@
 """Alerts by webhook: what is reached of a budget is posted to an address of the operator's, beside the log.
 
-It waits in a short queue, is tried three times, and what cannot be delivered is said in the log and dropped. The
-address is a secret, since such addresses hold tokens: no message names it.
+It waits in a short queue, is tried three times, and what cannot be delivered is said in the log and dropped.
+The address is a secret, since such addresses hold tokens: no message names it.
 """
 
 import asyncio

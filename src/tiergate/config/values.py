@@ -11,6 +11,7 @@ from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 from tiergate.config.addresses import Address, read_address, read_base_url, read_host_name, read_origin
@@ -255,9 +256,19 @@ def _secret_url(*schemes: str) -> Callable[[object], Secret]:
         text = _revealed(value)
         if not re.fullmatch(r"[!-~]{1,2000}", text, re.ASCII) or text.partition("://")[0] not in schemes:
             refuse(f"needs a URL that begins with {wanted}")
+        if "http" in schemes and not _has_place(text):
+            refuse("needs a URL with a host name, and a port from 1 to 65535 if any")
         return Secret(text)
 
     return parse
+
+
+def _has_place(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(re.fullmatch(r"[0-9A-Za-z._:-]+", parts.hostname or "", re.ASCII)) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _hidden(parse: Callable[[object], Secret], label: str) -> Scalar:

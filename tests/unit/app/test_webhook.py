@@ -1,4 +1,4 @@
-"""Alerts by webhook, to a real server: delivered once, tried again, given up with a line that names no address."""
+"""Alerts by webhook, to a real server: delivered, tried again, given up with a line that names no address."""
 
 import asyncio
 import json

@@ -42,7 +42,6 @@ def test_refused_of_a_provider(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "place"),
     [
-        ("admin: {listen: 127.0.0.1:0}", "tiergate.yaml:2:1: admin: "),
         ("cache: {exact: {ttl: 2h}}", "tiergate.yaml:2:1: cache: "),
         ("secret: 0123456789abcdef0123456789abcdef", "tiergate.yaml:2:1: secret: "),
         ("classes: {batch: {total_s: 2h}}", "tiergate.yaml:2:1: classes: "),
@@ -93,6 +92,7 @@ def test_quiet_about_a_provider(more: str) -> None:
     "line",
     [
         "budgets: [{scope: all, usd: 500, per: month}]",
+        "admin: {listen: 127.0.0.1:0}",
         "alerts: {at: [0.9], webhook: https://hooks.example/x}",
         "store: null",
         "store: ${S:-}",

@@ -133,11 +133,24 @@ def test_what_a_kill_left_is_resolved_with_the_budget(mock: MockProcess, tmp_pat
         assert chat(gateway, "m", 40).status == 200
         again = cli("entries", "resolve", lapsed[0]["id"], "--cost-usd", "0.001", folder=tmp_path)
         assert again.returncode == 1 and "no lapsed attempt 1" in again.stderr
+        # What the provider bills for the day settles the rest of what lapsed, through the running gateway.
+        day = lapsed[0]["received"][:10]
+        (tmp_path / "usage.csv").write_text(f"day,model,cost_usd\n{day},slow,0.011\n{day},m,0.003\n")
+        told = cli("report", "reconcile", "usage.csv", "--provider", "dear", folder=tmp_path)
+        assert told.returncode == 1 and "worst cases are charged here" in told.stdout
+        assert "--settle-lapsed" in told.stdout
+        how = ("--provider", "dear", "--settle-lapsed", "--json")
+        done = json.loads(cli("report", "reconcile", "usage.csv", *how, folder=tmp_path).stdout)
+        assert [(one["call"], one["cost_usd"]) for one in done["settled"]] == [(lapsed[1]["id"], 0.01)]
+        agreed = cli("report", "reconcile", "usage.csv", "--provider", "dear", folder=tmp_path)
+        assert agreed.returncode == 0 and agreed.stdout.count("agrees") == 2
+        kill_in_the_middle(gateway)
+        lapsed = json.loads(cli("entries", "list", "--lapsed", "--json", folder=tmp_path).stdout)["data"]
         assert gateway.stop() == 0
-        offline = cli("entries", "resolve", lapsed[1]["id"], "--cost-usd", "0", "--json", folder=tmp_path)
+        offline = cli("entries", "resolve", lapsed[0]["id"], "--cost-usd", "0", "--json", folder=tmp_path)
         assert json.loads(offline.stdout)["cost_usd"] == 0
         (budget,) = json.loads(cli("report", "budgets", "--json", folder=tmp_path).stdout)["data"]
-        assert (budget["lapsed_usd"], budget["held_usd"]) == (0, 0) and budget["spent_usd"] == 0.004
+        assert (budget["lapsed_usd"], budget["held_usd"]) == (0, 0) and budget["spent_usd"] == 0.014
         gateway.start()
 
 

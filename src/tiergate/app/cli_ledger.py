@@ -1,11 +1,14 @@
 """The command line's part that asks the ledger: `tiergate report` and `tiergate entries`."""
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tiergate.app.options import AsJson, Config, run_to_end
+
+FAILED = 1
 
 report = typer.Typer(
     help="Answer from the ledger: what was spent, how long calls took.",
@@ -64,6 +67,31 @@ def report_budgets(config: Config = None, as_json: AsJson = False) -> None:
     from tiergate.app.starting import file_or_default
 
     run_to_end(ask(file_or_default(config, os.environ), os.environ, as_json=as_json))
+
+
+@report.command("reconcile", epilog="Example: tiergate report reconcile usage.csv --provider openai")
+def report_reconcile(
+    file: Annotated[Path, typer.Argument(help="CSV: day, model, cost_usd and maybe tokens.")],
+    provider: Annotated[
+        str | None, typer.Option(help="Whose it is, by its name in the settings. Else a column provider.")
+    ] = None,
+    zone: Annotated[str, typer.Option(help="Time zone of its days.")] = "UTC",
+    settle: Annotated[
+        bool, typer.Option("--settle-lapsed", help="Settle what a dead process left by what was billed.")
+    ] = False,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a provider's usage export against the ledger, per day and model; exit status 1 if they differ."""
+    from tiergate.app.reconciling import report_reconcile as hold
+    from tiergate.app.starting import file_or_default
+
+    loaded = file_or_default(config, os.environ)
+    agrees = run_to_end(
+        hold(loaded, os.environ, file, provider=provider, zone=zone, settle=settle, as_json=as_json)
+    )
+    if not agrees:
+        raise typer.Exit(FAILED)
 
 
 entries = typer.Typer(

@@ -4,11 +4,15 @@ from tiergate.reports.asked import groups_of, span_of
 from tiergate.reports.latency import PERCENTILES, Latency, latency
 from tiergate.reports.objects import latency_object, moment_text, span_object, spend_object
 from tiergate.reports.ports import GROUPS, Past, Span, Spent, Timed
+from tiergate.reports.reconcile import SAID, Difference, Finding, read_invoice, reconcile, shares
 from tiergate.reports.spend import Spend, spend
 
 __all__ = [
     "GROUPS",
     "PERCENTILES",
+    "SAID",
+    "Difference",
+    "Finding",
     "Latency",
     "Past",
     "Span",
@@ -19,6 +23,9 @@ __all__ = [
     "latency",
     "latency_object",
     "moment_text",
+    "read_invoice",
+    "reconcile",
+    "shares",
     "span_object",
     "span_of",
     "spend",

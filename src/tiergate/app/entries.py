@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tiergate.app.administering import administered
-from tiergate.app.reporting import shown
+from tiergate.app.table import plain_table, print_table, shown
 from tiergate.config import Loaded
 from tiergate.wire import dumps
 
@@ -24,11 +24,8 @@ async def list_entries(
     if as_json:
         print(dumps(answer).decode())
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("call", "received", "key", "model", "target", "end"):
-        table.add_column(name, no_wrap=True)
-    for name in ("tokens in", "out", "cost"):
-        table.add_column(name, justify="right", no_wrap=True)
+    names = ("call", "received", "key", "model", "target", "end")
+    table = plain_table(*names, right=("tokens in", "out", "cost"))
     for entry in answer["data"]:
         table.add_row(*_row(entry))
     _print(table, "No calls.")
@@ -65,10 +62,7 @@ async def report_budgets(loaded: Loaded, environ: Mapping[str, str], *, as_json:
     if as_json:
         print(dumps(answer).decode())
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("budget", no_wrap=True)
-    for name in ("ceiling", "spent", "of it lapsed", "held", "left"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table("budget", right=("ceiling", "spent", "of it lapsed", "held", "left"))
     table.add_column("until", no_wrap=True)
     for budget in answer["data"]:
         amounts = [_usd(budget[name]) for name in ("usd", "spent_usd", "lapsed_usd", "held_usd", "left_usd")]
@@ -128,5 +122,4 @@ def _print(table: Table, nothing: str) -> None:
     if not table.row_count:
         print(nothing)
         return
-    needed = Console(width=1000).measure(table).maximum
-    Console(highlight=False, width=max(needed, Console().width)).print(table)
+    print_table(table)

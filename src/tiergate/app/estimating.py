@@ -11,6 +11,7 @@ from rich.table import Table
 from tiergate.app.client import GatewayClient
 from tiergate.app.listing import counted
 from tiergate.app.starting import file_or_found
+from tiergate.app.table import print_table
 from tiergate.catalog import VENDORS
 from tiergate.config import Loaded, fill, load_text
 from tiergate.core import CannotStart, SystemClock, Tier
@@ -94,11 +95,8 @@ def _print_table(answer: Mapping[str, Any]) -> None:
         if against is not None:
             cells.append(_against(row["saving_usd"]))
         table.add_row(*cells)
-    # Wide enough for every cell: a terminal wraps better than a table that cuts names.
-    needed = Console(width=1000).measure(table).maximum
-    console = Console(highlight=False, width=max(needed, Console().width))
-    console.print(table)
-    console.print(
+    print_table(table)
+    Console(highlight=False).print(
         f"{counted(answer['completion_tokens'], 'token')} out. Private targets invoice nothing per call. "
         "An unknown price is not zero: name it under `prices` in the settings.",
         soft_wrap=True,

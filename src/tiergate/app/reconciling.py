@@ -9,11 +9,8 @@ from typing import Any, Final
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, available_timezones
 
-from rich.console import Console
-from rich.table import Table
-
 from tiergate.app.administering import Ask, administered
-from tiergate.app.reporting import shown
+from tiergate.app.table import plain_table, print_table, shown
 from tiergate.config import Loaded
 from tiergate.core import CannotStart, InvalidRequest, nanos_to_usd, usd_to_nanos
 from tiergate.reports import SAID, Difference, Finding, Span, read_invoice, reconcile, shares, spend
@@ -125,17 +122,12 @@ def _object(one: Difference) -> dict[str, Any]:
 
 
 def _print(found: list[Difference], settled: list[dict[str, Any]], *, settle: bool) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("day", "target"):
-        table.add_column(name, no_wrap=True)
-    for name in ("billed", "ledger", "of it lapsed", "difference"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table("day", "target", right=("billed", "ledger", "of it lapsed", "difference"))
     table.add_column("finding", no_wrap=True)
     for one in found:
         amounts = (one.billed_nanos, one.ledger_nanos, one.lapsed_nanos, one.difference_nanos)
         table.add_row(one.day, shown(one.target), *map(_usd, amounts), SAID[one.finding])
-    needed = Console(width=1000).measure(table).maximum
-    Console(highlight=False, width=max(needed, Console().width)).print(table)
+    print_table(table)
     billed, ledger = sum(one.billed_nanos for one in found), sum(one.ledger_nanos for one in found)
     print(f"{_usd(billed)} were billed and {_usd(ledger)} are in the ledger.")
     lapsed = sum(one.lapsed_nanos for one in found)

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tiergate.app.listing import counted
+from tiergate.app.table import plain_table, print_table, shown
 from tiergate.config import Loaded
 from tiergate.core import CannotStart, nanos_to_usd
 from tiergate.reports import (
@@ -123,7 +124,7 @@ def _cell(value: Any) -> Any:
 
 
 def _print_spend(by: Sequence[str], rows: Sequence[Spend], span: Span) -> None:
-    table = _table(by, "calls", "tokens in", "cached", "tokens out", "cost")
+    table = plain_table(*by, right=("calls", "tokens in", "cached", "tokens out", "cost"))
     for row in rows:
         table.add_row(
             *_names(row.group),
@@ -162,8 +163,9 @@ def _cost(row: Spend) -> str:
 
 
 def _print_latency(by: Sequence[str], rows: Sequence[Latency], span: Span) -> None:
-    table = _table(
-        by, "calls", "first token p50 / p95 / p99, ms", "whole answer p50 / p95 / p99, ms", "tokens/s"
+    table = plain_table(
+        *by,
+        right=("calls", "first token p50 / p95 / p99, ms", "whole answer p50 / p95 / p99, ms", "tokens/s"),
     )
     for row in rows:
         rate = row.output_tokens_per_s
@@ -177,23 +179,13 @@ def _print_latency(by: Sequence[str], rows: Sequence[Latency], span: Span) -> No
     )
 
 
-def _table(by: Sequence[str], *columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in by:
-        table.add_column(name, no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
 def _print(table: Table, span: Span) -> None:
     said = span_object(span)
     _say(f"From {said['from']} to {said['to']}; days in {span.zone}.")
     if not table.row_count:
         _say("No calls.")
         return
-    needed = Console(width=1000).measure(table).maximum
-    Console(highlight=False, width=max(needed, Console().width)).print(table)
+    print_table(table)
 
 
 def _say(*lines: str) -> None:
@@ -203,11 +195,6 @@ def _say(*lines: str) -> None:
 
 def _names(group: Mapping[str, str]) -> list[Text]:
     return [shown(name or "none") for name in group.values()]
-
-
-def shown(name: str) -> Text:
-    """Give a name that a caller chose as it is: no markup, and nothing that a terminal would obey."""
-    return Text("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name))
 
 
 def _three(percentiles: Mapping[int, float]) -> str:

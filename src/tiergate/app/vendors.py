@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from tiergate.app.table import plain_table, print_table
 from tiergate.catalog import VENDORS, Vendor, price_count
 from tiergate.core import Tier
 from tiergate.wire import dumps
@@ -31,13 +29,10 @@ def list_vendors(form: str) -> None:
     elif form == "markdown":
         print(_markdown(), end="")
     else:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("name", "base_url", "key", "models with a price"):
-            table.add_column(column, no_wrap=True)
+        table = plain_table("name", "base_url", "key", "models with a price")
         for vendor in VENDORS:
             table.add_row(vendor.name, vendor.base_url, vendor.key_variable or "none", _prices(vendor))
-        needed = Console(width=1000).measure(table).maximum
-        Console(highlight=False, width=max(needed, Console().width)).print(table)
+        print_table(table)
 
 
 def _vendor_object(vendor: Vendor) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tiergate.app.reporting import shown
+from tiergate.app.table import shown
 from tiergate.core import InvalidRequest
 from tiergate.reports import span_of
 

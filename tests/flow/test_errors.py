@@ -72,6 +72,17 @@ CASES = {
     ),
     "no-key": Case(401, "invalid_api_key", ("Authorization: Bearer",), key=None),
     "bad-key": Case(401, "invalid_api_key", ("not known", "ask for a new one"), key="wrong"),
+    "over-budget": Case(
+        402,
+        "budget_exceeded",
+        ("model:capped in total is $0.001", "$0 spent", "could cost up to", "raise it"),
+        model="capped",
+        body={"max_tokens": 1000},
+        retry=False,
+    ),
+    "no-bound": Case(
+        402, "budget_unbounded", ("model:blank", "max_tokens", "price"), model="blank", retry=False
+    ),
     "foreign-page": Case(403, "invalid_request", ("cors",), headers=(("Origin", "https://evil.example"),)),
     "no-model": Case(404, "model_not_found", ("'gone'", "good", "GET /v1/models"), model="gone"),
     "no-endpoint": Case(404, "not_found", ("POST /v1/chat/completions",), path="/v1/nothing"),
@@ -148,7 +159,13 @@ def gateway(upstream: Recorder, tmp_path_factory: pytest.TempPathFactory) -> Ite
                 "dead": {"base_url": "http://127.0.0.1:9/v1"},
                 "one": {"base_url": upstream.base_url, "limits": {"concurrency": 1}},
             },
-            "models": {"good": {"targets": ["main/good"]}},
+            "models": {
+                "good": {"targets": ["main/good"]},
+                "capped": {"targets": ["main/capped"]},
+                "blank": {"targets": ["main/blank"]},
+            },
+            "prices": [{"target": "main/capped", "usd_per_1m": {"input": 1, "output": 2}}],
+            "budgets": [{"scope": f"model:{name}", "usd": 0.001} for name in ("capped", "blank")],
         }
         with GatewayProcess(tmp_path_factory.mktemp("errors"), settings) as process:
             yield process
@@ -255,7 +272,8 @@ def test_ledger_that_cannot_be_written_is_503(upstream: Recorder, tmp_path: Path
 
 def test_every_error_of_the_tree_is_known_at_the_door() -> None:
     """No error that a call can end with falls through to `internal_error`; each code is provoked above."""
-    here = {case.code for case in CASES.values()} | {"shutting_down", "storage_unavailable"}
+    elsewhere = {"shutting_down", "storage_unavailable", "budget_busy"}
+    here = {case.code for case in CASES.values()} | elsewhere
     not_of_calls = {"internal_error", "invalid_settings", "store_owned", "cannot_start"}
     pending = [errors.TiergateError]
     while pending:

@@ -74,7 +74,7 @@ _STATUSES: Final[tuple[tuple[type[TiergateError], int, str], ...]] = (
     (InvalidKey, 401, "authentication_error"),
     (ModelNotFound, 404, "invalid_request_error"),
     (TargetFull, 429, "rate_limit_error"),
-    (Unaffordable, 402, "insufficient_quota"),
+    (Unaffordable, 402, "budget_error"),
     (UpstreamThrottled, 429, "rate_limit_error"),
     (UpstreamTimeout, 504, "upstream_error"),
     (UpstreamAuthFailed, 502, "upstream_error"),

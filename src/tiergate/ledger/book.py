@@ -30,6 +30,7 @@ from tiergate.ledger.said import busy_sentence, exceeded_sentence, unbounded_sen
 from tiergate.ledger.states import HoldState
 from tiergate.ledger.windows import Window
 
+_NEVER_NANOS: Final = 1 << 63
 _WAITING_MAX: Final = 1_000
 """So many may wait for money at one time; each of them is looked at when some is given back."""
 
@@ -89,15 +90,17 @@ class Book:
             Unaffordable: a ceiling does not allow it; nothing was held.
             StorageUnavailable: nothing was held, nothing may be sent.
         """
+        call = held.opened.call
         reservation = Reservation(
-            call_id=held.call_id,
-            n=held.n,
-            about=about(held.opened, held.target),
-            received_ns=held.opened.call.received_ns,
-            amount_nanos=held.bound_nanos,
+            call.id, held.n, about(held.opened, held.target), call.received_ns, held.bound_nanos
         )
-        await self._load_for(reservation)
-        await self._reserve(reservation, held.target, wait_s)
+        balances = self._ceilings.loaded(reservation.about, reservation.received_ns)
+        if balances is None:
+            balances = await self._load_for(reservation)
+        if balances:
+            await self._get_in(reservation, held.target, balances, wait_s)
+        else:
+            self._ceilings.reserve(reservation)
         try:
             await self._write(held)
         except BaseException:
@@ -168,9 +171,10 @@ class Book:
 
     # Reserving.
 
-    async def _reserve(self, reservation: Reservation, target: Target, wait_s: float) -> None:
+    async def _get_in(
+        self, reservation: Reservation, target: Target, balances: list[Balance], wait_s: float
+    ) -> None:
         """Count a hold against its ceilings, at once or when others have settled."""
-        balances = self._balances(reservation)
         queued = {id(balance) for waiter in self._waiting for balance in waiter.balances}
         if not _must_wait(reservation, target, balances, queued):
             self._ceilings.reserve(reservation)
@@ -202,8 +206,10 @@ class Book:
 
     def _free(self, call_id: str, n: int, cash_nanos: int | None) -> None:
         for balance in self._ceilings.settle(call_id, n, cash_nanos):
-            self._tell_if_reached(balance)
-        self._admit()
+            if balance.spent_nanos >= balance.tell_at_nanos:
+                self._tell_if_reached(balance)
+        if self._waiting:
+            self._admit()
 
     def _admit(self) -> None:
         """Give money to those who wait, in their order; nobody overtakes whom the same balance holds up."""
@@ -230,6 +236,8 @@ class Book:
         amount = balance.ceiling.amount_nanos
         spent = balance.spent_nanos / amount if amount else 1.0
         passed = [share for share in self._alerts_at if balance.reached < share <= spent]
+        coming = [share for share in self._alerts_at if share > max(spent, balance.reached)]
+        balance.tell_at_nanos = int(min(coming) * amount) if coming else _NEVER_NANOS
         if passed:
             balance.reached = passed[-1]
             self._emit(
@@ -246,11 +254,11 @@ class Book:
 
     # Loading.
 
-    async def _load_for(self, reservation: Reservation) -> None:
-        missing = self._ceilings.missing(reservation.about, reservation.received_ns)
-        while missing:
-            await self._load(missing)
-            missing = self._ceilings.missing(reservation.about, reservation.received_ns)
+    async def _load_for(self, reservation: Reservation) -> list[Balance]:
+        about, received_ns = reservation.about, reservation.received_ns
+        while (found := self._ceilings.loaded(about, received_ns)) is None:
+            await self._load(self._ceilings.missing(about, received_ns))
+        return found
 
     async def _load(self, wanted: Sequence[tuple[Ceiling, Window]]) -> None:
         """Ask the ledger what was spent in windows that are not known yet, one span after the other."""

@@ -12,11 +12,11 @@ A call belongs to the window in which it was received, as reports have it.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tiergate.core import Target
 from tiergate.ledger.records import AttemptEntry, CallOpened, Entry
-from tiergate.ledger.windows import EVER, Period, Window, window_at
+from tiergate.ledger.windows import Period, Window, window_at
 
 
 class Scope(StrEnum):
@@ -55,12 +55,13 @@ class Ceiling:
     slack_nanos: int = 0
     zone: str = "UTC"
     allows_unbounded: bool = False
+    id: str = field(init=False)
+    """Its name for people and for looking it up: `key:web per month`."""
 
-    @property
-    def id(self) -> str:
-        """Its name for people and for looking it up: `key:web per month`."""
+    def __post_init__(self) -> None:
         whose = self.scope.value if self.scope is Scope.ALL else f"{self.scope.value}:{self.name}"
-        return f"{whose} {'in total' if self.period is Period.TOTAL else f'per {self.period.value}'}"
+        per = "in total" if self.period is Period.TOTAL else f"per {self.period.value}"
+        object.__setattr__(self, "id", f"{whose} {per}")
 
     def covers(self, about: About) -> bool:
         """Tell whether an attempt counts against it."""
@@ -94,6 +95,8 @@ class Balance:
     held_nanos: int = 0
     reached: float = 0.0
     """The largest share of the ceiling that was told of."""
+    tell_at_nanos: int = 0
+    """The spending from which on somebody may want to hear of it; 0: that has to be looked up."""
 
     @property
     def limit_nanos(self) -> int:
@@ -122,8 +125,7 @@ class SpentBy(NamedTuple):
     lapsed_nanos: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """An attempt's worst case, counted as held until it settles; None: it has no bound."""
 
     call_id: str
@@ -131,6 +133,14 @@ class Reservation:
     about: About
     received_ns: int
     amount_nanos: int | None
+
+
+class _Held(NamedTuple):
+    """A reservation, the balances that count it, and the version of the set that they are from."""
+
+    reservation: Reservation
+    balances: list[Balance]
+    version: int
 
 
 class Key(NamedTuple):
@@ -153,8 +163,13 @@ class Ceilings:
     def __init__(self, ceilings: Iterable[Ceiling] = ()) -> None:
         self._ceilings: tuple[Ceiling, ...] = ()
         self._balances: dict[Key, Balance] = {}
-        self._held: dict[tuple[str, int], Reservation] = {}
+        self._held: dict[tuple[str, int], _Held] = {}
         self._load: _Load | None = None
+        self._covering: dict[About, tuple[Ceiling, ...]] = {}
+        self._latest: dict[str, Balance] = {}
+        """The balance that each ceiling was last asked for: nearly every call lies in the same window."""
+        self._version = 0
+        """Grows when balances come or go; what was looked up under an older one is looked up again."""
         self.use(ceilings)
 
     def use(self, ceilings: Iterable[Ceiling]) -> None:
@@ -167,11 +182,32 @@ class Ceilings:
             if key.ceiling in kept and kept[key.ceiling].zone == balance.ceiling.zone
         }
         for key, balance in self._balances.items():
-            balance.ceiling = kept[key.ceiling]
+            balance.ceiling, balance.tell_at_nanos = kept[key.ceiling], 0
+        self._covering.clear()
+        self._changed()
 
-    def covering(self, about: About) -> Sequence[Ceiling]:
+    def covering(self, about: About) -> tuple[Ceiling, ...]:
         """Give the ceilings that an attempt counts against."""
-        return [ceiling for ceiling in self._ceilings if ceiling.covers(about)]
+        found = self._covering.get(about)
+        if found is None:
+            if len(self._covering) >= _ABOUTS_MAX:
+                self._covering.clear()
+            found = tuple(ceiling for ceiling in self._ceilings if ceiling.covers(about))
+            self._covering[about] = found
+        return found
+
+    def loaded(self, about: About, at_ns: int) -> list[Balance] | None:
+        """Give the balances that an attempt counts against; None: one of them is not loaded."""
+        found = []
+        for ceiling in self.covering(about):
+            balance = self._latest.get(ceiling.id)
+            if balance is None or not balance.window.holds(at_ns):
+                balance = self.balance(ceiling, ceiling.window(at_ns))
+                if balance is None:
+                    return None
+                self._latest[ceiling.id] = balance
+            found.append(balance)
+        return found
 
     def missing(self, about: About, at_ns: int) -> list[tuple[Ceiling, Window]]:
         """Give the windows of an attempt's ceilings whose balance is not loaded."""
@@ -197,24 +233,31 @@ class Ceilings:
 
     def reserve(self, reservation: Reservation) -> None:
         """Count an attempt's worst case as held; whoever calls has asked its balances before."""
-        self._held[reservation.call_id, reservation.n] = reservation
-        for balance in self.balances(reservation.about, reservation.received_ns):
-            balance.held_nanos += reservation.amount_nanos or 0
+        balances = self.loaded(reservation.about, reservation.received_ns)
+        if balances is None:
+            balances = self.balances(reservation.about, reservation.received_ns)
+        amount = reservation.amount_nanos or 0
+        for balance in balances:
+            balance.held_nanos += amount
+        self._held[reservation.call_id, reservation.n] = _Held(reservation, balances, self._version)
 
     def settle(self, call_id: str, n: int, cash_nanos: int | None) -> list[Balance]:
         """Replace a reservation by what it cost; give the balances that changed. Unknown costs count nothing.
 
         An attempt that is not held changes nothing.
         """
-        reservation = self._held.pop((call_id, n), None)
-        if reservation is None:
+        held = self._held.pop((call_id, n), None)
+        if held is None:
             return []
+        reservation, changed, version = held
         cost = cash_nanos or 0
         if self._load is not None:
             self._load.settled.append((reservation, cost))
-        changed = self.balances(reservation.about, reservation.received_ns)
+        if version != self._version:
+            changed = self.balances(reservation.about, reservation.received_ns)
+        amount = reservation.amount_nanos or 0
         for balance in changed:
-            balance.held_nanos -= reservation.amount_nanos or 0
+            balance.held_nanos -= amount
             balance.spent_nanos += cost
         return changed
 
@@ -242,12 +285,13 @@ class Ceilings:
             for reservation, cost in load.settled:
                 if _counts(reservation, ceiling, window):
                     balance.spent_nanos += cost
-            for reservation in self._held.values():
+            for reservation, *_ in self._held.values():
                 if _counts(reservation, ceiling, window):
                     balance.held_nanos += reservation.amount_nanos or 0
             # What was reached before was told of before.
             balance.reached = balance.spent_nanos / max(1, ceiling.amount_nanos)
             self._balances[_key(ceiling, window)] = balance
+        self._changed()
 
     def abandon_load(self) -> None:
         """End a load that has failed; nothing is loaded."""
@@ -260,12 +304,21 @@ class Ceilings:
             for key, balance in self._balances.items()
             if balance.held_nanos or balance.window.end_ns is None or balance.window.end_ns > at_ns
         }
+        self._changed()
+
+    def _changed(self) -> None:
+        self._latest.clear()
+        self._version += 1
+
+
+_ABOUTS_MAX: Final = 10_000
+"""Callers choose names of models, so what is remembered of them is bounded."""
 
 
 def about(opened: CallOpened, target: Target) -> About:
     """Tell what an attempt counts against."""
     caller = opened.call.caller
-    return About(caller.key, caller.team, opened.call.asked_model, target.tier.value)
+    return About(caller.key, caller.team, opened.call.asked_model, target.tier._value_)
 
 
 def about_entry(entry: Entry, attempt: AttemptEntry) -> About:
@@ -278,9 +331,4 @@ def _key(ceiling: Ceiling, window: Window) -> Key:
 
 
 def _counts(reservation: Reservation, ceiling: Ceiling, window: Window) -> bool:
-    if not ceiling.covers(reservation.about):
-        return False
-    return window is EVER or (
-        window.start_ns <= reservation.received_ns
-        and (window.end_ns is None or reservation.received_ns < window.end_ns)
-    )
+    return ceiling.covers(reservation.about) and window.holds(reservation.received_ns)

@@ -24,6 +24,10 @@ class Window:
     start_ns: int
     end_ns: int | None
 
+    def holds(self, at_ns: int) -> bool:
+        """Tell whether a moment lies in it."""
+        return self.start_ns <= at_ns and (self.end_ns is None or at_ns < self.end_ns)
+
 
 EVER = Window(start_ns=0, end_ns=None)
 

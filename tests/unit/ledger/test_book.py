@@ -310,3 +310,22 @@ def test_a_refusal_is_never_a_delivery(error: Unaffordable) -> None:
 def test_hosted_and_private_are_told_apart() -> None:
     """The names of the records that the tests here rely on."""
     assert (HOSTED.tier.value, PRIVATE.tier.value) == ("hosted", "private")
+
+
+def test_what_was_held_before_a_ceiling_came_settles_against_it() -> None:
+    """A hold counts against what is there when it settles, whatever was there when it was placed."""
+
+    async def test() -> None:
+        book = Book(MemoryJournal())
+        await book.hold(asked(1, 4))
+        book.use([CAP], alerts_at=())
+        assert await amounts(book) == (0, 4)
+        book.settle(cost(1, 3))
+        assert await amounts(book) == (3, 0)
+        await book.hold(asked(2, 2))
+        book.use([replace(CAP, period=Period.MONTH)], alerts_at=())
+        assert await amounts(book) == (3, 2)
+        book.settle(cost(2, 1))
+        assert await amounts(book) == (4, 0)
+
+    run(test())

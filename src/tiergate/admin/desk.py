@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tiergate.admin.keys import KeyWish
+from tiergate.admission import VirtualKey
 from tiergate.ledger import Balance, Entry, EntryQuery
 from tiergate.reports import Past
 
@@ -19,6 +21,10 @@ class Desk:
         adjust: call, attempt, difference in nano-dollars, reason: corrects a settled one; False: it cannot.
         past: what reports are made of, up to now.
         zone: the time zone of their days.
+        list_keys: the virtual keys, revoked ones too.
+        create_key: makes one; gives it with the key itself. Raises `InvalidRequest` where the name is taken.
+        revoke_key: takes one out of use by its name; False: there is none.
+        rotate_key: name, seconds that the old one is still good; None: there is none.
         targets: the state of every provider.
         settings: those in force, secrets hidden.
         reload: reads the settings again; False: they were refused, and the log says why.
@@ -32,6 +38,10 @@ class Desk:
     adjust: Callable[[str, int, int, str], Awaitable[bool]]
     past: Callable[[], Awaitable[Past]]
     zone: Callable[[], str]
+    list_keys: Callable[[], Sequence[VirtualKey]]
+    create_key: Callable[[KeyWish], Awaitable[tuple[VirtualKey, str]]]
+    revoke_key: Callable[[str], Awaitable[bool]]
+    rotate_key: Callable[[str, float], Awaitable[tuple[VirtualKey, str] | None]]
     targets: Callable[[], Sequence[Mapping[str, Any]]]
     settings: Callable[[], Mapping[str, Any]]
     reload: Callable[[], Awaitable[bool]]

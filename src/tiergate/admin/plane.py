@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from tiergate.admin.desk import Desk
 from tiergate.admin.guard import Guard
+from tiergate.admin.keys import KNOWN, key_object, read_seconds, read_wish
 from tiergate.admin.objects import budget_object, entry_object
 from tiergate.core import InvalidRequest, StorageUnavailable, TiergateError, nanos_to_usd, usd_to_nanos
 from tiergate.ledger import EntryQuery
@@ -40,6 +41,10 @@ def admin_plane(desk: Desk, *, token: str, hosts: frozenset[str]) -> Guard:
         Route("/api/entries/{call_id}", _answered(plane.entry), methods=["GET"]),
         Route("/api/entries/{call_id}/resolve", _answered(plane.resolve), methods=["POST"]),
         Route("/api/entries/{call_id}/adjust", _answered(plane.adjust), methods=["POST"]),
+        Route("/api/keys", _answered(plane.keys), methods=["GET"]),
+        Route("/api/keys", _answered(plane.create_key), methods=["POST"]),
+        Route("/api/keys/{name}/revoke", _answered(plane.revoke_key), methods=["POST"]),
+        Route("/api/keys/{name}/rotate", _answered(plane.rotate_key), methods=["POST"]),
         Route("/api/targets", _answered(plane.targets), methods=["GET"]),
         Route("/api/config", _answered(plane.config), methods=["GET"]),
         Route("/api/reload", _answered(plane.reload), methods=["POST"]),
@@ -49,8 +54,8 @@ def admin_plane(desk: Desk, *, token: str, hosts: frozenset[str]) -> Guard:
     return Guard(app, token=token, hosts=hosts)
 
 
-class NoSuchEntry(TiergateError):
-    """There is no call of that id, or its attempt cannot be changed so."""
+class NotThere(TiergateError):
+    """There is no call of that id, or no key of that name, or it cannot be changed so."""
 
     code = "not_found"
 
@@ -95,7 +100,7 @@ class _Plane:
         call_id, body = request.path_params["call_id"], await _body(request, {"attempt", "cost_usd"})
         n, cost_nanos = _attempt(body), _nanos(body, "cost_usd", least=Decimal(0))
         if not await self._desk.resolve(call_id, n, cost_nanos):
-            raise NoSuchEntry(f"The call {call_id[:64]} has no lapsed attempt {n}.")
+            raise NotThere(f"The call {call_id[:64]} has no lapsed attempt {n}.")
         return await self._entry(call_id)
 
     async def adjust(self, request: Request) -> Any:
@@ -109,8 +114,35 @@ class _Plane:
                 f"`reason` must say why, in at most {_REASON_CHARS} characters.", param="reason"
             )
         if not await self._desk.adjust(call_id, n, delta_nanos, reason):
-            raise NoSuchEntry(f"The call {call_id[:64]} has no settled attempt {n} that cost so much.")
+            raise NotThere(f"The call {call_id[:64]} has no settled attempt {n} that cost so much.")
         return await self._entry(call_id)
+
+    async def keys(self, request: Request) -> Any:
+        return _listed([key_object(key) for key in self._desk.list_keys()])
+
+    async def create_key(self, request: Request) -> Any:
+        """Make a key; this answer is the only place where it is ever shown."""
+        wish = read_wish(await _body(request, set(KNOWN)), now_ns=self._desk.wall_ns())
+        key, secret = await self._desk.create_key(wish)
+        return {**key_object(key), "key": secret}
+
+    async def revoke_key(self, request: Request) -> Any:
+        await _body(request, set())
+        name = request.path_params["name"]
+        if not await self._desk.revoke_key(name):
+            raise NotThere(f"There is no key {name[:64]!r} in use.")
+        return self._key(name)
+
+    async def rotate_key(self, request: Request) -> Any:
+        """Give a key another secret, shown in this answer only."""
+        name, body = request.path_params["name"], await _body(request, {"grace"})
+        made = await self._desk.rotate_key(name, read_seconds(body, "grace", default=0))
+        if made is None:
+            raise NotThere(f"There is no key {name[:64]!r} in use.")
+        return {**self._key(name), "key": made[1]}
+
+    def _key(self, name: str) -> dict[str, Any]:
+        return next(key_object(key) for key in self._desk.list_keys() if key.name == name)
 
     async def targets(self, request: Request) -> Any:
         return _listed(list(self._desk.targets()))
@@ -133,7 +165,7 @@ class _Plane:
         # The ids of calls sort, so the newest one that is not after this one is this one.
         found = await self._desk.find(EntryQuery(before=f"{call_id}~", limit=1))
         if not found or found[0].call_id != call_id:
-            raise NoSuchEntry(f"There is no call {call_id[:64]} in the ledger.")
+            raise NotThere(f"There is no call {call_id[:64]} in the ledger.")
         return entry_object(found[0])
 
 
@@ -151,7 +183,7 @@ def _error(error: TiergateError) -> Response:
     match error:
         case InvalidRequest():
             status, kind = 400, "invalid_request_error"
-        case NoSuchEntry():
+        case NotThere():
             status, kind = 404, "invalid_request_error"
         case StorageUnavailable():
             status, kind = 503, "server_error"

@@ -5,23 +5,45 @@ look-up takes the same time for every wrong key and a copy of this object's memo
 """
 
 import secrets
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
+from tiergate.admission.virtual import VirtualKey, digests
 from tiergate.core import LOCAL, Caller, InvalidKey
 
 _PROCESS_KEY: Final = secrets.token_bytes(32)
 
 
 class Keyring:
-    """The keys that open the door; in open mode every caller is `local`."""
+    """The keys that open the door; in open mode every caller is `local`.
 
-    def __init__(self, keys: Iterable[tuple[str, Caller]], *, is_open: bool = False) -> None:
+    Args:
+        keys: those of the settings, as they are sent, with their callers.
+        is_open: whether who brings none, or none that we know, may call too.
+        virtual: those that were made here, and
+        digest: what is kept of such a key.
+        wall_ns: tells whether one has expired.
+    """
+
+    def __init__(
+        self,
+        keys: Iterable[tuple[str, Caller]],
+        *,
+        is_open: bool = False,
+        virtual: Sequence[VirtualKey] = (),
+        digest: Callable[[str], bytes] | None = None,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        assert digest is not None or not virtual
         self._callers: Mapping[bytes, Caller] = {_digest(secret): caller for secret, caller in keys}
         self._is_open = is_open
+        self._virtual = digests(virtual)
+        self._virtual_digest = digest
+        self._wall_ns = wall_ns
 
     def caller(self, credential: str | None) -> Caller:
         """Tell who presents this credential.
@@ -30,7 +52,7 @@ class Keyring:
             InvalidKey: none was given, or none that we know.
         """
         if credential is not None:
-            caller = self._callers.get(_digest(credential))
+            caller = self._callers.get(_digest(credential)) or self._virtual_caller(credential)
             if caller is not None:
                 return caller
         if self._is_open:
@@ -40,6 +62,20 @@ class Keyring:
             if credential is None
             else "This key is not known here. Check it for missing characters, or ask for a new one."
         )
+
+    def _virtual_caller(self, credential: str) -> Caller | None:
+        if self._virtual_digest is None:
+            return None
+        # A look-up by a keyed digest: what it takes longer or shorter for says nothing about any key.
+        key, until_ns = self._virtual.get(self._virtual_digest(credential), (None, None))
+        if key is None:
+            return None
+        now_ns = self._wall_ns()
+        if until_ns is not None and now_ns >= until_ns:
+            raise InvalidKey(f"This key of {key.name!r} was replaced and is good no longer. Use the new one.")
+        if not key.is_good(now_ns):
+            raise InvalidKey(f"The key {key.name!r} has expired. Ask for a new one.")
+        return key.caller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

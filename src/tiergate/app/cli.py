@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from tiergate.app.cli_keys import keys
 from tiergate.app.cli_ledger import entries, report
 from tiergate.app.options import AsJson, Config, run_to_end
 from tiergate.core import VERSION, TiergateError
@@ -281,6 +282,7 @@ def restore(
 
 cli.add_typer(report, name="report")
 cli.add_typer(entries, name="entries")
+cli.add_typer(keys, name="keys")
 
 importing = typer.Typer(
     name="import",

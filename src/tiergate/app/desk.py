@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tiergate.admin import Desk
+from tiergate.admin import Desk, KeyWish
+from tiergate.admission import VirtualKey
 from tiergate.app.house import House
 from tiergate.core import NANOS_PER_USD, SystemClock
 from tiergate.ledger import Balance
@@ -13,10 +14,14 @@ from tiergate.telemetry import gauge
 
 def desk_of(house: House) -> Desk:
     """Give the desk of a house."""
-    clock, book, journal = SystemClock(), house.rooms.book, house.journal
+    clock, book, journal, cabinet = SystemClock(), house.rooms.book, house.journal, house.cabinet
 
     async def balances() -> Sequence[Balance]:
         return await book.balances(clock.wall_ns())
+
+    async def create_key(wish: KeyWish) -> tuple[VirtualKey, str]:
+        taken = ["local", *(key.name for key in house.settings.keys)]
+        return await cabinet.create(wish, taken=taken)
 
     async def past() -> LedgerPast:
         await journal.flush()
@@ -32,6 +37,10 @@ def desk_of(house: House) -> Desk:
         adjust=book.adjust,
         past=past,
         zone=lambda: house.settings.timezone,
+        list_keys=lambda: cabinet.keys,
+        create_key=create_key,
+        revoke_key=cabinet.revoke,
+        rotate_key=lambda name, grace_s: cabinet.rotate(name, grace_s=grace_s),
         targets=lambda: _targets(house),
         settings=lambda: house.settings.model_dump(mode="json"),
         reload=house.reload,

@@ -6,9 +6,11 @@ import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from tiergate.admission import Admission
+from tiergate.admission import Admission, KeyMaker, Keyring
+from tiergate.app.cabinet import KeyCabinet
 from tiergate.app.upkeep import keep_up
 from tiergate.app.webhook import Webhook
 from tiergate.config import Loaded, Settings, fill, first_snapshot
@@ -18,12 +20,23 @@ from tiergate.ledger import Book, Entry
 from tiergate.metering import Lines
 from tiergate.resilience import Permits
 from tiergate.serve import Rooms
-from tiergate.store import OwnerLock, SqliteJournal, open_journal
+from tiergate.store import OwnerLock, SqliteJournal, kept_secret, open_journal
 from tiergate.telemetry import LineLog, Metrics
 from tiergate.upstream import HttpUpstream, open_transport
 
+_OF_THE_HOUSE = "secret"
+"""The file that keeps its secret."""
 _LEARNT_AT_START = 2_000
 _LEARNT_IN_A_ROW = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sinks:
+    """Those who hear of events; `tell` tells all of them."""
+
+    tell: Emit
+    metrics: Metrics
+    webhook: Webhook
 
 
 class House:
@@ -38,19 +51,20 @@ class House:
         lock: OwnerLock,
         upstream: HttpUpstream,
         token: str,
-        emit: Emit,
-        metrics: Metrics,
-        webhook: Webhook,
+        sinks: "Sinks",
+        cabinet: KeyCabinet,
         environ: Mapping[str, str],
     ) -> None:
         self.rooms = rooms
-        self.metrics = metrics
-        self._webhook = webhook
+        self.metrics = sinks.metrics
+        self._webhook = sinks.webhook
+        self.cabinet = cabinet
+        cabinet.on_change(self._use_keys)
         self.journal = journal
         self.lock = lock
         self.token = token
         """Lets this machine's own command line in, whatever `auth` says."""
-        self.emit = emit
+        self.emit = sinks.tell
         self.upstream = upstream
         self._environ = environ
         self._snapshot = first_snapshot(loaded)
@@ -73,9 +87,9 @@ class House:
             self.emit(Notice(word="reload_refused", message=message, severe=True))
             return False
         providers = fill.providers(new.settings)
-        keyring = fill.keyring(new.settings, house_token=self.token)
+        keyring = _keyring(new.settings, self.token, self.cabinet)
         rules = fill.rules(new.settings, generation=new.generation)
-        ceilings = fill.ceilings(new.settings)
+        ceilings = fill.ceilings(new.settings, self.cabinet.keys)
         self._snapshot = new
         self.upstream.use(providers)
         self.rooms.permits.use(fill.concurrency(new.settings))
@@ -88,6 +102,17 @@ class House:
         message = f"The settings were reloaded: generation {new.generation}."
         self.emit(Notice(word="reloaded", message=message))
         return True
+
+    def _use_keys(self) -> None:
+        """Take the virtual keys as they are now."""
+        settings = self.settings
+        self.rooms.admission.use(_keyring(settings, self.token, self.cabinet))
+        ceilings = fill.ceilings(settings, self.cabinet.keys)
+        self.rooms.book.use(ceilings, alerts_at=settings.alerts.at)
+
+
+def _keyring(settings: Settings, token: str, cabinet: KeyCabinet) -> Keyring:
+    return fill.keyring(settings, house_token=token, virtual=cabinet.keys, digest=cabinet.digest)
 
 
 @asynccontextmanager
@@ -112,18 +137,8 @@ async def open_house(
     """
     settings, clock = loaded.settings, SystemClock()
     async with AsyncExitStack() as stack:
-        metrics = Metrics()
-        sinks: list[Emit] = [metrics] if emit is None else [metrics, emit]
-        if write_log is not None:
-            log = LineLog(write_log, wall_ns=clock.wall_ns)
-            stack.callback(log.close)
-            sinks.append(log)
-        tell = _to_all(sinks)
-        posting = open_transport()
-        stack.push_async_callback(posting.aclose)
-        webhook = Webhook(fill.webhook(settings), transport=posting, emit=tell)
-        sinks.append(webhook)
-        stack.callback(asyncio.create_task(webhook.run()).cancel)
+        sinks = _sinks(stack, settings, emit, write_log)
+        tell = sinks.tell
         lock = stack.enter_context(OwnerLock.acquire(settings.data_dir))
         journal = await stack.enter_async_context(
             open_journal(settings.data_dir, clock=clock, randomness=os.urandom, emit=tell)
@@ -131,14 +146,17 @@ async def open_house(
         upstream = HttpUpstream(fill.providers(settings), transport=open_transport())
         stack.push_async_callback(upstream.aclose)
         token = secrets.token_urlsafe(32)
-        book = Book(journal, ceilings=fill.ceilings(settings), alerts_at=settings.alerts.at, emit=tell)
+        cabinet = KeyCabinet(journal, KeyMaker(_secret(settings), randomness=os.urandom), clock)
+        await cabinet.open()
+        ceilings = fill.ceilings(settings, cabinet.keys)
+        book = Book(journal, ceilings=ceilings, alerts_at=settings.alerts.at, emit=tell)
         await book.balances(clock.wall_ns())  # so that no call waits for them
         lines = Lines()
         learning = asyncio.create_task(_learn(lines, journal))
         stack.callback(learning.cancel)
         rooms = Rooms(
             rules=fill.rules(settings, generation=1),
-            admission=Admission(fill.keyring(settings, house_token=token)),
+            admission=Admission(_keyring(settings, token, cabinet)),
             permits=Permits(fill.concurrency(settings)),
             book=book,
             lines=lines,
@@ -153,14 +171,42 @@ async def open_house(
             lock=lock,
             upstream=upstream,
             token=token,
-            emit=tell,
-            metrics=metrics,
-            webhook=webhook,
+            sinks=sinks,
+            cabinet=cabinet,
             environ=environ,
         )
         upkeep = asyncio.create_task(keep_up(journal, lambda: house.settings, clock))
         stack.callback(upkeep.cancel)
         yield house
+
+
+def _sinks(
+    stack: AsyncExitStack,
+    settings: Settings,
+    emit: Emit | None,
+    write_log: Callable[[bytes], object] | None,
+) -> Sinks:
+    """Open everything that hears of events: counters, whoever asked, the log, the webhook."""
+    metrics = Metrics()
+    sinks: list[Emit] = [metrics] if emit is None else [metrics, emit]
+    if write_log is not None:
+        log = LineLog(write_log, wall_ns=SystemClock().wall_ns)
+        stack.callback(log.close)
+        sinks.append(log)
+    tell = _to_all(sinks)
+    transport = open_transport()
+    stack.push_async_callback(transport.aclose)
+    webhook = Webhook(fill.webhook(settings), transport=transport, emit=tell)
+    sinks.append(webhook)
+    stack.callback(asyncio.create_task(webhook.run()).cancel)
+    return Sinks(tell=tell, metrics=metrics, webhook=webhook)
+
+
+def _secret(settings: Settings) -> str:
+    """Give the house's secret: that of the settings, else one that is made once and kept there."""
+    if settings.secret is not None:
+        return settings.secret.reveal()
+    return kept_secret(settings.data_dir / _OF_THE_HOUSE, lambda: secrets.token_hex(32))
 
 
 async def _learn(lines: Lines, journal: SqliteJournal) -> None:

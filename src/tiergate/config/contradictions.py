@@ -94,8 +94,6 @@ def _doors(settings: object) -> Iterator[Said]:
             ("listen",),
             f"{listen} can be reached from outside, and auth is open: set auth: keys, or listen on 127.0.0.1",
         )
-    if auth == "keys" and not any(_list(settings, "keys")):
-        yield ("auth",), "keys needs at least one entry under keys, with a name and a secret"
     if admin and not admin.loopback and not _text(_item(settings, "admin", "token")):
         yield (
             ("admin", "listen"),

@@ -1,11 +1,11 @@
 """From settings to the values that the rooms work with. Nothing is decided here that a room could decide."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from typing import Final
 
-from tiergate.admission import Keyring
+from tiergate.admission import KeyBudget, Keyring, VirtualKey
 from tiergate.catalog import (
     BUCKETS,
     BilledBy,
@@ -63,9 +63,18 @@ def rules(settings: Settings, *, generation: int) -> Rules:
     )
 
 
-def ceilings(settings: Settings) -> list[Ceiling]:
-    """Give what may be spent."""
-    return [_ceiling(budget, settings.timezone) for budget in settings.budgets]
+def ceilings(settings: Settings, keys: Sequence[VirtualKey] = ()) -> list[Ceiling]:
+    """Give what may be spent, by the settings and by each virtual key's own budget; of two the lower."""
+    found: dict[str, Ceiling] = {}
+    of_settings = [_ceiling(budget, settings.timezone) for budget in settings.budgets]
+    of_keys = [
+        _key_ceiling(key.name, key.budget, settings.timezone) for key in keys if key.budget is not None
+    ]
+    for ceiling in (*of_settings, *of_keys):
+        other = found.get(ceiling.id)
+        if other is None or ceiling.amount_nanos < other.amount_nanos:
+            found[ceiling.id] = ceiling
+    return list(found.values())
 
 
 def webhook(settings: Settings) -> str | None:
@@ -88,10 +97,21 @@ def providers(settings: Settings) -> dict[str, Provider]:
     }
 
 
-def keyring(settings: Settings, *, house_token: str) -> Keyring:
+def keyring(
+    settings: Settings,
+    *,
+    house_token: str,
+    virtual: Sequence[VirtualKey] = (),
+    digest: Callable[[str], bytes] | None = None,
+) -> Keyring:
     """Give the keys that open the door; `house_token` lets this machine's own command line in."""
     keys = [(key.secret.reveal(), Caller(key=key.name, team=key.team)) for key in settings.keys]
-    return Keyring([*keys, (house_token, Caller(key="local"))], is_open=settings.auth == "open")
+    return Keyring(
+        [*keys, (house_token, Caller(key="local"))],
+        is_open=settings.auth == "open",
+        virtual=virtual,
+        digest=digest,
+    )
 
 
 def concurrency(settings: Settings) -> dict[str, int | None]:
@@ -109,6 +129,17 @@ def _ceiling(budget: BudgetSection, zone: str) -> Ceiling:
         slack_nanos=usd_to_nanos(budget.slack_usd),
         zone=zone,
         allows_unbounded=budget.unbounded == "allow",
+    )
+
+
+def _key_ceiling(name: str, budget: KeyBudget, zone: str) -> Ceiling:
+    return Ceiling(
+        scope=Scope.KEY,
+        name=name,
+        period=Period(budget.per),
+        amount_nanos=budget.amount_nanos,
+        slack_nanos=budget.slack_nanos,
+        zone=zone,
     )
 
 

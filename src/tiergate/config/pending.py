@@ -68,7 +68,6 @@ PENDING: Final = (
         honoured_entries=1,
     ),
     Pending(path=("providers", "*", "cost"), stops=False, sentence="it is not recorded anywhere yet"),
-    Pending(path=("secret",), stops=False, sentence="nothing uses it yet"),
     Pending(path=("classes",), stops=False, sentence="no call is held to these goals yet"),
     Pending(
         path=("providers", "*", "limits", "rpm"),

@@ -53,15 +53,28 @@ class EndState(StrEnum):
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is calling: a key, known by its name, and the team that it belongs to."""
+    """Who is calling: a key, known by its name, and the team that it belongs to.
+
+    `models`: names that it may ask for, one that ends with `*` for all that begin so; None: every one.
+    `tiers`: those that may answer it; None: every one. `data_class`: the least that its calls have.
+    """
 
     key: str
     team: str | None = None
+    models: tuple[str, ...] | None = None
+    tiers: tuple[str, ...] | None = None
+    data_class: DataClass = DataClass.ANY
 
     @property
     def tenant(self) -> str:
         """The unit of separation: the key's team, else the key. Nothing crosses it."""
         return self.team if self.team is not None else self.key
+
+    def may_ask_for(self, model: str) -> bool:
+        """Tell whether a model's name is one of those that it may ask for."""
+        return self.models is None or any(
+            model == name or (name.endswith("*") and model.startswith(name[:-1])) for name in self.models
+        )
 
 
 LOCAL = Caller(key="local")

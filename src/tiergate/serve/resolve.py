@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from tiergate.catalog import ModelFacts, PriceBook
-from tiergate.core import Call, DataClass, ModelNotFound, Target
+from tiergate.core import LOCAL, Call, Caller, DataClass, InvalidRequest, ModelNotFound, Target
 from tiergate.resilience import RetryPolicy
 from tiergate.routing import Policy
 from tiergate.serve.rules import ModelEntry, Rules
@@ -34,7 +34,7 @@ def resolve(call: Call, rules: Rules) -> Resolved:
     Raises:
         ModelNotFound: the asked model is none of ours.
     """
-    entry = find_model(call.asked_model, rules)
+    entry = find_model(call.asked_model, rules, call.caller)
     retry = rules.retry
     limit_s = retry.stream_total_s if call.streamed else retry.total_s
     if call.time_limit_s is not None:
@@ -43,7 +43,7 @@ def resolve(call: Call, rules: Rules) -> Resolved:
         generation=rules.generation,
         prices=rules.prices,
         facts=rules.facts,
-        targets=entry.targets,
+        targets=_allowed(call, entry),
         policy=entry.policy,
         data_class=call.data_class,
         retry=retry,
@@ -52,12 +52,31 @@ def resolve(call: Call, rules: Rules) -> Resolved:
     )
 
 
-def find_model(asked: str, rules: Rules) -> ModelEntry:
+def _allowed(call: Call, entry: ModelEntry) -> tuple[Target, ...]:
+    """Give the targets that may answer the caller's key."""
+    tiers = call.caller.tiers
+    if tiers is None:
+        return entry.targets
+    found = tuple(target for target in entry.targets if target.tier.value in tiers)
+    if not found:
+        raise InvalidRequest(
+            f"This key is answered by the tier {' or '.join(tiers)} only, and {call.asked_model[:200]!r} "
+            "has no target there.",
+            param="model",
+        )
+    return found
+
+
+def find_model(asked: str, rules: Rules, caller: Caller = LOCAL) -> ModelEntry:
     """Find a model by its name in the settings, as `provider/upstream-name`, or through `"*"`.
+
+    One that the caller's key may not ask for is not there.
 
     Raises:
         ModelNotFound: with the list of names.
     """
+    if not caller.may_ask_for(asked):
+        raise ModelNotFound(asked, tuple(filter(caller.may_ask_for, rules.models)))
     entry = rules.models.get(asked)
     if entry is not None:
         return entry
@@ -70,7 +89,7 @@ def find_model(asked: str, rules: Rules) -> ModelEntry:
             for provider in rules.any_model
         )
         return ModelEntry(targets=targets, policy=rules.any_model_policy)
-    raise ModelNotFound(asked, tuple(rules.models))
+    raise ModelNotFound(asked, tuple(filter(caller.may_ask_for, rules.models)))
 
 
 def _shorter(limit_s: float, asked_s: float | None) -> float:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from tiergate.core import CannotStart, StorageUnavailable, new_id
-from tiergate.store.folder import make_backup_folder, make_folder
+from tiergate.store.folder import make_backup_folder, make_folder, make_private_file
 from tiergate.store.owner import OwnerLock
 from tiergate.store.reader import snapshot
 from tiergate.store.trouble import word_of
 
 _DATABASES: Final = ("ledger.db", "jobs.db")
+_KEPT: Final = "secret"
+"""The house's secret, if it is kept in the folder: without it no virtual key of the ledger opens anything."""
 _READ_WHOLE_BYTES: Final = 256 << 20
 _PAGES_AT_ONCE: Final = 2_000
 """Between so many pages others get at the file."""
@@ -36,10 +38,12 @@ def back_up(data_dir: Path, target: Path, *, progress: Progress) -> list[Path]:
     if not found:
         raise CannotStart(f"There is no ledger in {data_dir}. Look at `data_dir` in the settings.")
     make_backup_folder(target)
-    taken = [target / path.name for path in found if (target / path.name).exists()]
+    names = [*(path.name for path in found), _KEPT]
+    taken = [target / name for name in names if (target / name).exists()]
     if taken:
         raise CannotStart(f"{taken[0]} is there already. Back up into an empty folder.")
-    return [_copy(path, target / path.name, progress) for path in found]
+    copies = [_copy(path, target / path.name, progress) for path in found]
+    return copies + _copy_secret(data_dir, target)
 
 
 def restore(backup: Path, data_dir: Path) -> Path | None:
@@ -59,9 +63,12 @@ def restore(backup: Path, data_dir: Path) -> Path | None:
     make_folder(data_dir)
     with OwnerLock.acquire(data_dir):
         before = [path for name in _DATABASES for path in sorted(data_dir.glob(f"{name}*"))]
+        if (backup / _KEPT).exists() and (data_dir / _KEPT).exists():
+            before.append(data_dir / _KEPT)
         incoming = data_dir / "restoring"
         make_folder(incoming)
         copies = [_copy(path, incoming / path.name, lambda *_: None) for path in found]
+        copies += _copy_secret(backup, incoming)
         kept = data_dir / f"before-{new_id(time.time_ns(), os.urandom(10))}" if before else None
         if kept is not None:
             make_folder(kept)
@@ -90,6 +97,18 @@ def damage(data_dir: Path) -> str | None:
     except StorageUnavailable as error:
         return str(error)
     return None if verdict == "ok" else f"The ledger is damaged: {verdict}"
+
+
+def _copy_secret(source: Path, target: Path) -> list[Path]:
+    """Copy the house's secret from one folder into another, if it is there; give the copy."""
+    try:
+        secret = (source / _KEPT).read_bytes()
+    except FileNotFoundError:
+        return []
+    copy = target / _KEPT
+    make_private_file(copy)
+    copy.write_bytes(secret)
+    return [copy]
 
 
 def _copy(source: Path, copy: Path, progress: Progress) -> Path:

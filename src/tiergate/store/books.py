@@ -5,15 +5,17 @@ It belongs to one thread and knows nothing of threads, waiting or retrying; `wri
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tiergate.admission import VirtualKey
 from tiergate.core import CannotStart, StoreOwned
 from tiergate.ledger import Owner
 from tiergate.store.folder import make_private_file
+from tiergate.store.keys import add_key, read_keys
 from tiergate.store.migrate import migrate
 from tiergate.store.reader import frozen
 from tiergate.store.rollups import Rollups
@@ -148,6 +150,20 @@ class Books:
     def _adjusted(self, call_id: str, n: int) -> int:
         rows = self._connection.execute(self._sql["find_adjustments"], (call_id,)).fetchall()
         return sum(delta for place, delta, *_ in rows if place == n)
+
+    def keys(self) -> list[VirtualKey]:
+        """Give all virtual keys."""
+        return read_keys(self._connection)
+
+    def add_key(self, key: VirtualKey) -> bool:
+        """Keep a virtual key; False: its name is taken; raises as `write` does."""
+        with self._transaction():
+            return add_key(self._connection, key)
+
+    def change_key(self, how: str, facts: Mapping[str, object]) -> bool:
+        """Revoke or rotate a virtual key; False: there is none; raises as `write` does."""
+        with self._transaction():
+            return self._connection.execute(statements("keys")[how], facts).rowcount > 0
 
     def begin_slot(self, closed_before_ns: int) -> int | None:
         """Choose a slot to add up (`Rollups.begin`); raises as `write` does."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from tiergate.admission import VirtualKey
 from tiergate.core import Clock, Emit, Notice, StorageUnavailable, new_id
 from tiergate.ledger import (
     CallClosed,
@@ -188,6 +189,23 @@ class SqliteJournal:
         done: list[Done] = []
         await self._writer.work(lambda books: done.append(work(books)))
         return done[0]
+
+    async def keys(self) -> list[VirtualKey]:
+        """Give all virtual keys; see `admission.KeyStore`."""
+        return await self._work(lambda books: books.keys())
+
+    async def add(self, key: VirtualKey) -> bool:
+        """Keep a new virtual key; see `admission.KeyStore`."""
+        return await self._work(lambda books: books.add_key(key))
+
+    async def revoke(self, name: str, now_ns: int) -> bool:
+        """Revoke a virtual key; see `admission.KeyStore`."""
+        return await self._work(lambda books: books.change_key("revoke", {"name": name, "now_ns": now_ns}))
+
+    async def rotate(self, name: str, *, digest: bytes, hint: str, old_until_ns: int) -> bool:
+        """Give a virtual key another digest; see `admission.KeyStore`."""
+        facts = {"name": name, "digest": digest, "hint": hint, "until_ns": old_until_ns}
+        return await self._work(lambda books: books.change_key("rotate", facts))
 
     def statistics(self) -> JournalStatistics:
         """What waits and what was written."""

@@ -25,6 +25,7 @@ from tiergate.web.answers import (
 )
 from tiergate.web.calls import call_of
 from tiergate.web.estimates import estimate
+from tiergate.web.keys import key_object
 from tiergate.web.models import model_object, models_list
 from tiergate.web.statuses import DoorRefused, Unroutable, answer_to, event_of
 from tiergate.web.visit import ClientGone, ConnectionBroken, Visit, check_host
@@ -124,20 +125,26 @@ class DataPlane:
 
     async def models(self, request: "Request") -> None:
         """List the models."""
-        listed = models_list(self._rooms.rules, wall_ns=request.wall_ns)
+        listed = models_list(self._rooms.rules, wall_ns=request.wall_ns, caller=request.caller)
         await request.visit.answer(200, self._head(request.visit, _JSON), dumps(listed))
 
     async def model(self, request: "Request") -> None:
         """Show one model; its name may be percent-encoded, slashes included."""
         asked = unquote(request.visit.path.removeprefix(_MODEL_PREFIX))
-        found = model_object(asked, self._rooms.rules, wall_ns=request.wall_ns)
+        found = model_object(asked, self._rooms.rules, wall_ns=request.wall_ns, caller=request.caller)
+        await request.visit.answer(200, self._head(request.visit, _JSON), dumps(found))
+
+    async def key(self, request: "Request") -> None:
+        """Tell a key's holder what it may do, and what is left of its budgets."""
+        rooms = self._rooms
+        found = key_object(request.caller, await rooms.book.balances(request.wall_ns))
         await request.visit.answer(200, self._head(request.visit, _JSON), dumps(found))
 
     async def estimate_cost(self, request: "Request") -> None:
         """Say what a call would cost, at every model that could serve it."""
         asked = read_object(await self._body(request.visit))
         rooms = self._rooms
-        found = estimate(asked, rooms.rules, rooms.lines, wall_ns=request.wall_ns)
+        found = estimate(asked, rooms.rules, rooms.lines, wall_ns=request.wall_ns, caller=request.caller)
         await request.visit.answer(200, self._head(request.visit, _JSON), dumps(found))
 
     async def chat(self, request: "Request") -> None:
@@ -238,6 +245,7 @@ _ENDPOINTS: Final[dict[str, tuple[str, Endpoint]]] = {
     "/v1/chat/stream": ("POST", DataPlane.plain_chat),
     "/v1/estimate-cost": ("POST", DataPlane.estimate_cost),
     "/v1/models": ("GET", DataPlane.models),
+    "/v1/key": ("GET", DataPlane.key),
 }
 
 _EXPOSE: Final = (

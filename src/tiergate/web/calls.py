@@ -44,7 +44,8 @@ def call_of(
         received_ns=wall_ns,
         received=monotonic,
         call_class=_word(header, b"x-tiergate-class", CallClass, CallClass.INTERACTIVE),
-        data_class=_word(header, b"x-tiergate-data", DataClass, DataClass.ANY),
+        # A header only tightens what the key says.
+        data_class=_word(header, b"x-tiergate-data", DataClass, DataClass.ANY).stricter(caller.data_class),
         time_limit_s=_shortest(deadline_s, None if question.streamed else read_timeout_s),
         first_event_limit_s=read_timeout_s if question.streamed else None,
         tag=_tag(header(b"x-tiergate-tag")),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tiergate.catalog import Price
-from tiergate.core import InvalidRequest, Target, Usage, nanos_to_usd
+from tiergate.core import LOCAL, Caller, InvalidRequest, Target, Usage, nanos_to_usd
 from tiergate.metering import Lines, Shape, bound, cost_parts, holds_only_text, shape_of
 from tiergate.serve import ModelEntry, Rules, find_model
 from tiergate.wire import MODEL_NAME_MAX, choices_asked, dumps, output_tokens_asked
@@ -28,7 +28,9 @@ class _Asked:
     is_text: bool
 
 
-def estimate(body: Mapping[str, Any], rules: Rules, lines: Lines, *, wall_ns: int) -> dict[str, Any]:
+def estimate(
+    body: Mapping[str, Any], rules: Rules, lines: Lines, *, wall_ns: int, caller: Caller = LOCAL
+) -> dict[str, Any]:
     """Answer `POST /v1/estimate-cost`.
 
     Args:
@@ -37,15 +39,17 @@ def estimate(body: Mapping[str, Any], rules: Rules, lines: Lines, *, wall_ns: in
         rules: the models and prices in force.
         lines: what input tokens are expected.
         wall_ns: the moment that decides about prices, nanoseconds since 1970.
+        caller: who asks; models that its key may not ask for are not there.
 
     Raises:
         InvalidRequest: a field that is missing, or cannot be; `param` names it.
         ModelNotFound: with the list.
     """
     asked = _read(body)
-    first = None if asked.model is None else find_model(asked.model, rules)
+    first = None if asked.model is None else find_model(asked.model, rules, caller)
     rows = [
-        _row(name, target, asked, rules, lines, wall_ns) for name, target in _could_serve(asked, first, rules)
+        _row(name, target, asked, rules, lines, wall_ns)
+        for name, target in _could_serve(asked, first, rules, caller)
     ]
     against = None if first is None else rows[0]
     for row in rows:
@@ -62,11 +66,14 @@ def estimate(body: Mapping[str, Any], rules: Rules, lines: Lines, *, wall_ns: in
     }
 
 
-def _could_serve(asked: _Asked, first: ModelEntry | None, rules: Rules) -> Iterator[tuple[str, Target]]:
+def _could_serve(
+    asked: _Asked, first: ModelEntry | None, rules: Rules, caller: Caller
+) -> Iterator[tuple[str, Target]]:
     """Give every model and target, those that were asked for first, each once."""
     seen = set()
     entries = [(asked.model, first)] if asked.model is not None and first is not None else []
-    for name, entry in [*entries, *rules.models.items()]:
+    others = [(name, entry) for name, entry in rules.models.items() if caller.may_ask_for(name)]
+    for name, entry in [*entries, *others]:
         for target in entry.targets:
             if (name, target.name) not in seen:
                 seen.add((name, target.name))

@@ -4,26 +4,30 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tiergate.catalog import Ability
-from tiergate.core import Target
+from tiergate.core import LOCAL, Caller, Target
 from tiergate.serve import ModelEntry, Rules, find_model
 from tiergate.web.estimates import price_object
 
 
-def models_list(rules: Rules, *, wall_ns: int) -> dict[str, Any]:
-    """Give the OpenAI list of the models in the settings, with the targets behind each."""
+def models_list(rules: Rules, *, wall_ns: int, caller: Caller = LOCAL) -> dict[str, Any]:
+    """Give the OpenAI list of the models in the settings that a caller may ask for, with their targets."""
     return {
         "object": "list",
-        "data": [_model(name, entry, rules, wall_ns) for name, entry in rules.models.items()],
+        "data": [
+            _model(name, entry, rules, wall_ns)
+            for name, entry in rules.models.items()
+            if caller.may_ask_for(name)
+        ],
     }
 
 
-def model_object(asked: str, rules: Rules, *, wall_ns: int) -> dict[str, Any]:
+def model_object(asked: str, rules: Rules, *, wall_ns: int, caller: Caller = LOCAL) -> dict[str, Any]:
     """Give one model; also `provider/upstream-name`, and whatever `"*"` takes.
 
     Raises:
         ModelNotFound: with the list of names.
     """
-    return _model(asked, find_model(asked, rules), rules, wall_ns)
+    return _model(asked, find_model(asked, rules, caller), rules, wall_ns)
 
 
 def _model(name: str, entry: ModelEntry, rules: Rules, wall_ns: int) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from contract.ledger_records import BEGAN_NS, closed, held, opened, settled
-from tiergate.admin import Desk, admin_plane
+from tiergate.admin import Desk, KeyWish, admin_plane
+from tiergate.admission import VirtualKey
 from tiergate.core import Caller
 from tiergate.ledger import Book, Ceiling, Period, Scope
 from tiergate.testing import MemoryJournal
-from tiergate.wire import loads
+from tiergate.wire import dumps, loads
 
 TOKEN = "admin-token-0123456789"
 USD = 1_000_000_000
@@ -21,11 +22,19 @@ ROUTES = {
         "/api/usage",
         "/api/entries",
         "/api/entries/x",
+        "/api/keys",
         "/api/targets",
         "/api/config",
         "/metrics",
     ],
-    "POST": ["/api/entries/x/resolve", "/api/entries/x/adjust", "/api/reload"],
+    "POST": [
+        "/api/entries/x/resolve",
+        "/api/entries/x/adjust",
+        "/api/keys",
+        "/api/keys/x/revoke",
+        "/api/keys/x/rotate",
+        "/api/reload",
+    ],
 }
 
 
@@ -55,6 +64,7 @@ class Plane:
             ],
         )
         self.reloads = 0
+        self.keys: list[VirtualKey] = []
 
         async def reload() -> bool:
             self.reloads += 1
@@ -70,6 +80,10 @@ class Plane:
             adjust=self.book.adjust,
             past=self._no_past,
             zone=lambda: "UTC",
+            list_keys=lambda: self.keys,
+            create_key=self._create,
+            revoke_key=self._revoke,
+            rotate_key=self._rotate,
             targets=lambda: [{"provider": "rack"}],
             settings=lambda: {"listen": "127.0.0.1:4400"},
             reload=reload,
@@ -77,6 +91,18 @@ class Plane:
             wall_ns=lambda: BEGAN_NS,
         )
         self.app = admin_plane(desk, token=TOKEN, hosts=frozenset({"localhost", "[::1]"}))
+
+    async def _create(self, wish: KeyWish) -> tuple[VirtualKey, str]:
+        key = VirtualKey(name=wish.name, digest=b"d", hint="tg-…abcd", created_ns=0, models=wish.models)
+        self.keys.append(key)
+        return key, "tg-secret"
+
+    async def _revoke(self, name: str) -> bool:
+        return any(key.name == name for key in self.keys)
+
+    async def _rotate(self, name: str, grace_s: float) -> tuple[VirtualKey, str] | None:
+        found = [key for key in self.keys if key.name == name]
+        return (found[0], f"tg-new-{grace_s:g}") if found else None
 
     async def _no_past(self) -> Any:
         raise AssertionError("reports are tried with a real ledger")
@@ -226,6 +252,50 @@ def test_what_cannot_be_is_refused_with_what_to_do(path: str, body: bytes | None
     assert answer.status == 400 and said in answer.error["message"], answer.body
 
 
+def test_a_key_is_shown_once() -> None:
+    """In the answer that made it, and in none after."""
+
+    async def test() -> None:
+        plane = Plane()
+        made = (await plane.ask("/api/keys", method="POST", body=b'{"name": "web", "models": ["a"]}')).json
+        assert (made["name"], made["models"], made["key"]) == ("web", ["a"], "tg-secret")
+        (listed,) = (await plane.ask("/api/keys")).json["data"]
+        assert "key" not in listed and "digest" not in listed and listed["hint"] == "tg-…abcd"
+        turned = await plane.ask("/api/keys/web/rotate", method="POST", body=b'{"grace": "2h"}')
+        assert turned.json["key"] == "tg-new-7200"
+        assert (await plane.ask("/api/keys/nobody/revoke", method="POST")).status == 404
+        assert (await plane.ask("/api/keys/nobody/rotate", method="POST")).status == 404
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {},
+        {"name": ""},
+        {"name": "a b"},
+        {"name": "x" * 65},
+        {"name": 5},
+        {"name": "x", "models": []},
+        {"name": "x", "models": ["a b"]},
+        {"name": "x", "models": "a"},
+        {"name": "x", "tiers": ["cache"]},
+        {"name": "x", "data": "secret"},
+        {"name": "x", "expires": 5},
+        {"name": "x", "budget": {"per": "day"}},
+        {"name": "x", "budget": {"usd": -1}},
+        {"name": "x", "budget": {"usd": 1, "colour": "red"}},
+        {"name": "x", "metadata": {"a": 5}},
+        {"name": "x", "metadata": {str(n): "x" for n in range(51)}},
+    ],
+)
+def test_a_wish_for_a_key_that_cannot_be_is_refused(wish: dict[str, Any]) -> None:
+    """With the field."""
+    answer = ask("/api/keys", method="POST", body=dumps(wish))
+    assert answer.status == 400 and answer.error["param"] in ("name", *wish), answer.body
+
+
 def test_what_is_not_there_is_404() -> None:
     """With the shape of every other error."""
     for path, method in (
@@ -288,7 +358,7 @@ def test_the_routes_above_are_all_there_are() -> None:
     """A new one is tried, too."""
     plane = Plane()
     found = {
-        (method, route.path.replace("{call_id}", "x"))
+        (method, route.path.replace("{call_id}", "x").replace("{name}", "x"))
         for route in plane.app._app.routes  # type: ignore[attr-defined]  # Starlette's
         for method in route.methods - {"HEAD"}
     }

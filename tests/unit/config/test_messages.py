@@ -145,7 +145,6 @@ def test_base_url(url: str, said: str) -> None:
     [
         ("listen: 0.0.0.0:4400", "2:9: listen: 0.0.0.0:4400 can be reached from outside, and auth is open"),
         ("listen: '[::]:4400'", "2:9: listen: [::]:4400 can be reached from outside, and auth is open"),
-        ("auth: keys", "2:7: auth: keys needs at least one entry under keys, with a name and a secret"),
         (
             "admin: {listen: 0.0.0.0:4401}",
             "2:17: admin.listen: 0.0.0.0:4401 can be reached from outside: set ",

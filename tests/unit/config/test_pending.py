@@ -43,7 +43,6 @@ def test_refused_of_a_provider(line: str) -> None:
     ("line", "place"),
     [
         ("cache: {exact: {ttl: 2h}}", "tiergate.yaml:2:1: cache: "),
-        ("secret: 0123456789abcdef0123456789abcdef", "tiergate.yaml:2:1: secret: "),
         ("classes: {batch: {total_s: 2h}}", "tiergate.yaml:2:1: classes: "),
         ("retention: {receipts: 48h}", "tiergate.yaml:2:13: retention.receipts: "),
         ("resilience: {heartbeat_s: 5}", "tiergate.yaml:2:14: resilience.heartbeat_s: "),
@@ -100,6 +99,7 @@ def test_quiet_about_a_provider(more: str) -> None:
         "log: {bodies: never}",
         "cache: {}",
         "secret: ${S:-}",
+        "secret: 0123456789abcdef0123456789abcdef",
         "classes: {}",
         "resilience: {}",
         "models: {a: {targets: [rack/x], policy: in-order}}",

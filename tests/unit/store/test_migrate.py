@@ -23,6 +23,7 @@ from tiergate.ledger import HoldState, LineState, OwnerState, ReceiptState, Slic
 from tiergate.store.migrate import Migration, _take, migrate, migrations
 
 LEDGER = {"owner", "call", "attempt", "adjustment", "receipt", "slice", "rollup", "rolled", "stale_slot"}
+LEDGER |= {"virtual_key"}
 
 
 @pytest.fixture

@@ -1,0 +1,96 @@
+"""The cabinet of virtual keys: makes, revokes and rotates them, and tells the house."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from tiergate.admin import KeyWish
+from tiergate.admission import KeyMaker, KeyStore, VirtualKey
+from tiergate.core import Clock, InvalidRequest
+
+
+class KeyCabinet:
+    """The virtual keys of a house.
+
+    Args:
+        store: keeps them.
+        maker: makes keys and digests.
+        clock: says when.
+    """
+
+    def __init__(self, store: KeyStore, maker: KeyMaker, clock: Clock) -> None:
+        self._store = store
+        self._maker = maker
+        self._clock = clock
+        self._tell: Callable[[], None] | None = None
+        self.keys: Sequence[VirtualKey] = ()
+        """All of them, as they are kept."""
+
+    @property
+    def digest(self) -> Callable[[str], bytes]:
+        """Gives what is kept of a key."""
+        return self._maker.digest
+
+    async def open(self) -> None:
+        """Read them.
+
+        Raises:
+            StorageUnavailable: not now.
+        """
+        self.keys = await self._store.keys()
+
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """Say whom to tell when they have changed."""
+        self._tell = tell
+
+    async def create(self, wish: KeyWish, *, taken: Sequence[str]) -> tuple[VirtualKey, str]:
+        """Make a key; give it as it is kept, and the key itself, which nobody can give again.
+
+        Raises:
+            InvalidRequest: the name is taken, by one of these or by a key of ours.
+        """
+        secret = self._maker.make()
+        key = VirtualKey(
+            name=wish.name,
+            digest=self._maker.digest(secret),
+            hint=self._maker.hint(secret),
+            team=wish.team,
+            models=wish.models,
+            tiers=wish.tiers,
+            data_class=wish.data_class,
+            budget=wish.budget,
+            metadata=wish.metadata,
+            created_ns=self._clock.wall_ns(),
+            expires_ns=wish.expires_ns,
+        )
+        if wish.name in taken or not await self._store.add(key):
+            raise InvalidRequest(
+                f"The name {wish.name!r} is taken, and what it has cost stays its own. Choose another, or "
+                "rotate that key.",
+                param="name",
+            )
+        await self._changed()
+        return key, secret
+
+    async def revoke(self, name: str) -> bool:
+        """Take a key out of use, at once and for good; False: there is none in use."""
+        done = await self._store.revoke(name, self._clock.wall_ns())
+        await self._changed()
+        return done
+
+    async def rotate(self, name: str, *, grace_s: float) -> tuple[VirtualKey, str] | None:
+        """Give a key another secret; the old one is good for `grace_s`. None: there is no such key in use."""
+        secret = self._maker.make()
+        until_ns = self._clock.wall_ns() + int(grace_s * 1e9)
+        hint = self._maker.hint(secret)
+        if not await self._store.rotate(
+            name, digest=self._maker.digest(secret), hint=hint, old_until_ns=until_ns
+        ):
+            return None
+        await self._changed()
+        key = next(key for key in self.keys if key.name == name)
+        return replace(key, hint=hint), secret
+
+    async def _changed(self) -> None:
+        self.keys = await self._store.keys()
+        if self._tell is not None:
+            self._tell()

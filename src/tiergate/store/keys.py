@@ -1,0 +1,73 @@
+"""Virtual keys in the ledger's database: fills `admission.KeyStore`."""
+
+import json
+import sqlite3
+from types import MappingProxyType
+from typing import Any
+
+from tiergate.admission import KeyBudget, VirtualKey
+from tiergate.core import DataClass
+from tiergate.store.rows import Row
+from tiergate.store.statements import statements
+
+
+def read_keys(connection: sqlite3.Connection) -> list[VirtualKey]:
+    """Give all keys, the oldest first."""
+    return [_key_of(row) for row in connection.execute(statements("keys")["all"]).fetchall()]
+
+
+def add_key(connection: sqlite3.Connection, key: VirtualKey) -> bool:
+    """Keep a new key; False: the name is taken."""
+    budget = key.budget
+    facts = {
+        "name": key.name,
+        "digest": key.digest,
+        "hint": key.hint,
+        "team": key.team,
+        "models": _listed(key.models),
+        "tiers": _listed(key.tiers),
+        "data_class": key.data_class.value,
+        "budget": None
+        if budget is None
+        else json.dumps({"nanos": budget.amount_nanos, "per": budget.per, "slack": budget.slack_nanos}),
+        "metadata": json.dumps(dict(key.metadata)),
+        "created_ns": key.created_ns,
+        "expires_ns": key.expires_ns,
+    }
+    return connection.execute(statements("keys")["add"], facts).rowcount > 0
+
+
+def _key_of(row: Row) -> VirtualKey:
+    name, digest, hint, team, models, tiers, data_class, budget, metadata, *times = row
+    created_ns, expires_ns, revoked_ns, old_digest, old_until_ns = times
+    return VirtualKey(
+        name=name,
+        digest=digest,
+        hint=hint,
+        team=team,
+        models=_tuple(models),
+        tiers=_tuple(tiers),
+        data_class=DataClass(data_class),
+        budget=_budget(budget),
+        metadata=MappingProxyType(json.loads(metadata)),
+        created_ns=created_ns,
+        expires_ns=expires_ns,
+        revoked_ns=revoked_ns,
+        old_digest=old_digest,
+        old_until_ns=old_until_ns,
+    )
+
+
+def _listed(names: tuple[str, ...] | None) -> str | None:
+    return None if names is None else json.dumps(list(names))
+
+
+def _tuple(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(json.loads(text))
+
+
+def _budget(text: str | None) -> KeyBudget | None:
+    if text is None:
+        return None
+    found: dict[str, Any] = json.loads(text)
+    return KeyBudget(amount_nanos=found["nanos"], per=found["per"], slack_nanos=found["slack"])

@@ -1,0 +1,43 @@
+"""What a key's holder may know of it: what it may do, and what is left of the budgets that are its own."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from tiergate.core import Caller, nanos_to_usd
+from tiergate.ledger import Balance, Scope
+
+
+def key_object(caller: Caller, balances: Sequence[Balance]) -> dict[str, Any]:
+    """Give a key by its caller, with the budgets of itself and of its team, and no others."""
+    return {
+        "object": "key",
+        "name": caller.key,
+        "team": caller.team,
+        "models": caller.models,
+        "tiers": caller.tiers,
+        "data": caller.data_class.value,
+        "budgets": [_budget(balance) for balance in balances if _is_its_own(caller, balance)],
+    }
+
+
+def _is_its_own(caller: Caller, balance: Balance) -> bool:
+    ceiling = balance.ceiling
+    return (ceiling.scope is Scope.KEY and ceiling.name == caller.key) or (
+        ceiling.scope is Scope.TEAM and ceiling.name == caller.team
+    )
+
+
+def _budget(balance: Balance) -> dict[str, Any]:
+    ceiling, end_ns = balance.ceiling, balance.window.end_ns
+    return {
+        "scope": f"{ceiling.scope.value}:{ceiling.name}",
+        "per": ceiling.period.value,
+        "usd": nanos_to_usd(ceiling.amount_nanos),
+        "spent_usd": nanos_to_usd(balance.spent_nanos),
+        "held_usd": nanos_to_usd(balance.held_nanos),
+        "left_usd": nanos_to_usd(balance.left_nanos),
+        "window_end": None
+        if end_ns is None
+        else datetime.fromtimestamp(end_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }

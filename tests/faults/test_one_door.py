@@ -116,7 +116,7 @@ def test_with_money_every_way_goes_through(mock: MockProcess, tmp_path: Path, na
 
 # From Python and from the shell: no key there, so the caller is `local`.
 
-LOCAL_SCOPES = ["all", "key:local", "model:named", "tier:hosted"]
+LOCAL_SCOPES = ["all", "key:local"]
 
 
 @pytest.mark.parametrize("scope", LOCAL_SCOPES)
@@ -149,11 +149,9 @@ def test_python_and_the_shell_meet_it_too(
         for how in ((), ("--stream",)):
             done = cli("chat", "hi", "-m", "named", "--max-tokens", "5", *how, folder=tmp_path)
             assert done.returncode == 1 and "The budget" in done.stderr, done.stdout
-        if scope != "model:named":  # the doctor asks by provider and upstream name
-            done = cli("doctor", "--call", "--json", folder=tmp_path)
-            findings = json.loads(done.stdout)["findings"]
-            called = [one["verdict"] for one in findings if one["subject"].endswith("one call")]
-            assert called == ["bad"]
+        done = cli("doctor", "--call", "--json", folder=tmp_path)
+        called = [one for one in json.loads(done.stdout)["findings"] if one["subject"].endswith("one call")]
+        assert [one["verdict"] for one in called] == ["bad"]
     finally:
         gateway.stop()
     assert len(calls_of(mock, "upstream")) == before

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import openai
 import pytest
 
 from flow.plain_http import Answer, ask, bearer
@@ -209,3 +211,31 @@ def in_flight(mock: MockProcess) -> int:
     with urlopen(mock.url + "/mock/statistics") as answer:
         found: int = json.load(answer)["in_flight"]
         return found
+
+
+def test_the_official_client_comes_again_by_itself(mock: MockProcess, tmp_path: Path) -> None:
+    """`budget_busy` is retried, `budget_exceeded` is not: five callers share what fits one at a time."""
+    budget = {"scope": "all", "usd": 0.1}
+
+    async def five(base_url: str) -> list[Any]:
+        async with openai.AsyncOpenAI(base_url=base_url, api_key=KEYS["web"], max_retries=20) as client:
+
+            async def one() -> Any:
+                return await client.chat.completions.create(
+                    model="slow", max_tokens=60, messages=[{"role": "user", "content": "hi"}]
+                )
+
+            async with asyncio.timeout(60):
+                return await asyncio.gather(*(one() for _ in range(5)), return_exceptions=True)
+
+    with GatewayProcess(tmp_path, settings(mock, budget)) as gateway:
+        answers = asyncio.run(five(gateway.base_url))
+        assert [type(answer).__name__ for answer in answers] == ["ChatCompletion"] * 5, answers
+        began = time.monotonic()
+        client = openai.OpenAI(base_url=gateway.base_url, api_key=KEYS["web"], max_retries=5)
+        with client, pytest.raises(openai.APIStatusError) as refused:
+            client.chat.completions.create(
+                model="slow", max_tokens=90, messages=[{"role": "user", "content": "hi"}]
+            )
+        assert refused.value.status_code == 402 and time.monotonic() - began < 3
+        gateway.check_books()

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -124,7 +125,7 @@ def test_what_a_kill_left_is_resolved_with_the_budget(mock: MockProcess, tmp_pat
     """Through the running gateway, and while none runs: the money is there again at once."""
     with GatewayProcess(tmp_path, settings(mock)) as gateway:
         for _ in range(2):
-            kill_in_the_middle(gateway)
+            kill_in_the_middle(gateway, mock)
         lapsed = json.loads(cli("entries", "list", "--lapsed", "--json", folder=tmp_path).stdout)["data"]
         assert [entry["attempts"][0]["state"] for entry in lapsed] == ["lapsed", "lapsed"]
         assert chat(gateway, "m", 40).error["code"] == "budget_exceeded"
@@ -144,7 +145,7 @@ def test_what_a_kill_left_is_resolved_with_the_budget(mock: MockProcess, tmp_pat
         assert [(one["call"], one["cost_usd"]) for one in done["settled"]] == [(lapsed[1]["id"], 0.01)]
         agreed = cli("report", "reconcile", "usage.csv", "--provider", "dear", folder=tmp_path)
         assert agreed.returncode == 0 and agreed.stdout.count("agrees") == 2
-        kill_in_the_middle(gateway)
+        kill_in_the_middle(gateway, mock)
         lapsed = json.loads(cli("entries", "list", "--lapsed", "--json", folder=tmp_path).stdout)["data"]
         assert gateway.stop() == 0
         offline = cli("entries", "resolve", lapsed[0]["id"], "--cost-usd", "0", "--json", folder=tmp_path)
@@ -154,12 +155,18 @@ def test_what_a_kill_left_is_resolved_with_the_budget(mock: MockProcess, tmp_pat
         gateway.start()
 
 
+def in_flight(mock: MockProcess) -> int:
+    with urlopen(mock.url + "/mock/statistics") as answer:
+        found: int = json.load(answer)["in_flight"]
+        return found
+
+
 def held_usd(gateway: GatewayProcess) -> float:
     held: float = admin(gateway, "/api/budgets").json["data"][0]["held_usd"]
     return held
 
 
-def kill_in_the_middle(gateway: GatewayProcess) -> None:
+def kill_in_the_middle(gateway: GatewayProcess, mock: MockProcess) -> None:
     """Kill the gateway with a call in flight, and start it again."""
     body = {"model": "slow", "max_tokens": 40, "messages": [{"role": "user", "content": "hi"}]}
     sent = request("/v1/chat/completions", body, headers=[bearer(KEY)])
@@ -172,6 +179,22 @@ def kill_in_the_middle(gateway: GatewayProcess) -> None:
         gateway.signal(signal.SIGKILL)
     gateway.stop()
     gateway.start()
+
+
+def test_the_usual_address_moves_where_it_is_taken(mock: MockProcess, tmp_path: Path) -> None:
+    """Nobody asked for it, so a second gateway on this machine starts as well, and says where it is."""
+    plain = {name: value for name, value in settings(mock).items() if name != "admin"}
+    gateways = [GatewayProcess(tmp_path / name, plain) for name in ("one", "two")]
+    for gateway in gateways:
+        # Without the free port that the tests ask for elsewhere.
+        text = gateway.settings_file.read_text()
+        gateway.write_text(text.replace("admin:\n  listen: 127.0.0.1:0\n", ""))
+    with gateways[0], gateways[1]:
+        owners = [find_owner(gateway.data_dir) for gateway in gateways]
+        places = {owner.admin for owner in owners if owner is not None}
+        assert len(places) == 2
+        assert all(admin(gateway, "/api/budgets").status == 200 for gateway in gateways)
+        assert str(owners[1].admin if owners[1] else "") in gateways[1].stdout
 
 
 def test_an_address_that_is_taken_is_told(mock: MockProcess, tmp_path: Path) -> None:

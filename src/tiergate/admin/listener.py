@@ -1,6 +1,7 @@
 """The admin plane's socket and the server behind it: uvicorn, in the loop that is there."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,23 +52,21 @@ class AdminListener:
         self.port = port
         """The one that it got, once it is started."""
 
-    async def start(self) -> None:
-        """Bind and serve.
+    async def start(self, *, may_move: bool = False) -> None:
+        """Bind and serve. `may_move`: where the port is taken, a free one will do.
 
         Raises:
             CannotStart: the address cannot be had.
         """
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        bound = socket.socket(family, socket.SOCK_STREAM)
         try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind((self._host, self._asked_port))
+            bound = _bound(self._host, self._asked_port)
         except OSError as error:
-            bound.close()
-            raise CannotStart(
-                f"The admin plane cannot listen on {self._host}:{self._asked_port} ({error.strerror}). "
-                "Set another `admin.listen`; port 0 takes a free one."
-            ) from error
+            if not may_move or error.errno != errno.EADDRINUSE:
+                raise CannotStart(
+                    f"The admin plane cannot listen on {self._host}:{self._asked_port} ({error.strerror}). "
+                    "Set another `admin.listen`; port 0 takes a free one."
+                ) from error
+            bound = _bound(self._host, 0)
         self.port = bound.getsockname()[1]
         self._serving = asyncio.create_task(self._server.serve(sockets=[bound]))
         async with asyncio.timeout(_STARTED_S):
@@ -83,3 +82,14 @@ class AdminListener:
             self._server.force_exit = True
             self._serving.cancel()
             await asyncio.wait({self._serving})
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound

@@ -49,7 +49,7 @@ async def serve(
         await listener.start()
         admin, admin_token = _admin(house)
         try:
-            await admin.start()
+            await admin.start(may_move="listen" not in loaded.settings.admin.model_fields_set)
             reached = f"{_reached(address)}:{listener.port}"
             administered = f"{_reached(loaded.settings.admin.listen)}:{admin.port}"
             house.lock.publish(reached, house.token, admin=administered, admin_token=admin_token)

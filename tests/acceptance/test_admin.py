@@ -1,10 +1,13 @@
 """The admin plane and its commands as an operator has them: over HTTP, and from the command line."""
 
 import json
+import re
 import signal
 import socket
 import stat
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -13,6 +16,7 @@ import pytest
 
 from flow.plain_http import Answer, ask, bearer, request
 from house import GatewayProcess, cli, until
+from tiergate.core import id_time_ns
 from tiergate.store import find_owner
 from tiergate.testing import MockProcess
 
@@ -119,6 +123,31 @@ def test_a_reload_from_the_admin_plane(gateway: GatewayProcess, mock: MockProces
     until(lambda: gateway.log("reload_refused"), what="the reason")
     gateway.write(settings(mock))
     assert admin(gateway, "/api/reload", body={}).status == 200
+
+
+def test_a_reload_from_here_changes_the_door_too(gateway: GatewayProcess, mock: MockProcess) -> None:
+    """A page's origin that was listed is listed no more, as after a signal."""
+    page = ("origin", "https://page.example")
+    gateway.write(settings(mock, cors=["https://page.example"]))
+    assert admin(gateway, "/api/reload", body={}).status == 200
+    assert ask(gateway.port, "/v1/models", headers=[bearer(KEY), page]).status == 200
+    gateway.write(settings(mock))
+    assert admin(gateway, "/api/reload", body={}).status == 200
+    assert ask(gateway.port, "/v1/models", headers=[bearer(KEY), page]).status == 403
+
+
+def test_a_call_is_of_one_moment_however_slowly_it_was_sent(gateway: GatewayProcess) -> None:
+    """A budget's window goes by its time, the ledger's sums by its id: the two must not differ."""
+    body = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+    sent = request("/v1/chat/completions", body, headers=[bearer(KEY)])
+    with socket.create_connection(("127.0.0.1", gateway.port)) as connection:
+        connection.sendall(sent[:-5])
+        time.sleep(0.3)
+        connection.sendall(sent[-5:])
+        head = connection.recv(65536).decode()
+    (call_id,) = re.findall(r"x-request-id: (\w+)", head)
+    received = datetime.fromisoformat(admin(gateway, f"/api/entries/{call_id}").json["received"])
+    assert int(received.timestamp() * 1000) == id_time_ns(call_id) // 1_000_000
 
 
 def test_what_a_kill_left_is_resolved_with_the_budget(mock: MockProcess, tmp_path: Path) -> None:

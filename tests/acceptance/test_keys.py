@@ -147,7 +147,7 @@ def test_s04_no_key_rests_anywhere(gateway: GatewayProcess) -> None:
         (("create", "x", "--budget-usd", "lots"), "amounts in USD"),
         (("create", "x", "--budget-usd", "1", "--per", "hour"), "`per` must be"),
         (("create", "x", "--expires", "soon"), "`expires` must be"),
-        (("create", "x", "--expires", "2020-01-01"), "in the past"),
+        (("create", "x", "--expires", "2020-01-01"), "in the future"),
         (("create", "local"), "is taken"),
         (("rotate", "x", "--grace", "soon"), "`grace` must be"),
     ],

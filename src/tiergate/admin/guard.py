@@ -70,10 +70,12 @@ class Guard:
         return None
 
     def _about_body(self, headers: dict[bytes, list[bytes]]) -> tuple[int, str, str, str] | None:
+        length = headers.get(b"content-length", [])
+        if b"transfer-encoding" not in headers and length in ([], [b"0"]):
+            return None
         kinds = headers.get(b"content-type", [])
         if len(kinds) != 1 or kinds[0].partition(b";")[0].strip().lower() != b"application/json":
             return 415, "invalid_request_error", "invalid_request", "Send application/json."
-        length = headers.get(b"content-length", [])
         if len(length) != 1 or not length[0].isdigit() or int(length[0]) > self._body_bytes_max:
             message = f"Send a body with a Content-Length of at most {self._body_bytes_max} bytes."
             return 413, "invalid_request_error", "request_too_large", message

@@ -21,6 +21,7 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800, "y": 
 _MODELS_MAX: Final = 200
 _METADATA_MAX: Final = 50
 _METADATA_CHARS: Final = 500
+_MOMENT_MAX_NS: Final = 1 << 63
 _USD_MAX: Final = Decimal(1_000_000_000)
 
 
@@ -140,7 +141,8 @@ def _expires_ns(body: Mapping[str, Any], now_ns: int) -> int | None:
         return None
     match = _IN.fullmatch(given) if isinstance(given, str) else None
     if match is not None:
-        return now_ns + int(match[1]) * _SECONDS[match[2]] * 1_000_000_000
+        expires_ns = now_ns + int(match[1]) * _SECONDS[match[2]] * 1_000_000_000
+        return _checked(expires_ns, now_ns)
     try:
         moment = datetime.fromisoformat(str(given))
     except ValueError:
@@ -148,9 +150,12 @@ def _expires_ns(body: Mapping[str, Any], now_ns: int) -> int | None:
         raise InvalidRequest(said, param="expires") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    expires_ns = int(moment.timestamp()) * 1_000_000_000
-    if expires_ns <= now_ns:
-        raise InvalidRequest("`expires` is in the past.", param="expires")
+    return _checked(int(moment.timestamp()) * 1_000_000_000, now_ns)
+
+
+def _checked(expires_ns: int, now_ns: int) -> int:
+    if not now_ns < expires_ns < _MOMENT_MAX_NS:
+        raise InvalidRequest("`expires` must lie in the future, and before the year 2262.", param="expires")
     return expires_ns
 
 
@@ -161,7 +166,7 @@ def _budget(body: Mapping[str, Any]) -> KeyBudget | None:
     if not isinstance(given, Mapping) or not set(given) <= _BUDGET or "usd" not in given:
         raise InvalidRequest("`budget` must be an object of usd, per and slack_usd.", param="budget")
     per = given.get("per", Period.TOTAL.value)
-    if per not in {period.value for period in Period}:
+    if not isinstance(per, str) or per not in {period.value for period in Period}:
         raise InvalidRequest("`per` must be total, day, week or month.", param="budget")
     return KeyBudget(
         amount_nanos=_nanos(given["usd"]), per=per, slack_nanos=_nanos(given.get("slack_usd", 0))

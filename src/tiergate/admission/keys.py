@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
-from tiergate.admission.virtual import VirtualKey, digests
+from tiergate.admission.virtual import KEY_PREFIX, VirtualKey, digests
 from tiergate.core import LOCAL, Caller, InvalidKey
 
 _PROCESS_KEY: Final = secrets.token_bytes(32)
@@ -55,7 +55,9 @@ class Keyring:
             caller = self._callers.get(_digest(credential)) or self._virtual_caller(credential)
             if caller is not None:
                 return caller
-        if self._is_open:
+        # What looks like a key of ours was one, or is one of another house: its holder may have been held to
+        # something, and must not be let in as anybody.
+        if self._is_open and not (credential or "").startswith(KEY_PREFIX):
             return LOCAL
         raise InvalidKey(
             "This gateway needs a key. Send it as `Authorization: Bearer KEY`."
@@ -70,6 +72,8 @@ class Keyring:
         key, until_ns = self._virtual.get(self._virtual_digest(credential), (None, None))
         if key is None:
             return None
+        if key.revoked_ns is not None:
+            raise InvalidKey(f"The key {key.name!r} was revoked. Ask for a new one.")
         now_ns = self._wall_ns()
         if until_ns is not None and now_ns >= until_ns:
             raise InvalidKey(f"This key of {key.name!r} was replaced and is good no longer. Use the new one.")

@@ -65,22 +65,24 @@ class VirtualKey:
 
 
 class KeyStore(Protocol):
-    """Keeps virtual keys."""
+    """Keeps virtual keys. A change gives all keys as it left them: what is kept can then be put in force."""
 
     async def keys(self) -> list[VirtualKey]:
         """Give all, revoked ones too, the oldest first."""
         ...
 
-    async def add(self, key: VirtualKey) -> bool:
-        """Keep a new one; False: the name is taken."""
+    async def add(self, key: VirtualKey) -> list[VirtualKey] | None:
+        """Keep a new one; None: the name is taken."""
         ...
 
-    async def revoke(self, name: str, now_ns: int) -> bool:
-        """Mark one as revoked, for good; False: there is no such key that is not."""
+    async def revoke(self, name: str, now_ns: int) -> list[VirtualKey] | None:
+        """Mark one as revoked, for good; None: there is no such key that is not."""
         ...
 
-    async def rotate(self, name: str, *, digest: bytes, hint: str, old_until_ns: int) -> bool:
-        """Give one another digest; the old one is good for a while; False: as for `revoke`."""
+    async def rotate(
+        self, name: str, *, digest: bytes, hint: str, old_until_ns: int
+    ) -> list[VirtualKey] | None:
+        """Give one another digest; the old one is good for a while; None: as for `revoke`."""
         ...
 
 
@@ -120,11 +122,9 @@ def derived(secret: bytes, purpose: bytes) -> bytes:
 
 
 def digests(keys: Sequence[VirtualKey]) -> dict[bytes, tuple[VirtualKey, int | None]]:
-    """Give every digest that opens, with its key and until when the digest itself is good."""
+    """Give every digest that we know, with its key and until when the digest itself is good."""
     found: dict[bytes, tuple[VirtualKey, int | None]] = {}
     for key in keys:
-        if key.revoked_ns is not None:
-            continue
         found[key.digest] = (key, None)
         if key.old_digest is not None:
             found[key.old_digest] = (key, key.old_until_ns)

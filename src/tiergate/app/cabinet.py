@@ -62,35 +62,37 @@ class KeyCabinet:
             created_ns=self._clock.wall_ns(),
             expires_ns=wish.expires_ns,
         )
-        if wish.name in taken or not await self._store.add(key):
+        keys = None if wish.name in taken else await self._store.add(key)
+        if keys is None:
             raise InvalidRequest(
-                f"The name {wish.name!r} is taken, and what it has cost stays its own. Choose another, or "
-                "rotate that key.",
+                f"The name {wish.name!r} is taken, and what it has cost stays its own, also when the key is "
+                "revoked. Choose another, or rotate that key if it is in use.",
                 param="name",
             )
-        await self._changed()
+        self._use(keys)
         return key, secret
 
     async def revoke(self, name: str) -> bool:
         """Take a key out of use, at once and for good; False: there is none in use."""
-        done = await self._store.revoke(name, self._clock.wall_ns())
-        await self._changed()
-        return done
+        keys = await self._store.revoke(name, self._clock.wall_ns())
+        if keys is not None:
+            self._use(keys)
+        return keys is not None
 
     async def rotate(self, name: str, *, grace_s: float) -> tuple[VirtualKey, str] | None:
         """Give a key another secret; the old one is good for `grace_s`. None: there is no such key in use."""
         secret = self._maker.make()
         until_ns = self._clock.wall_ns() + int(grace_s * 1e9)
         hint = self._maker.hint(secret)
-        if not await self._store.rotate(
-            name, digest=self._maker.digest(secret), hint=hint, old_until_ns=until_ns
-        ):
+        digest = self._maker.digest(secret)
+        keys = await self._store.rotate(name, digest=digest, hint=hint, old_until_ns=until_ns)
+        if keys is None:
             return None
-        await self._changed()
+        self._use(keys)
         key = next(key for key in self.keys if key.name == name)
         return replace(key, hint=hint), secret
 
-    async def _changed(self) -> None:
-        self.keys = await self._store.keys()
+    def _use(self, keys: Sequence[VirtualKey]) -> None:
+        self.keys = keys
         if self._tell is not None:
             self._tell()

@@ -66,6 +66,7 @@ class House:
         """Lets this machine's own command line in, whatever `auth` says."""
         self.emit = sinks.tell
         self.upstream = upstream
+        self._reloaded: Callable[[Settings], None] = lambda settings: None
         self._environ = environ
         self._snapshot = first_snapshot(loaded)
 
@@ -73,6 +74,10 @@ class House:
     def settings(self) -> Settings:
         """The settings in force."""
         return self._snapshot.settings
+
+    def on_reload(self, tell: Callable[[Settings], None]) -> None:
+        """Say whom to tell when other settings are in force."""
+        self._reloaded = tell
 
     async def reload(self) -> bool:
         """Read the settings again. A bad file is refused whole and everything stays as it is.
@@ -97,6 +102,7 @@ class House:
         self.rooms.rules = rules
         self.rooms.book.use(ceilings, alerts_at=new.settings.alerts.at)
         self._webhook.use(fill.webhook(new.settings))
+        self._reloaded(new.settings)
         for notice in new.notices:
             self.emit(Notice(word="settings", message=notice))
         message = f"The settings were reloaded: generation {new.generation}."

@@ -42,6 +42,7 @@ async def serve(
     """
     async with open_house(loaded, environ=environ, write_log=write_to_stderr) as house:
         plane = DataPlane(house.rooms, policy=_door(loaded.settings), randomness=os.urandom)
+        house.on_reload(lambda settings: plane.use(_door(settings)))
         address = loaded.settings.listen
         listener = Listener(plane, host=address.host, port=address.port, limits=ListenerLimits())
         # Whoever learns where we listen may send a signal at once.
@@ -55,7 +56,7 @@ async def serve(
             house.lock.publish(reached, house.token, admin=administered, admin_token=admin_token)
             _calm_collector()
             say(_welcome(loaded, f"http://{reached}", admin=f"http://{administered}"))
-            await _until_told(house, plane, listener, told, reload_asked)
+            await _until_told(house, listener, told, reload_asked)
             plane.is_ready = False
             house.emit(Notice(word="stopping", message=f"Finishing {listener.visits} requests."))
         finally:
@@ -97,14 +98,14 @@ def _calm_collector() -> None:
 
 
 async def _until_told(
-    house: House, plane: DataPlane, listener: Listener, told: asyncio.Event, reload_asked: asyncio.Event
+    house: House, listener: Listener, told: asyncio.Event, reload_asked: asyncio.Event
 ) -> None:
     """Wait for the signal to stop, and reload on the other one.
 
     Raises:
         CannotStart: the server ended by itself; a process that serves nobody must not look alive.
     """
-    reloading = asyncio.create_task(_reload_when_asked(house, plane, reload_asked))
+    reloading = asyncio.create_task(_reload_when_asked(house, reload_asked))
     signalled, dead = asyncio.create_task(told.wait()), asyncio.create_task(listener.ended())
     try:
         await asyncio.wait({signalled, dead}, return_when=asyncio.FIRST_COMPLETED)
@@ -115,12 +116,11 @@ async def _until_told(
             task.cancel()
 
 
-async def _reload_when_asked(house: House, plane: DataPlane, asked: asyncio.Event) -> None:
+async def _reload_when_asked(house: House, asked: asyncio.Event) -> None:
     while True:
         await asked.wait()
         asked.clear()
-        if await house.reload():
-            plane.policy = _door(house.settings)
+        await house.reload()
 
 
 async def _stop(listener: Listener, *, grace_s: float, drain_s: float) -> None:

@@ -1,6 +1,7 @@
 """From settings to the values that the rooms work with. Nothing is decided here that a room could decide."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from typing import Final
@@ -64,16 +65,23 @@ def rules(settings: Settings, *, generation: int) -> Rules:
 
 
 def ceilings(settings: Settings, keys: Sequence[VirtualKey] = ()) -> list[Ceiling]:
-    """Give what may be spent, by the settings and by each virtual key's own budget; of two the lower."""
+    """Give what may be spent, by the settings and by each virtual key's own budget.
+
+    Where both have one for the same key and window, the lower amount and the lower slack hold, and calls
+    without a bound pass only where the settings let them.
+    """
     found: dict[str, Ceiling] = {}
     of_settings = [_ceiling(budget, settings.timezone) for budget in settings.budgets]
     of_keys = [
         _key_ceiling(key.name, key.budget, settings.timezone) for key in keys if key.budget is not None
     ]
     for ceiling in (*of_settings, *of_keys):
-        other = found.get(ceiling.id)
-        if other is None or ceiling.amount_nanos < other.amount_nanos:
-            found[ceiling.id] = ceiling
+        other = found.setdefault(ceiling.id, ceiling)
+        found[ceiling.id] = replace(
+            other,
+            amount_nanos=min(other.amount_nanos, ceiling.amount_nanos),
+            slack_nanos=min(other.slack_nanos, ceiling.slack_nanos),
+        )
     return list(found.values())
 
 

@@ -12,7 +12,15 @@ from tiergate.config.problems import path_text
 from tiergate.config.settings import Settings
 from tiergate.core import SettingsError
 
-FIXED: Final = (("listen",), ("admin", "listen"), ("data_dir",), ("store",), ("redis",), ("secret",))
+FIXED: Final = (
+    ("listen",),
+    ("admin", "listen"),
+    ("admin", "token"),
+    ("data_dir",),
+    ("store",),
+    ("redis",),
+    ("secret",),
+)
 """What cannot change while the gateway runs."""
 
 

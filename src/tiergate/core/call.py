@@ -85,7 +85,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One question by one caller, read and checked, before anything was decided about it.
 
     `body` is the object that policy looks at and the object that is forwarded; nobody changes it.
-    `received` is monotonic seconds, `received_ns` wall-clock nanoseconds since 1970.
+    `received` is monotonic seconds, `received_ns` wall-clock nanoseconds since 1970: both of one moment, of
+    which `id` is made, too.
     """
 
     id: str

@@ -40,7 +40,8 @@ class _Waiter:
     reservation: Reservation
     target: Target
     balances: list[Balance]
-    granted: "asyncio.Future[None]"
+    granted: "asyncio.Future[bool]"
+    """True: the money is held; False: the balances have changed, look again."""
 
 
 def _tell_nobody(event: Event) -> None:
@@ -76,9 +77,6 @@ class Book:
         """Take new ceilings; what is spent and held stays."""
         self._ceilings.use(ceilings)
         self._alerts_at = tuple(sorted(alerts_at))
-        # Who waits goes on under the balances that are there now.
-        for waiter in self._waiting:
-            waiter.balances = self._balances(waiter.reservation)
         self._admit()
 
     async def hold(self, held: Held, *, wait_s: float = 0) -> None:
@@ -94,13 +92,10 @@ class Book:
         reservation = Reservation(
             call.id, held.n, about(held.opened, held.target), call.received_ns, held.bound_nanos
         )
-        balances = self._ceilings.loaded(reservation.about, reservation.received_ns)
-        if balances is None:
-            balances = await self._load_for(reservation)
-        if balances:
-            await self._get_in(reservation, held.target, balances, wait_s)
-        else:
+        if not self._ceilings.covering(reservation.about):
             self._ceilings.reserve(reservation)
+        else:
+            await self._get_in(reservation, held.target, wait_s)
         try:
             await self._write(held)
         except BaseException:
@@ -171,21 +166,29 @@ class Book:
 
     # Reserving.
 
-    async def _get_in(
-        self, reservation: Reservation, target: Target, balances: list[Balance], wait_s: float
-    ) -> None:
+    async def _get_in(self, reservation: Reservation, target: Target, wait_s: float) -> None:
         """Count a hold against its ceilings, at once or when others have settled."""
+        ends = asyncio.get_running_loop().time() + wait_s
+        left_s = wait_s
+        # A wait can end with a look at other balances: the settings were read again, or a day has ended.
+        while not await self._took(reservation, target, await self._load_for(reservation), left_s):
+            left_s = ends - asyncio.get_running_loop().time()
+
+    async def _took(
+        self, reservation: Reservation, target: Target, balances: list[Balance], wait_s: float
+    ) -> bool:
+        """Count a hold against these balances; False: they are no longer its balances."""
         queued = {id(balance) for waiter in self._waiting for balance in waiter.balances}
         if not _must_wait(reservation, target, balances, queued):
             self._ceilings.reserve(reservation)
-            return
+            return True
         if wait_s <= 0 or len(self._waiting) >= _WAITING_MAX:
             raise _busy(reservation, target, balances)
         waiter = _Waiter(reservation, target, balances, asyncio.get_running_loop().create_future())
         self._waiting.append(waiter)
         try:
             async with asyncio.timeout(wait_s):
-                await waiter.granted
+                return await waiter.granted
         except TimeoutError as error:
             self._give_up(waiter)
             raise _busy(reservation, target, waiter.balances) from error
@@ -193,14 +196,11 @@ class Book:
             self._give_up(waiter)
             raise
 
-    def _balances(self, reservation: Reservation) -> list[Balance]:
-        return self._ceilings.balances(reservation.about, reservation.received_ns)
-
     def _give_up(self, waiter: _Waiter) -> None:
         # The money may have been given in the same turn of the loop in which the wait was called off.
         if waiter in self._waiting:
             self._waiting.remove(waiter)
-        elif waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():
+        elif _is_granted(waiter.granted):
             self._free(waiter.reservation.call_id, waiter.reservation.n, 0)
         self._admit()
 
@@ -215,6 +215,14 @@ class Book:
         """Give money to those who wait, in their order; nobody overtakes whom the same balance holds up."""
         held_up: set[int] = set()
         for waiter in tuple(self._waiting):
+            asked = waiter.reservation
+            balances = self._ceilings.loaded(asked.about, asked.received_ns)
+            if balances is None:
+                self._waiting.remove(waiter)
+                if not waiter.granted.done():
+                    waiter.granted.set_result(False)
+                continue
+            waiter.balances = balances
             if any(id(balance) in held_up for balance in waiter.balances):
                 held_up.update(map(id, waiter.balances))
                 continue
@@ -230,7 +238,7 @@ class Book:
             self._waiting.remove(waiter)
             if not waiter.granted.done():
                 self._ceilings.reserve(waiter.reservation)
-                waiter.granted.set_result(None)
+                waiter.granted.set_result(True)
 
     def _tell_if_reached(self, balance: Balance) -> None:
         amount = balance.ceiling.amount_nanos
@@ -276,6 +284,7 @@ class Book:
                     self._ceilings.abandon_load()
                     raise
                 self._ceilings.end_load(windows, spent)
+                self._admit()
 
 
 def _must_wait(
@@ -290,9 +299,13 @@ def _must_wait(
     for balance in balances:
         if amount is None and not balance.ceiling.allows_unbounded:
             raise BudgetUnbounded(unbounded_sentence(target, balance), target=target.name)
-        if balance.refuses(amount or 0):
-            raise BudgetExceeded(exceeded_sentence(amount or 0, balance), target=target.name)
+        if balance.refuses(amount or 0) or (amount is None and balance.spent_nanos >= balance.limit_nanos):
+            raise BudgetExceeded(exceeded_sentence(amount, balance), target=target.name)
     return bool(amount) and any(balance.delays(amount or 0) or id(balance) in queued for balance in balances)
+
+
+def _is_granted(granted: "asyncio.Future[bool]") -> bool:
+    return granted.done() and not granted.cancelled() and not granted.exception() and granted.result()
 
 
 def _busy(reservation: Reservation, target: Target, balances: Sequence[Balance]) -> BudgetBusy:

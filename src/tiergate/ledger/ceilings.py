@@ -104,6 +104,11 @@ class Balance:
         return self.ceiling.amount_nanos + self.ceiling.slack_nanos
 
     @property
+    def share(self) -> float:
+        """The spent part of the ceiling."""
+        return self.spent_nanos / max(1, self.ceiling.amount_nanos)
+
+    @property
     def left_nanos(self) -> int:
         """What a new hold may take now; 0 where nothing is left."""
         return max(0, self.limit_nanos - self.spent_nanos - self.held_nanos)
@@ -183,6 +188,8 @@ class Ceilings:
         }
         for key, balance in self._balances.items():
             balance.ceiling, balance.tell_at_nanos = kept[key.ceiling], 0
+            # Of a larger amount a smaller share is spent: the shares above it will be told again.
+            balance.reached = min(balance.reached, balance.share)
         self._covering.clear()
         self._changed()
 
@@ -289,7 +296,7 @@ class Ceilings:
                 if _counts(reservation, ceiling, window):
                     balance.held_nanos += reservation.amount_nanos or 0
             # What was reached before was told of before.
-            balance.reached = balance.spent_nanos / max(1, ceiling.amount_nanos)
+            balance.reached = balance.share
             self._balances[_key(ceiling, window)] = balance
         self._changed()
 

@@ -7,9 +7,10 @@ from tiergate.core import Target, usd_text
 from tiergate.ledger.ceilings import Balance
 
 
-def exceeded_sentence(amount_nanos: int, balance: Balance) -> str:
-    """Say that an amount does not fit any more."""
-    return f"{_state(balance)} This call could cost up to ${usd_text(amount_nanos)}. {_until(balance)}"
+def exceeded_sentence(amount_nanos: int | None, balance: Balance) -> str:
+    """Say that an amount does not fit any more; None: nobody knows how much it would be."""
+    most = "" if amount_nanos is None else f"This call could cost up to ${usd_text(amount_nanos)}. "
+    return f"{_state(balance)} {most}{_until(balance)}"
 
 
 def busy_sentence(amount_nanos: int, balance: Balance) -> str:

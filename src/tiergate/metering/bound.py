@@ -76,8 +76,11 @@ def holds_only_text(body: Mapping[str, Any]) -> bool:
 
 
 def _input_bound(body: Mapping[str, Any], prompt_bytes: int) -> int | None:
-    if body.get("web_search_options") is not None:
+    if body.get("web_search_options") is not None or body.get("plugins"):
         return None  # what is found goes in, too, and the search has a fee
+    tools = body.get("tools")
+    if isinstance(tools, list) and not all(map(_runs_here, tools)):
+        return None
     messages = body.get("messages")
     if not isinstance(messages, list):
         messages = [messages]
@@ -87,12 +90,17 @@ def _input_bound(body: Mapping[str, Any], prompt_bytes: int) -> int | None:
             return None
         if isinstance(message, dict) and message.get("audio") is not None:
             return None  # an earlier spoken answer, named by its id
-    tools = _TOKENS_FOR_TOOLS if body.get("tools") or body.get("functions") else 0
-    return prompt_bytes + _TOKENS_PER_MESSAGE * len(messages) + _TOKENS_PER_CALL + tools
+    for_tools = _TOKENS_FOR_TOOLS if tools or body.get("functions") else 0
+    return prompt_bytes + _TOKENS_PER_MESSAGE * len(messages) + _TOKENS_PER_CALL + for_tools
 
 
 def _is_text(part: object) -> bool:
     return isinstance(part, dict) and part.get("type") in ("text", "refusal")
+
+
+def _runs_here(tool: object) -> bool:
+    # Whatever is neither of these (a search, a code runner) runs at the provider, and its results are input.
+    return isinstance(tool, dict) and tool.get("type", "function") in ("function", "custom")
 
 
 def _may_speak(body: Mapping[str, Any]) -> bool:

@@ -155,15 +155,16 @@ class Books:
         """Give all virtual keys."""
         return read_keys(self._connection)
 
-    def add_key(self, key: VirtualKey) -> bool:
-        """Keep a virtual key; False: its name is taken; raises as `write` does."""
+    def add_key(self, key: VirtualKey) -> list[VirtualKey] | None:
+        """Keep a virtual key, and give all; None: its name is taken; raises as `write` does."""
         with self._transaction():
-            return add_key(self._connection, key)
+            return self.keys() if add_key(self._connection, key) else None
 
-    def change_key(self, how: str, facts: Mapping[str, object]) -> bool:
-        """Revoke or rotate a virtual key; False: there is none; raises as `write` does."""
+    def change_key(self, how: str, facts: Mapping[str, object]) -> list[VirtualKey] | None:
+        """Revoke or rotate a virtual key, and give all; None: there is none; raises as `write` does."""
         with self._transaction():
-            return self._connection.execute(statements("keys")[how], facts).rowcount > 0
+            done = self._connection.execute(statements("keys")[how], facts).rowcount > 0
+            return self.keys() if done else None
 
     def begin_slot(self, closed_before_ns: int) -> int | None:
         """Choose a slot to add up (`Rollups.begin`); raises as `write` does."""

@@ -194,15 +194,17 @@ class SqliteJournal:
         """Give all virtual keys; see `admission.KeyStore`."""
         return await self._work(lambda books: books.keys())
 
-    async def add(self, key: VirtualKey) -> bool:
+    async def add(self, key: VirtualKey) -> list[VirtualKey] | None:
         """Keep a new virtual key; see `admission.KeyStore`."""
         return await self._work(lambda books: books.add_key(key))
 
-    async def revoke(self, name: str, now_ns: int) -> bool:
+    async def revoke(self, name: str, now_ns: int) -> list[VirtualKey] | None:
         """Revoke a virtual key; see `admission.KeyStore`."""
         return await self._work(lambda books: books.change_key("revoke", {"name": name, "now_ns": now_ns}))
 
-    async def rotate(self, name: str, *, digest: bytes, hint: str, old_until_ns: int) -> bool:
+    async def rotate(
+        self, name: str, *, digest: bytes, hint: str, old_until_ns: int
+    ) -> list[VirtualKey] | None:
         """Give a virtual key another digest; see `admission.KeyStore`."""
         facts = {"name": name, "digest": digest, "hint": hint, "until_ns": old_until_ns}
         return await self._work(lambda books: books.change_key("rotate", facts))

@@ -47,7 +47,7 @@ class DoorPolicy:
 
 
 class DataPlane:
-    """The application. `policy` may be replaced by a reload; `is_ready` is what the balancer sees."""
+    """The application. `is_ready` is what the balancer sees."""
 
     def __init__(self, rooms: Rooms, *, policy: DoorPolicy, randomness: Callable[[int], bytes]) -> None:
         self.policy = policy
@@ -55,26 +55,29 @@ class DataPlane:
         self._rooms = rooms
         self._randomness = randomness
 
+    def use(self, policy: DoorPolicy) -> None:
+        """Take another policy; requests that are in stay in."""
+        self.policy = policy
+
     async def __call__(self, visit: Visit) -> None:
         """Answer one request."""
         wall_ns = self._rooms.clock.wall_ns()
-        request_id = new_id(wall_ns, self._randomness(10))
         try:
-            await self._answer(visit, request_id, wall_ns)
+            await self._answer(visit, wall_ns)
         except (ClientGone, ConnectionBroken):
             raise
         except asyncio.CancelledError:
             # The one or the other: the client left, or the listener ends what still runs.
             if visit.gone:
                 raise ClientGone from None
-            await self._say(visit, request_id, Stopping())
+            await self._say(visit, Stopping())
         except TiergateError as error:
-            await self._say(visit, request_id, error)
+            await self._say(visit, error)
         except Exception as error:  # noqa: BLE001 - the outermost border: a bug costs one call, not the server
             self._rooms.emit(_bug(error))
-            await self._say(visit, request_id, TiergateError(_BUG_SENTENCE))
+            await self._say(visit, TiergateError(_BUG_SENTENCE))
 
-    async def _answer(self, visit: Visit, request_id: str, wall_ns: int) -> None:
+    async def _answer(self, visit: Visit, wall_ns: int) -> None:
         visit.check()
         check_host(visit, self.policy.hosts)
         health = _HEALTH.get(visit.path)
@@ -91,7 +94,7 @@ class DataPlane:
         method, endpoint = _endpoint(visit.path)
         if visit.method != method:
             raise Unroutable(f"{visit.path} takes {method} only.", status=405, allow=method)
-        await endpoint(self, Request(visit, caller, request_id, wall_ns))
+        await endpoint(self, Request(visit, caller, wall_ns))
 
     def _check_origin(self, visit: Visit) -> None:
         origin = visit.header(b"origin")
@@ -176,15 +179,18 @@ class DataPlane:
         self, request: "Request", question: ChatQuestion, endpoint: str, body_bytes: int
     ) -> Reply | StreamReply:
         visit = request.visit
+        # All of one moment, with the body here: what counts a call by its id and what counts it by its time
+        # put it into the same window, however long a client took to send it.
+        wall_ns = self._rooms.clock.wall_ns()
+        visit.id = self._new_id(wall_ns)
         call = call_of(
             question,
-            call_id=request.id,
+            call_id=visit.id,
             caller=request.caller,
             endpoint=endpoint,
             header=visit.header,
             body_bytes=body_bytes,
-            # Both now, with the body here: one moment on two clocks.
-            wall_ns=self._rooms.clock.wall_ns(),
+            wall_ns=wall_ns,
             monotonic=self._rooms.clock.monotonic(),
         )
         task = asyncio.current_task()
@@ -209,12 +215,16 @@ class DataPlane:
         await visit.write(events.end())
         await visit.end()
 
+    def _new_id(self, wall_ns: int) -> str:
+        return new_id(wall_ns, self._randomness(10))
+
     # Errors.
 
-    async def _say(self, visit: Visit, request_id: str, error: TiergateError) -> None:
+    async def _say(self, visit: Visit, error: TiergateError) -> None:
         if visit.started:
             visit.abort()
         answer = answer_to(error)
+        request_id = visit.id or self._new_id(self._rooms.clock.wall_ns())
         if isinstance(error, Refused | Unroutable | DoorRefused):
             # Whatever else fails has become a call before, and its end is told by the call.
             endpoint = visit.path if visit.path in _ENDPOINTS else "other"
@@ -224,11 +234,10 @@ class DataPlane:
 
 
 class Request(NamedTuple):
-    """A request that passed the door. Its id is the call's, and what the client is told to quote."""
+    """A request that passed the door."""
 
     visit: Visit
     caller: Caller
-    id: str
     wall_ns: int
 
 

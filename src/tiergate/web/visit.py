@@ -91,6 +91,7 @@ class Visit:
         query: what followed the question mark, as sent.
         peer: the client's IP address.
         client: address and port of the client's end of the connection.
+        id: the call's, which the client is told to quote; empty until its question has been read.
         gone: whether the client is known to have left.
         uploading: whether the body has not come to its end.
     """
@@ -110,6 +111,7 @@ class Visit:
         "_watch",
         "client",
         "gone",
+        "id",
         "method",
         "path",
         "query",
@@ -128,6 +130,7 @@ class Visit:
         self.path: str = scope["raw_path"].decode("latin-1")
         self.query: bytes = scope["query_string"]
         self.client: tuple[str, str] = scope["client"]
+        self.id = ""
         self.gone = False
         self._receive = receive
         self._send = send

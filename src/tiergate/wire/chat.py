@@ -103,6 +103,13 @@ def _question(body: dict[str, Any]) -> ChatQuestion:
         raise InvalidRequest("`stream_options` is only allowed with `stream: true`.", param="stream_options")
     for name in ("max_tokens", "max_completion_tokens", "n"):
         _check_count(body, name)
+    for name in _ROUTES_ELSEWHERE:
+        if body.get(name) is not None:
+            raise InvalidRequest(
+                f"`{name}` lets a provider answer with another model than the one that was routed and paid "
+                "for here. Leave it out; the targets of a model in the settings do that.",
+                param=name,
+            )
     return ChatQuestion(
         body=body,
         model=model,
@@ -119,6 +126,9 @@ def _check_count(body: Mapping[str, Any], name: str) -> None:
 
 
 _COUNT_MAX: Final = 10_000_000
+_ROUTES_ELSEWHERE: Final = ("models", "fallbacks", "preset")
+"""Providers that are routers themselves (OpenRouter's `models` and `preset`, LiteLLM's `fallbacks`) choose by
+these: past a key's models, past a budget's worst case, and past private-only."""
 
 
 # Replies. msgspec decodes straight into these, which costs half of building dictionaries. Servers that put

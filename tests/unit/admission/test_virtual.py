@@ -6,7 +6,7 @@ import pytest
 
 from tiergate.admission import KeyMaker, Keyring, VirtualKey
 from tiergate.admission.virtual import derived
-from tiergate.core import Caller, InvalidKey
+from tiergate.core import LOCAL, Caller, InvalidKey
 
 NOW = 1_800_000_000_000_000_000
 SECOND = 1_000_000_000
@@ -86,7 +86,7 @@ def test_time_takes_keys_away() -> None:
     assert ring(expiring, make=make).caller(new).key == "web"
     with pytest.raises(InvalidKey, match="has expired"):
         ring(expiring, make=make, now_ns=NOW + SECOND).caller(new)
-    with pytest.raises(InvalidKey, match="not known"):
+    with pytest.raises(InvalidKey, match="was revoked"):
         ring(key(make, new, revoked_ns=NOW - 1), make=make).caller(new)
     rotated = key(make, new, old_digest=make.digest(old), old_until_ns=NOW + SECOND)
     assert ring(rotated, make=make).caller(old) == ring(rotated, make=make).caller(new)
@@ -101,6 +101,12 @@ def test_an_expired_key_does_not_fall_back_to_an_open_door() -> None:
     secret = make.make()
     with pytest.raises(InvalidKey, match="has expired"):
         ring(key(make, secret, expires_ns=NOW), make=make, is_open=True).caller(secret)
+    with pytest.raises(InvalidKey, match="was revoked"):
+        ring(key(make, secret, revoked_ns=NOW), make=make, is_open=True).caller(secret)
+    # Replaced twice, or made by a house with another secret: nothing is known of it but how it looks.
+    with pytest.raises(InvalidKey, match="not known"):
+        ring(key(make, secret), make=make, is_open=True).caller(make.make())
+    assert ring(key(make, secret), make=make, is_open=True).caller("sk-anything") is LOCAL
 
 
 @pytest.mark.parametrize(

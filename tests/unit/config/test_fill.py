@@ -6,6 +6,7 @@ from textwrap import dedent
 
 import pytest
 
+from tiergate.admission import KeyBudget, VirtualKey
 from tiergate.catalog import BilledBy, PriceRecord, PriceState
 from tiergate.config import fill, load_text
 from tiergate.core import Target, Tier
@@ -103,3 +104,17 @@ def test_a_vendor_that_refuses_stream_options_is_not_sent_any() -> None:
     """Mistral answers 422 to them; the row of the catalog says so."""
     made = fill.providers(load_text(PROVIDERS, {}).settings)
     assert {name for name, provider in made.items() if not provider.takes_stream_options} == {"eu"}
+
+
+def test_of_two_budgets_for_one_key_the_lower_amounts_hold() -> None:
+    """Those of the settings and of a virtual key; the settings say what passes without a bound."""
+    loaded = load_text(
+        "providers: {cloud: {base_url: https://api.example/v1}}\n"
+        "budgets: [{scope: 'key:web', usd: 10, per: total, slack_usd: 2, unbounded: allow}]\n",
+        {},
+    )
+    budget = KeyBudget(amount_nanos=9_000_000_000, per="total", slack_nanos=100_000_000_000)
+    key = VirtualKey(name="web", digest=b"", hint="", created_ns=0, budget=budget)
+    (ceiling,) = fill.ceilings(loaded.settings, [key])
+    assert (ceiling.amount_nanos, ceiling.slack_nanos) == (9_000_000_000, 2_000_000_000)
+    assert ceiling.allows_unbounded

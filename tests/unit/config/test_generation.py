@@ -56,6 +56,7 @@ def test_a_file_that_is_gone(tmp_path: Path) -> None:
     [
         ("listen: 127.0.0.1:9", "listen"),
         ("admin: {listen: 127.0.0.1:9}", "admin.listen"),
+        ("admin: {token: 0123456789abcdef0123456789abcdef}", "admin.token"),
         ("data_dir: /elsewhere", "data_dir"),
         ("secret: 0123456789abcdef0123456789abcdef", "secret"),
     ],

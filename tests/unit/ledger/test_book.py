@@ -329,3 +329,88 @@ def test_what_was_held_before_a_ceiling_came_settles_against_it() -> None:
         assert await amounts(book) == (4, 0)
 
     run(test())
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        [CAP],
+        [replace(CAP, zone="Europe/Berlin")],
+        [replace(CAP, period=Period.TOTAL)],
+        [
+            replace(CAP, amount_nanos=1_000 * USD),
+            Ceiling(scope=Scope.KEY, name="alice", amount_nanos=10 * USD),
+        ],
+    ],
+    ids=["the same", "another zone", "another period", "one more"],
+)
+def test_who_waits_is_held_to_the_ceilings_that_a_reload_brings(new: list[Ceiling]) -> None:
+    """Also to those whose balance nobody has loaded yet."""
+
+    async def test() -> None:
+        book = Book(MemoryJournal(), ceilings=[CAP])
+        await book.hold(asked(1, 10))
+        waiting = [asyncio.create_task(book.hold(asked(number, 9), wait_s=2)) for number in range(2, 12)]
+        await asyncio.sleep(1)
+        book.use(new, alerts_at=())
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(end) for end in ends] == [BudgetBusy] * 10
+        assert all(balance.held_nanos == 10 * USD for balance in await book.balances(BEGAN_NS))
+
+    run(test())
+
+
+def test_who_waits_over_midnight_finds_the_balance_that_others_use() -> None:
+    """Yesterday's balance is dropped while nothing is held in it, and loaded anew by whoever is late."""
+    day_ms = 86_400_000
+    alice = Ceiling(scope=Scope.KEY, name="alice", amount_nanos=USD, period=Period.DAY)
+    model = Ceiling(scope=Scope.MODEL, name="A", amount_nanos=USD)
+
+    def late(number: int, model: str, usd: float, key: str = "alice") -> Held:
+        call = opened(day_ms - 10 + number, caller=Caller(key=key), asked_model=model)
+        return held(number, opened=call, bound_nanos=int(usd * USD))
+
+    async def test() -> None:
+        book = Book(MemoryJournal(), ceilings=[alice, model])
+        first = late(1, "A", 1, key="bob")
+        await book.hold(first)
+        waiting = asyncio.create_task(book.hold(late(2, "A", 0.9), wait_s=5))
+        await asyncio.sleep(1)
+        await book.balances(BEGAN_NS + day_ms * 1_000_000)
+        await book.hold(late(3, "B", 0.9))
+        book.settle(settled(1, call_id=first.call_id, cash_nanos=0))
+        with pytest.raises(BudgetBusy):
+            await waiting
+
+    run(test())
+
+
+def test_what_has_no_bound_is_let_pass_until_the_budget_is_spent() -> None:
+    """Nobody knows by how much the last call passes it; the one after that is refused."""
+
+    async def test() -> None:
+        book = Book(MemoryJournal(), ceilings=[replace(CAP, allows_unbounded=True)])
+        for number in (1, 2):
+            await book.hold(asked(number, None))
+            book.settle(cost(number, 6))
+        with pytest.raises(BudgetExceeded, match=r"all per day .* \$12 spent"):
+            await book.hold(asked(3, None))
+
+    run(test())
+
+
+def test_a_raised_budget_is_told_of_anew() -> None:
+    """Of the larger amount a smaller share is spent."""
+    told: list[Event] = []
+
+    async def test() -> None:
+        book = Book(MemoryJournal(), ceilings=[CAP], alerts_at=(0.5, 1.0), emit=told.append)
+        await book.hold(asked(1, 10))
+        book.settle(cost(1, 10))
+        book.use([replace(CAP, amount_nanos=100 * USD)], alerts_at=(0.5, 1.0))
+        for number, usd in ((2, 30), (3, 20), (4, 40)):
+            await book.hold(asked(number, usd))
+            book.settle(cost(number, usd))
+
+    run(test())
+    assert [event.share for event in told if isinstance(event, BudgetReached)] == [1.0, 0.5, 1.0]

@@ -193,6 +193,8 @@ def test_a_cut_stream_has_generated_no_more_than_the_fastest_could(
     [
         {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]},
         {"messages": [{"role": "user", "content": "hi"}], "web_search_options": {}},
+        {"messages": [{"role": "user", "content": "hi"}], "plugins": [{"id": "web"}]},
+        {"messages": [{"role": "user", "content": "hi"}], "tools": [{"type": "web_search_preview"}]},
     ],
 )
 def test_what_bytes_do_not_tell_has_no_bound(body: dict[str, object]) -> None:

@@ -48,6 +48,9 @@ def body(**fields: Any) -> bytes:
         ({"stream": True, "stream_options": "usage"}, "stream_options"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"stream": False, "stream_options": {}}, "stream_options"),
+        ({"models": ["openai/dearer"]}, "models"),
+        ({"fallbacks": [{"model": "dearer"}]}, "fallbacks"),
+        ({"preset": "dearer"}, "preset"),
         *[
             ({name: value}, name)
             for name in ("max_tokens", "max_completion_tokens", "n")

@@ -240,6 +240,46 @@ def test_calls_are_forgotten_and_their_sums_are_not(tmp_path: Path) -> None:
     with_journal(tmp_path, after)
 
 
+def test_a_settlement_that_a_crash_lost_lapses_in_the_sums_too(tmp_path: Path) -> None:
+    """The call had ended, so that its quarter of an hour was added up."""
+
+    async def test(books: SqliteJournal) -> None:
+        begun = opened(1, caller=Caller(key="alice"))
+        await books.hold(held(1, opened=begun, target=HOSTED))
+        books.close(closed(1, opened=begun))
+        await books.flush()
+        assert await add_up(books) > 0
+
+    async def after(books: SqliteJournal) -> None:
+        (row,) = seen(tmp_path, ALL, ("key",))
+        assert row.lapsed_nanos == 5_000_000
+        await add_up(books)
+        assert seen(tmp_path, ALL, ("key",)) == [row]
+
+    with_journal(tmp_path, test)
+    with_journal(tmp_path, after)
+
+
+def test_what_is_forgotten_cannot_be_corrected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while its record has not been deleted: the sums would not know of it."""
+    monkeypatch.setattr("tiergate.store.rollups.FORGOTTEN_AT_ONCE", 1)
+
+    async def test(books: SqliteJournal) -> None:
+        for number in (1, 2):
+            await make(books, number, {**GOOD, "attempts": ["reported"]})
+        await books.flush()
+        await add_up(books)
+        newest = opened(2).call.id
+        assert await books.adjust(newest, 1, 5, "seen on the invoice")
+        await add_up(books)
+        await books.forget(calls_before_ns=BEGAN_NS + SLOT_NS, rollups_before_ns=0)
+        assert count(tmp_path, "attempt") == 1
+        assert not await books.adjust(newest, 1, 5, "seen on the invoice")
+        assert not await books.resolve(newest, 1, 5)
+
+    with_journal(tmp_path, test)
+
+
 def test_forgetting_goes_in_small_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls wait for each of them."""
     monkeypatch.setattr("tiergate.store.rollups.FORGOTTEN_AT_ONCE", 2)

@@ -1,12 +1,13 @@
 """The desk of the admin plane: its questions answered from a running house."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from tiergate.admin import Desk, KeyWish
 from tiergate.admission import VirtualKey
 from tiergate.app.house import House
-from tiergate.core import NANOS_PER_USD, SystemClock
+from tiergate.core import NANOS_PER_USD, StorageUnavailable, SystemClock
 from tiergate.ledger import Balance
 from tiergate.store import LEDGER_FILE, LedgerPast
 from tiergate.telemetry import gauge
@@ -24,11 +25,15 @@ def desk_of(house: House) -> Desk:
         return await cabinet.create(wish, taken=taken)
 
     async def past() -> LedgerPast:
-        await journal.flush()
+        await journal.until_written()
         return LedgerPast(house.settings.data_dir / LEDGER_FILE)
 
     async def metrics() -> bytes:
-        return house.metrics.page(_gauges(house, await balances()))
+        # A ledger in trouble is when somebody looks here: the page then comes without the budgets.
+        found: Sequence[Balance] = ()
+        with suppress(StorageUnavailable):
+            found = await balances()
+        return house.metrics.page(_gauges(house, found))
 
     return Desk(
         balances=balances,

@@ -16,7 +16,7 @@ from tiergate.app.webhook import Webhook
 from tiergate.config import Loaded, Settings, fill, first_snapshot
 from tiergate.config import reload as next_snapshot
 from tiergate.core import Emit, Event, Notice, SettingsError, SystemClock
-from tiergate.ledger import Book, Entry
+from tiergate.ledger import Book, Entry, Period
 from tiergate.metering import Lines
 from tiergate.resilience import Permits
 from tiergate.serve import Rooms
@@ -74,6 +74,11 @@ class House:
     def settings(self) -> Settings:
         """The settings in force."""
         return self._snapshot.settings
+
+    def counts_all(self) -> bool:
+        """Tell whether a budget counts all that was ever spent."""
+        ceilings = fill.ceilings(self.settings, self.cabinet.keys)
+        return any(ceiling.period is Period.TOTAL for ceiling in ceilings)
 
     def on_reload(self, tell: Callable[[Settings], None]) -> None:
         """Say whom to tell when other settings are in force."""
@@ -181,7 +186,9 @@ async def open_house(
             cabinet=cabinet,
             environ=environ,
         )
-        upkeep = asyncio.create_task(keep_up(journal, lambda: house.settings, clock))
+        upkeep = asyncio.create_task(
+            keep_up(journal, lambda: house.settings, clock, counts_all=house.counts_all)
+        )
         stack.callback(upkeep.cancel)
         yield house
 

@@ -5,7 +5,7 @@ from tiergate.config.generation import Snapshot, first_snapshot, next_snapshot, 
 from tiergate.config.loading import DEFAULT_FILE, Loaded, find_file, load, load_text, read_env
 from tiergate.config.schema import hidden, json_schema, reference_markdown
 from tiergate.config.secret import Secret
-from tiergate.config.sections import Provider
+from tiergate.config.sections import Provider, Retention
 from tiergate.config.settings import Settings
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Address",
     "Loaded",
     "Provider",
+    "Retention",
     "Secret",
     "Settings",
     "Snapshot",

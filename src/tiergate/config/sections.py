@@ -91,7 +91,11 @@ class Retention(Section):
         description="Records of calls and attempts. Reports of spend go on from their sums, of latency not.",
     )
     rollups: Duration = Field(
-        default=3 * 365 * 86_400.0, description="Their sums by quarters of an hour; never shorter than calls."
+        default=3 * 365 * 86_400.0,
+        description=(
+            "Their sums by quarters of an hour; never shorter than calls or 32 days, and without end while a "
+            "budget counts all that was ever spent (`per: total`)."
+        ),
     )
     jobs: Duration = Field(default=30 * 86_400.0, description="Finished batch jobs and their files.")
     receipts: Duration = Field(default=86_400.0, description="Answers kept for a repeated Idempotency-Key.")

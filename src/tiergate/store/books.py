@@ -129,6 +129,8 @@ class Books:
     def resolve(self, call_id: str, n: int, cash_nanos: int) -> bool:
         """Settle a lapsed attempt; see `ledger.Journal`; raises as `write` does."""
         facts = {"call_id": call_id, "n": n, "cash_nanos": cash_nanos}
+        if self._rollups.has_forgotten(call_id):
+            return False
         with self._transaction():
             found = self._connection.execute(self._sql["resolve"], facts).rowcount > 0
             self._rollups.take_note((), [call_id] if found else [])
@@ -137,6 +139,8 @@ class Books:
     def adjust(self, call_id: str, n: int, delta_nanos: int, *, reason: str, now_ns: int) -> bool:
         """Put an adjustment beside a settled attempt; see `ledger.Journal`; raises as `write` does."""
         facts = {"call_id": call_id, "n": n, "delta_nanos": delta_nanos, "reason": reason}
+        if self._rollups.has_forgotten(call_id):
+            return False
         with self._transaction():
             row = self._connection.execute(self._sql["settled_cash"], facts).fetchone()
             if row is None or (row[0] or 0) + delta_nanos + self._adjusted(call_id, n) < 0:
@@ -224,6 +228,9 @@ def _begin_epoch(connection: sqlite3.Connection, owner_id: str, now_ns: int) -> 
         facts = {"epoch": epoch, "id": owner_id, "pid": os.getpid(), "now_ns": now_ns}
         connection.execute(sql["bury_owners"], facts)
         connection.execute(sql["add_owner"], facts)
+        # A call can have ended, and be added up, whose settlement was lost.
+        lapsing = [call_id for (call_id,) in connection.execute(sql["lapsing"], facts)]
+        Rollups(connection).take_note((), lapsing)
         lapsed = Lapsed(
             holds=connection.execute(sql["lapse_holds"], facts).rowcount,
             calls=connection.execute(sql["lapse_calls"], facts).rowcount,

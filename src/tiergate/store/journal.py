@@ -128,18 +128,18 @@ class SqliteJournal:
 
     async def entry(self, call_id: str) -> Entry | None:
         """Read one call with its attempts; see `ledger.Journal`."""
-        await self._flush_for_reading()
+        await self.until_written()
         return await asyncio.to_thread(read_entry, self._path, call_id)
 
     async def entries(self, *, after: str | None = None, limit: int = 100) -> list[Entry]:
         """Read calls in the order of their ids, at most 1,000 at once; see `ledger.Journal`."""
-        await self._flush_for_reading()
+        await self.until_written()
         page = min(max(limit, 0), _PAGE_MAX)
         return await asyncio.to_thread(read_entries, self._path, after=after, limit=page)
 
     async def find(self, query: EntryQuery) -> list[Entry]:
         """Read calls that answer a question; see `ledger.Journal`."""
-        await self._flush_for_reading()
+        await self.until_written()
         page = replace(query, limit=min(max(query.limit, 0), _PAGE_MAX))
         return await asyncio.to_thread(find_entries, self._path, page)
 
@@ -218,7 +218,12 @@ class SqliteJournal:
         now_ns = self._clock.wall_ns()
         return Books.open(self._path, owner_id=new_id(now_ns, self._randomness(10)), now_ns=now_ns)
 
-    async def _flush_for_reading(self) -> None:
+    async def until_written(self) -> None:
+        """Wait until all that was handed in can be read.
+
+        Raises:
+            StorageUnavailable: it took too long.
+        """
         try:
             async with asyncio.timeout(_READ_WAIT_S):
                 await self._writer.flush()

@@ -64,6 +64,10 @@ class Rollups:
         if self._late:
             self._connection.executemany(self._sql["mark_stale"], [(slot_ns,) for slot_ns in self._late])
 
+    def has_forgotten(self, call_id: str) -> bool:
+        """Tell whether a call is kept only in the sums: a change of its record would count nowhere."""
+        return call_id < self._forgotten_id
+
     def committed(self) -> None:
         """What the transaction did is on the disk."""
         self._touched |= self._late

@@ -3,16 +3,14 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from tiergate.app.upkeep import EACH_S, FIRST_AFTER_S, keep_up
-from tiergate.config import Settings, load_text
+from tiergate.config import Retention, Settings, load_text
 from tiergate.core import StorageUnavailable
 from tiergate.testing import FakeClock, run_virtual
 
-SETTINGS = load_text(
-    "providers: {rack: {base_url: 'http://127.0.0.1:1/v1', tier: private}}\n"
-    "retention: {calls: 10d, rollups: 1d}\n",
-    {},
-).settings
+SETTINGS = load_text("providers: {rack: {base_url: 'http://127.0.0.1:1/v1', tier: private}}\n", {}).settings
 DAY_NS = 86_400 * 10**9
 
 
@@ -36,14 +34,17 @@ class Ledger:
         return self.steps >= 0
 
 
-def kept_up(ledger: Ledger, *, seconds: float, clock: FakeClock | None = None, jump_ns: int = 0) -> FakeClock:
-    clock = clock or FakeClock()
+def kept_up(
+    ledger: Ledger, *, seconds: float, jump_ns: int = 0, days: int = 40, counts_all: bool = False
+) -> None:
+    clock = FakeClock()
+    retention = Retention(calls=days * 86_400.0, rollups=86_400.0)
 
     def settings() -> Settings:
-        return SETTINGS
+        return SETTINGS.model_copy(update={"retention": retention})
 
     async def test() -> None:
-        task = asyncio.create_task(keep_up(ledger, settings, clock))
+        task = asyncio.create_task(keep_up(ledger, settings, clock, counts_all=lambda: counts_all))
         await asyncio.sleep(0)
         if jump_ns:
             clock.jump_wall(jump_ns / 1e9)
@@ -51,7 +52,6 @@ def kept_up(ledger: Ledger, *, seconds: float, clock: FakeClock | None = None, j
         task.cancel()
 
     run_virtual(test(), clock=clock)
-    return clock
 
 
 def test_everything_that_is_over_is_added_up_and_everything_old_goes() -> None:
@@ -61,10 +61,20 @@ def test_everything_that_is_over_is_added_up_and_everything_old_goes() -> None:
     assert [word for word, *_ in ledger.done] == ["add", "add", "add", "forget", "forget"]
     (_, closed_ns), (_, calls_ns, rollups_ns) = ledger.done[0], ledger.done[-1]
     # Sums of calls that are kept are kept, too.
-    assert calls_ns == rollups_ns == closed_ns + 60 * 10**9 - 10 * DAY_NS
+    assert calls_ns == rollups_ns == closed_ns + 60 * 10**9 - 40 * DAY_NS
     ledger = Ledger()
     kept_up(ledger, seconds=FIRST_AFTER_S + 2.5 * EACH_S)
     assert [word for word, *_ in ledger.done] == ["add", "forget"] * 3
+
+
+@pytest.mark.parametrize(("counts_all", "days"), [(False, 32), (True, 0)])
+def test_no_sum_goes_that_a_budget_counts(*, counts_all: bool, days: int) -> None:
+    """However short calls are kept: a month for budgets by the month, ever for those without a window."""
+    ledger = Ledger()
+    kept_up(ledger, seconds=FIRST_AFTER_S + 1, days=1, counts_all=counts_all)
+    (_, calls_ns, rollups_ns) = ledger.done[-1]
+    now_ns = calls_ns + DAY_NS
+    assert rollups_ns == (now_ns - days * DAY_NS if days else 0)
 
 
 def test_trouble_is_passed_over_and_tried_again() -> None:

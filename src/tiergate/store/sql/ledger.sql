@@ -19,6 +19,9 @@ UPDATE owner SET heartbeat_ns = :now_ns WHERE epoch = :epoch AND state = 'alive'
 UPDATE owner SET state = 'left', ended_ns = :now_ns WHERE epoch = :epoch AND state = 'alive';
 
 -- The word "lapsed" is two bytes longer than "held": the room gives them, and keeps the rest for a late settle.
+-- name: lapsing
+SELECT DISTINCT call_id FROM attempt WHERE hold_state = 'held' AND owner_epoch < :epoch;
+
 -- name: lapse_holds
 UPDATE attempt SET hold_state = 'lapsed', room = zeroblob(length(room) - 2)
 WHERE hold_state = 'held' AND owner_epoch < :epoch;

@@ -169,7 +169,14 @@ def test_what_a_kill_left_is_resolved_with_the_budget(mock: MockProcess, tmp_pat
         told = cli("report", "reconcile", "usage.csv", "--provider", "dear", folder=tmp_path)
         assert told.returncode == 1 and "worst cases are charged here" in told.stdout
         assert "--settle-lapsed" in told.stdout
-        how = ("--provider", "dear", "--settle-lapsed", "--json")
+        # The day is not over, and more may be billed yet.
+        how = ("--provider", "dear", "--settle-lapsed")
+        waits = cli("report", "reconcile", "usage.csv", *how, folder=tmp_path)
+        assert "$0.0400 stays lapsed" in waits.stdout
+        (tmp_path / "other.csv").write_text(f"day,model,cost_usd\n{day},m,0.003\n")
+        unnamed = cli("report", "reconcile", "other.csv", *how, "--today-too", folder=tmp_path)
+        assert "$0.0400 stays lapsed" in unnamed.stdout
+        how = (*how, "--today-too", "--json")
         done = json.loads(cli("report", "reconcile", "usage.csv", *how, folder=tmp_path).stdout)
         assert [(one["call"], one["cost_usd"]) for one in done["settled"]] == [(lapsed[1]["id"], 0.01)]
         agreed = cli("report", "reconcile", "usage.csv", "--provider", "dear", folder=tmp_path)

@@ -165,7 +165,7 @@ def _budget(body: Mapping[str, Any]) -> KeyBudget | None:
         return None
     if not isinstance(given, Mapping) or not set(given) <= _BUDGET or "usd" not in given:
         raise InvalidRequest("`budget` must be an object of usd, per and slack_usd.", param="budget")
-    per = given.get("per", Period.TOTAL.value)
+    per = given.get("per", Period.MONTH.value)
     if not isinstance(per, str) or per not in {period.value for period in Period}:
         raise InvalidRequest("`per` must be total, day, week or month.", param="budget")
     return KeyBudget(

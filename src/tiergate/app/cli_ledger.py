@@ -79,6 +79,9 @@ def report_reconcile(
     settle: Annotated[
         bool, typer.Option("--settle-lapsed", help="Settle what a dead process left by what was billed.")
     ] = False,
+    today_too: Annotated[
+        bool, typer.Option("--today-too", help="With it: also of the day that is not over yet.")
+    ] = False,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -88,7 +91,16 @@ def report_reconcile(
 
     loaded = file_or_default(config, os.environ)
     agrees = run_to_end(
-        hold(loaded, os.environ, file, provider=provider, zone=zone, settle=settle, as_json=as_json)
+        hold(
+            loaded,
+            os.environ,
+            file,
+            provider=provider,
+            zone=zone,
+            settle=settle,
+            today_too=today_too,
+            as_json=as_json,
+        )
     )
     if not agrees:
         raise typer.Exit(FAILED)

@@ -28,40 +28,57 @@ async def report_reconcile(
     provider: str | None,
     zone: str,
     settle: bool,
+    today_too: bool,
     as_json: bool,
 ) -> bool:
-    """Print what differs; tell whether nothing does. `settle`: settle what lapsed by the invoice, too.
+    """Print what differs; tell whether nothing does.
+
+    `settle`: settle what lapsed by the invoice, too, where it has a row and the day is over (or `today_too`):
+    all else may be billed yet.
 
     Raises:
         CannotStart: the file cannot be read.
         InvalidRequest: it is no invoice; says the line.
     """
-    if zone not in available_timezones():
-        raise InvalidRequest(
-            f"{zone[:64]!r} is no time zone. Give one such as UTC or Europe/Berlin.", param="zone"
-        )
+    _check(loaded, provider, zone)
     invoice = read_invoice(await asyncio.to_thread(_lines, file), provider=provider)
     if not invoice:
         raise CannotStart(f"{file} has no rows.")
     span = _span([day for day, _ in invoice], zone)
     past = LedgerPast(loaded.settings.data_dir / LEDGER_FILE)
     found = reconcile(invoice, await asyncio.to_thread(spend, past, span, _BY))
+    today = None if today_too else datetime.now(ZoneInfo(zone)).date().isoformat()
+    left = [one for one in found if one.lapsed_nanos and (not settle or _may_be_billed_yet(one, today))]
     settled: list[dict[str, Any]] = []
     if settle:
         async with administered(loaded, environ) as ask:
             for one in found:
-                if one.lapsed_nanos:
+                if one.lapsed_nanos and one not in left:
                     settled += await _settle(ask, one, zone)
     if as_json:
         print(dumps({"rows": [_object(one) for one in found], "settled": settled}).decode())
     else:
-        _print(found, settled, settle=settle)
+        _print(found, settled, left, settle=settle)
     return all(one.finding is Finding.AGREES for one in found)
+
+
+def _check(loaded: Loaded, provider: str | None, zone: str) -> None:
+    if zone not in available_timezones():
+        raise InvalidRequest(
+            f"{zone[:64]!r} is no time zone. Give one such as UTC or Europe/Berlin.", param="zone"
+        )
+    if provider is not None and provider not in loaded.settings.providers and loaded.path is not None:
+        known = ", ".join(loaded.settings.providers)
+        raise InvalidRequest(
+            f"There is no provider {provider[:64]!r} in the settings. Known: {known}.", param="provider"
+        )
 
 
 def _lines(file: Path) -> list[str]:
     try:
         return file.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise CannotStart(f"There is no file {file}.") from None
     except (OSError, UnicodeError) as error:
         raise CannotStart(f"{file} cannot be read as text in UTF-8 ({type(error).__name__}).") from error
 
@@ -97,6 +114,10 @@ async def _lapsed(ask: Ask, one: Difference, zone: str) -> AsyncIterator[tuple[s
             return
 
 
+def _may_be_billed_yet(one: Difference, today: str | None) -> bool:
+    return one.finding is Finding.NOT_BILLED or (today is not None and one.day >= today)
+
+
 def _span(days: list[str], zone: str) -> Span:
     """Give the span of whole days, from the first to the last."""
     clock = ZoneInfo(zone)
@@ -121,7 +142,9 @@ def _object(one: Difference) -> dict[str, Any]:
     }
 
 
-def _print(found: list[Difference], settled: list[dict[str, Any]], *, settle: bool) -> None:
+def _print(
+    found: list[Difference], settled: list[dict[str, Any]], left: list[Difference], *, settle: bool
+) -> None:
     table = plain_table("day", "target", right=("billed", "ledger", "of it lapsed", "difference"))
     table.add_column("finding", no_wrap=True)
     for one in found:
@@ -130,11 +153,16 @@ def _print(found: list[Difference], settled: list[dict[str, Any]], *, settle: bo
     print_table(table)
     billed, ledger = sum(one.billed_nanos for one in found), sum(one.ledger_nanos for one in found)
     print(f"{_usd(billed)} were billed and {_usd(ledger)} are in the ledger.")
-    lapsed = sum(one.lapsed_nanos for one in found)
-    if settle:
-        print(f"{len(settled)} lapsed attempts were settled by it.")
-    elif lapsed:
-        print(f"{_usd(lapsed)} lapsed; --settle-lapsed settles it by this invoice.")
+    for done in settled:
+        print(f"{done['call']}: attempt {done['attempt']} lapsed; now settled at ${done['cost_usd']:,.4f}.")
+    lapsed = _usd(sum(one.lapsed_nanos for one in left))
+    if left and settle:
+        print(
+            f"{lapsed} stays lapsed: of a day that is not over (--today-too), or of a target that the "
+            "invoice does not name, so that it may be billed yet."
+        )
+    elif left:
+        print(f"{lapsed} lapsed; --settle-lapsed settles it by this invoice.")
 
 
 def _usd(nanos: int) -> str:

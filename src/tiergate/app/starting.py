@@ -10,6 +10,7 @@ from typing import Final
 from tiergate.app.discovery import Found, discover, nothing_found, settings_text
 from tiergate.config import DEFAULT_FILE, Loaded, find_file, load, load_text, read_env
 from tiergate.core import CannotStart
+from tiergate.store import LEDGER_FILE
 
 FOUND = "what was found on this machine"
 """The name of settings that stand in no file."""
@@ -41,16 +42,18 @@ def _found(environ: Mapping[str, str]) -> list[Found]:
 
 
 def file_or_default(config: Path | None, environ: Mapping[str, str]) -> Loaded:
-    """Load the settings file; where none is named and none is here, take the defaults.
+    """Load the settings file; where there is none, take the defaults for a ledger that is in this folder.
 
-    For commands that only read the books: they call nobody, so what is on this machine now is no matter.
+    For commands on the books: they call nobody, so what is on this machine now is no matter.
 
     Raises:
         SettingsError: with a sentence for each problem.
     """
-    if find_file(config, environ) is not None:
-        return load(config, environ)
-    return load_text(_NOBODY, {}, name="the defaults")
+    if find_file(config, environ) is None:
+        defaults = load_text(_NOBODY, {}, name="the defaults")
+        if (defaults.settings.data_dir / LEDGER_FILE).exists():
+            return defaults
+    return load(config, environ)
 
 
 _NOBODY: Final = "providers: {none: {base_url: http://127.0.0.1, tier: private}}"

@@ -50,7 +50,10 @@ def load(path: Path | None, environ: Mapping[str, str], *, folder: Path = Path()
     text = _read_text(found)
     from_env, notices = read_env(found.parent)
     loaded = load_text(text, {**from_env, **environ}, name=str(found))
-    return Loaded(settings=loaded.settings, path=found, notices=notices + loaded.notices)
+    # Wherever a command is run from, the same file means the same ledger.
+    data_dir = found.parent / loaded.settings.data_dir
+    settings = loaded.settings.model_copy(update={"data_dir": data_dir})
+    return Loaded(settings=settings, path=found, notices=notices + loaded.notices)
 
 
 def load_text(text: str, environ: Mapping[str, str], *, name: str = DEFAULT_FILE) -> Loaded:

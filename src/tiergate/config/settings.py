@@ -50,7 +50,7 @@ class Settings(Section):
     admin: Admin = Field(default_factory=Admin, description="The admin plane.")
     data_dir: FilePath = Field(
         default=Path("tiergate-data"),
-        description="Folder of the ledger and the lock; relative to the working directory.",
+        description="Folder of the ledger and the lock; relative to the folder of this file.",
     )
     store: Annotated[StoreUrl | None, OPTIONAL] = Field(
         default=None, description="None: SQLite in data_dir. Or postgresql://user:password@host/db."

@@ -90,6 +90,14 @@ def test_env_beside_the_file(tmp_path: Path) -> None:
     assert load(path, {}).notices == ()
 
 
+def test_the_same_file_means_the_same_ledger_wherever_it_is_read(tmp_path: Path) -> None:
+    """`data_dir` goes by the folder of the file, not by that of whoever reads it."""
+    path = write(tmp_path / "tiergate.yaml")
+    assert load(path, {"HOST": "h"}).settings.data_dir == tmp_path / "tiergate-data"
+    path.write_text(path.read_text() + "data_dir: /elsewhere\n")
+    assert load(path, {"HOST": "h"}).settings.data_dir == Path("/elsewhere")
+
+
 def test_env_open_to_others(tmp_path: Path) -> None:
     """A `.env` that others can read is told."""
     path = write(tmp_path / "tiergate.yaml")

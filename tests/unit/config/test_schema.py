@@ -66,7 +66,7 @@ def test_hidden_is_json() -> None:
     assert json.loads(json.dumps(shown)) == shown
     assert shown["prices"][0]["usd_per_1m"]["input"] == 0.14
     assert shown["prices"][0]["from"] == "2026-01-01"
-    assert shown["data_dir"] == "tiergate-data"
+    assert shown["data_dir"] == str(ROOT / "examples" / "tiergate-data")
     assert shown["providers"]["holysheep"]["api_keys"] == ["…cdef"]
 
 

@@ -36,9 +36,9 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def until(look: Callable[[], Found | None], *, timeout_s: float = 10.0, what: str = "it") -> Found:
-    """Look again and again until there is something; give it."""
+    """Look again and again until there is something (no empty list, no 0); give it."""
     ends = time.monotonic() + timeout_s
-    while (found := look()) is None or found is False:
+    while not (found := look()):
         assert time.monotonic() < ends, f"{what} did not come within {timeout_s:g} s"
         time.sleep(0.005)
     return found

@@ -155,6 +155,8 @@ def test_what_a_kill_left_is_resolved_with_the_budget(mock: MockProcess, tmp_pat
     with GatewayProcess(tmp_path, settings(mock)) as gateway:
         for _ in range(2):
             kill_in_the_middle(gateway, mock)
+        told = until(lambda: gateway.log("ledger_lapsed"), what="the line")
+        assert "1 holds and 1 calls lapsed" in told[-1]["message"]
         lapsed = json.loads(cli("entries", "list", "--lapsed", "--json", folder=tmp_path).stdout)["data"]
         assert [entry["attempts"][0]["state"] for entry in lapsed] == ["lapsed", "lapsed"]
         assert chat(gateway, "m", 40).error["code"] == "budget_exceeded"

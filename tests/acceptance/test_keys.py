@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flow.plain_http import Answer, ask, bearer
-from house import GatewayProcess, cli
+from house import GatewayProcess, cli, until
 from tiergate.store import find_owner
 from tiergate.testing import MockProcess
 
@@ -121,6 +121,27 @@ def test_rotation_and_revocation(gateway: GatewayProcess) -> None:
     assert taken.returncode == 1 and "is taken" in taken.stderr
     table = cli("keys", "list", folder=gateway.folder).stdout
     assert "turning" in table and "revoked" in table and new not in table
+
+
+def test_another_secret_is_told_at_the_start(mock: MockProcess, tmp_path: Path) -> None:
+    """Keys that were made under the old one open nothing; the old one back, or a rotation, and they do."""
+    with GatewayProcess(tmp_path, settings(mock)) as gateway:
+        keys = {name: create(gateway, name) for name in ("one", "two")}
+        assert gateway.stop() == 0
+        secret = (gateway.data_dir / "secret").read_text()
+        (gateway.data_dir / "secret").unlink()
+        gateway.start()
+        (told,) = until(lambda: gateway.log("keys_unknown"), what="the line")
+        assert "one, two" in told["message"]
+        assert about(gateway, keys["one"]).status == 401
+        turned = json.loads(cli("keys", "rotate", "one", "--json", folder=tmp_path).stdout)["key"]
+        assert about(gateway, turned).status == 200
+        assert gateway.stop() == 0
+        offline = cli("keys", "list", folder=tmp_path)
+        assert "they open nothing: two." in offline.stderr
+        (gateway.data_dir / "secret").write_text(secret)
+        gateway.start()
+        assert about(gateway, keys["two"]).status == 200
 
 
 def test_s04_no_key_rests_anywhere(gateway: GatewayProcess) -> None:

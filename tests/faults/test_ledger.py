@@ -250,7 +250,7 @@ def test_the_next_owner_says_what_lapsed(tmp_path: Path) -> None:
             assert journal.owner.epoch == 2
         (notice,) = events
         assert isinstance(notice, Notice)
-        assert notice.word == "ledger_lapsed"
+        assert (notice.word, notice.severe) == ("ledger_lapsed", True)
         assert "2 holds and 2 calls" in notice.message
 
     run(test)

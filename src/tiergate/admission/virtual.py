@@ -16,6 +16,7 @@ from tiergate.core import Caller, DataClass
 
 KEY_PREFIX: Final = "tg-"
 _PURPOSE: Final = b"tiergate virtual keys 1"
+_MARK: Final = b"the secret that keys were made under"
 _HINT_CHARS: Final = 4
 
 
@@ -51,6 +52,8 @@ class VirtualKey:
     revoked_ns: int | None = None
     old_digest: bytes | None = field(default=None, repr=False)
     old_until_ns: int | None = None
+    made_under: bytes | None = field(default=None, repr=False)
+    """`KeyMaker.mark` of the secret that its digest was made under; None: not known."""
 
     @property
     def caller(self) -> Caller:
@@ -80,7 +83,7 @@ class KeyStore(Protocol):
         ...
 
     async def rotate(
-        self, name: str, *, digest: bytes, hint: str, old_until_ns: int
+        self, name: str, *, digest: bytes, hint: str, made_under: bytes, old_until_ns: int
     ) -> list[VirtualKey] | None:
         """Give one another digest; the old one is good for a while; None: as for `revoke`."""
         ...
@@ -105,6 +108,15 @@ class KeyMaker:
     def digest(self, key: str) -> bytes:
         """Give what is kept of a key."""
         return hmac.digest(self._key, key.encode("utf-8", "surrogateescape"), "sha256")
+
+    @property
+    def mark(self) -> bytes:
+        """What tells the house's secret from another one, and says nothing else of it."""
+        return hmac.digest(self._key, _MARK, "sha256")[:8]
+
+    def knows(self, key: VirtualKey) -> bool:
+        """Tell whether a key was made under the house's secret, as far as is known."""
+        return key.made_under is None or hmac.compare_digest(key.made_under, self.mark)
 
     def hint(self, key: str) -> str:
         """Give what tells a key from others and opens nothing."""

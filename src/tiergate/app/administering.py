@@ -3,6 +3,7 @@
 So commands have one way to ask, and a gateway that runs hears of what they change.
 """
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,7 +14,7 @@ from tiergate.app.client import GatewayClient, GatewayError
 from tiergate.app.desk import desk_of
 from tiergate.app.house import open_house
 from tiergate.config import Loaded
-from tiergate.core import CannotStart
+from tiergate.core import CannotStart, Event, Notice
 from tiergate.store import find_owner
 from tiergate.wire import dumps, loads, read_error
 
@@ -33,7 +34,7 @@ async def administered(loaded: Loaded, environ: Mapping[str, str]) -> AsyncItera
     """
     owner = find_owner(loaded.settings.data_dir)
     if owner is None:
-        async with open_house(loaded, environ=environ) as house:
+        async with open_house(loaded, environ=environ, emit=_say_if_severe) as house:
             plane = admin_plane(desk_of(house), token=_TOKEN, hosts=frozenset({_HOST}))
             yield partial(_in_process, plane)
         return
@@ -47,6 +48,12 @@ async def administered(loaded: Loaded, environ: Mapping[str, str]) -> AsyncItera
         yield partial(_over_http, client)
     finally:
         await client.aclose()
+
+
+def _say_if_severe(event: Event) -> None:
+    # What a start says, this one says too: the next one has nothing to say any more.
+    if isinstance(event, Notice) and event.severe:
+        print(f"note: {event.message}", file=sys.stderr)
 
 
 async def _over_http(client: GatewayClient, path: str, body: Mapping[str, Any] | None = None) -> Any:

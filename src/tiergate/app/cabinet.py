@@ -30,6 +30,10 @@ class KeyCabinet:
         """Gives what is kept of a key."""
         return self._maker.digest
 
+    def unknown(self) -> list[str]:
+        """Give the names of keys that open nothing, since the house's secret is another one than it was."""
+        return [key.name for key in self.keys if key.revoked_ns is None and not self._maker.knows(key)]
+
     async def open(self) -> None:
         """Read them.
 
@@ -52,6 +56,7 @@ class KeyCabinet:
         key = VirtualKey(
             name=wish.name,
             digest=self._maker.digest(secret),
+            made_under=self._maker.mark,
             hint=self._maker.hint(secret),
             team=wish.team,
             models=wish.models,
@@ -84,8 +89,13 @@ class KeyCabinet:
         secret = self._maker.make()
         until_ns = self._clock.wall_ns() + int(grace_s * 1e9)
         hint = self._maker.hint(secret)
-        digest = self._maker.digest(secret)
-        keys = await self._store.rotate(name, digest=digest, hint=hint, old_until_ns=until_ns)
+        keys = await self._store.rotate(
+            name,
+            digest=self._maker.digest(secret),
+            hint=hint,
+            made_under=self._maker.mark,
+            old_until_ns=until_ns,
+        )
         if keys is None:
             return None
         self._use(keys)

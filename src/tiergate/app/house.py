@@ -122,6 +122,18 @@ class House:
         self.rooms.book.use(ceilings, alerts_at=settings.alerts.at)
 
 
+def _tell_of_unknown(cabinet: KeyCabinet, tell: Emit) -> None:
+    names = cabinet.unknown()
+    if names:
+        listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        message = (
+            f"The secret of this house is not the one that these keys were made under, so they open nothing: "
+            f"{listed}. Bring the old secret back (the data folder's file `secret`, or `secret` in the "
+            f"settings), or rotate them."
+        )
+        tell(Notice(word="keys_unknown", message=message, severe=True))
+
+
 def _keyring(settings: Settings, token: str, cabinet: KeyCabinet) -> Keyring:
     return fill.keyring(settings, house_token=token, virtual=cabinet.keys, digest=cabinet.digest)
 
@@ -159,6 +171,7 @@ async def open_house(
         token = secrets.token_urlsafe(32)
         cabinet = KeyCabinet(journal, KeyMaker(_secret(settings), randomness=os.urandom), clock)
         await cabinet.open()
+        _tell_of_unknown(cabinet, tell)
         ceilings = fill.ceilings(settings, cabinet.keys)
         book = Book(journal, ceilings=ceilings, alerts_at=settings.alerts.at, emit=tell)
         await book.balances(clock.wall_ns())  # so that no call waits for them

@@ -296,11 +296,16 @@ def _must_wait(
         Unaffordable: it fits never.
     """
     amount = reservation.amount_nanos
+    exceeded: list[Balance] = []
     for balance in balances:
         if amount is None and not balance.ceiling.allows_unbounded:
             raise BudgetUnbounded(unbounded_sentence(target, balance), target=target.name)
         if balance.refuses(amount or 0) or (amount is None and balance.spent_nanos >= balance.limit_nanos):
-            raise BudgetExceeded(exceeded_sentence(amount, balance), target=target.name)
+            exceeded.append(balance)
+    if exceeded:
+        # The tightest: whoever fits into it has not to ask again because of another.
+        tightest = min(exceeded, key=lambda balance: balance.limit_nanos - balance.spent_nanos)
+        raise BudgetExceeded(exceeded_sentence(amount, tightest), target=target.name)
     return bool(amount) and any(balance.delays(amount or 0) or id(balance) in queued for balance in balances)
 
 

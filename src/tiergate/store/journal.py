@@ -93,9 +93,10 @@ class SqliteJournal:
         if lapsed.holds or lapsed.calls:
             message = (
                 f"The process before did not close its books: {lapsed.holds} holds and {lapsed.calls} calls "
-                f"lapsed. The holds stay charged at their worst case."
+                f"lapsed. The holds stay charged at their worst case until somebody settles them: "
+                f"tiergate entries list --lapsed."
             )
-            self._emit(Notice(word="ledger_lapsed", message=message))
+            self._emit(Notice(word="ledger_lapsed", message=message, severe=True))
         return self
 
     async def __aexit__(
@@ -203,10 +204,16 @@ class SqliteJournal:
         return await self._work(lambda books: books.change_key("revoke", {"name": name, "now_ns": now_ns}))
 
     async def rotate(
-        self, name: str, *, digest: bytes, hint: str, old_until_ns: int
+        self, name: str, *, digest: bytes, hint: str, made_under: bytes, old_until_ns: int
     ) -> list[VirtualKey] | None:
         """Give a virtual key another digest; see `admission.KeyStore`."""
-        facts = {"name": name, "digest": digest, "hint": hint, "until_ns": old_until_ns}
+        facts = {
+            "name": name,
+            "digest": digest,
+            "hint": hint,
+            "made_under": made_under,
+            "until_ns": old_until_ns,
+        }
         return await self._work(lambda books: books.change_key("rotate", facts))
 
     def statistics(self) -> JournalStatistics:

@@ -33,13 +33,14 @@ def add_key(connection: sqlite3.Connection, key: VirtualKey) -> bool:
         "metadata": json.dumps(dict(key.metadata)),
         "created_ns": key.created_ns,
         "expires_ns": key.expires_ns,
+        "made_under": key.made_under,
     }
     return connection.execute(statements("keys")["add"], facts).rowcount > 0
 
 
 def _key_of(row: Row) -> VirtualKey:
     name, digest, hint, team, models, tiers, data_class, budget, metadata, *times = row
-    created_ns, expires_ns, revoked_ns, old_digest, old_until_ns = times
+    created_ns, expires_ns, revoked_ns, old_digest, old_until_ns, made_under = times
     return VirtualKey(
         name=name,
         digest=digest,
@@ -55,6 +56,7 @@ def _key_of(row: Row) -> VirtualKey:
         revoked_ns=revoked_ns,
         old_digest=old_digest,
         old_until_ns=old_until_ns,
+        made_under=made_under,
     )
 
 

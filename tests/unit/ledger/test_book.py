@@ -99,6 +99,8 @@ def test_ceilings_are_nested() -> None:
         with pytest.raises(BudgetBusy, match="tier:hosted per month"):
             await book.hold(asked(5, 1))
         await book.hold(asked(6, 1, target=PRIVATE))
+        with pytest.raises(BudgetExceeded, match="key:bob in total"):
+            await book.hold(asked(7, 11, key="bob"))  # the tightest of three is named
 
     run(test())
 

@@ -2,12 +2,14 @@
 
 -- name: all
 SELECT name, digest, hint, team, models, tiers, data_class, budget, metadata, created_ns, expires_ns, revoked_ns,
-       old_digest, old_until_ns
+       old_digest, old_until_ns, made_under
 FROM virtual_key ORDER BY created_ns, name;
 
 -- name: add
-INSERT INTO virtual_key (name, digest, hint, team, models, tiers, data_class, budget, metadata, created_ns, expires_ns)
-VALUES (:name, :digest, :hint, :team, :models, :tiers, :data_class, :budget, :metadata, :created_ns, :expires_ns)
+INSERT INTO virtual_key (name, digest, hint, team, models, tiers, data_class, budget, metadata, created_ns, expires_ns,
+                         made_under)
+VALUES (:name, :digest, :hint, :team, :models, :tiers, :data_class, :budget, :metadata, :created_ns, :expires_ns,
+        :made_under)
 ON CONFLICT (name) DO NOTHING;
 
 -- name: revoke
@@ -15,5 +17,6 @@ UPDATE virtual_key SET revoked_ns = :now_ns, old_digest = NULL, old_until_ns = N
 WHERE name = :name AND revoked_ns IS NULL;
 
 -- name: rotate
-UPDATE virtual_key SET old_digest = digest, old_until_ns = :until_ns, digest = :digest, hint = :hint
+UPDATE virtual_key SET old_digest = digest, old_until_ns = :until_ns, digest = :digest, hint = :hint,
+                       made_under = :made_under
 WHERE name = :name AND revoked_ns IS NULL;

@@ -1,6 +1,7 @@
 """Virtual keys as their makers and holders have them: a real gateway, the command line, the data plane."""
 
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -108,6 +109,8 @@ def test_a_key_is_answered_only_by_its_tiers_and_class(gateway: GatewayProcess) 
 def test_rotation_and_revocation(gateway: GatewayProcess) -> None:
     """The old one is good for as long as it was said, a revoked one not for a moment."""
     old = create(gateway, "turning")
+    create(gateway, "brief", "--expires", "1s")
+    create(gateway, "longer", "--expires", "1d")
     rotated = cli("keys", "rotate", "turning", "--grace", "1s", "--json", folder=gateway.folder)
     new = json.loads(rotated.stdout)["key"]
     assert about(gateway, old).status == about(gateway, new).status == 200
@@ -120,7 +123,9 @@ def test_rotation_and_revocation(gateway: GatewayProcess) -> None:
     taken = cli("keys", "create", "turning", folder=gateway.folder)
     assert taken.returncode == 1 and "is taken" in taken.stderr
     table = cli("keys", "list", folder=gateway.folder).stdout
-    assert "turning" in table and "revoked" in table and new not in table
+    states = dict(re.findall(r"^(\w+) .* (revoked|expired|expires|good)\b", table, re.MULTILINE))
+    assert [states[name] for name in ("turning", "brief", "longer")] == ["revoked", "expired", "expires"]
+    assert new not in table
 
 
 def test_another_secret_is_told_at_the_start(mock: MockProcess, tmp_path: Path) -> None:

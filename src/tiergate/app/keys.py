@@ -1,6 +1,7 @@
 """`tiergate keys`: virtual keys, through whoever owns the ledger."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -78,4 +79,8 @@ def _per(per: str) -> str:
 def _state(key: Mapping[str, Any]) -> str:
     if key["revoked"] is not None:
         return f"revoked {key['revoked'][:10]}"
-    return "good" if key["expires"] is None else f"expires {key['expires'][:16]}Z"
+    expires = key["expires"]
+    if expires is None:
+        return "good"
+    is_over = datetime.fromisoformat(expires) <= datetime.now(UTC)
+    return f"{'expired' if is_over else 'expires'} {expires[:16]}Z"

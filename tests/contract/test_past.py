@@ -16,7 +16,7 @@ from contract.ledger_records import BEGAN_NS, HOSTED, PRIVATE, closed, held, ope
 from tiergate.core import Caller, CannotStart, EndState, StoreOwned, Usage, UsageSource
 from tiergate.ledger import Entry, HoldState, Journal
 from tiergate.reports import Span, latency, spend
-from tiergate.store import LEDGER_FILE, LedgerPast, back_up, damage, open_journal, restore
+from tiergate.store import LEDGER_FILE, LedgerPast, back_up, damage, look_at, open_journal, restore
 from tiergate.store.owner import OwnerLock
 from tiergate.testing import FakeClock
 
@@ -108,7 +108,7 @@ def test_sums_of_the_store_are_the_sums_of_the_entries(
     with_journal(folder, test)
     if crashed:
         with_journal(folder, test)  # the next owner finds what was left open, and lapses it
-    past = LedgerPast(folder / LEDGER_FILE)
+    past = LedgerPast(look_at(folder / LEDGER_FILE))
     for by in ((), ("key",), ("key", "team", "tag", "tier", "day")):
         rows = spend(past, ALL, by)
         assert sum(row.calls for row in rows) == len(entries)
@@ -142,7 +142,8 @@ def test_a_call_counts_at_its_last_target_and_each_attempt_at_its_own(tmp_path: 
         books.close(closed(1, attempts=2))
         await books.flush()
         rows = {
-            row.group["target"]: row for row in spend(LedgerPast(tmp_path / LEDGER_FILE), ALL, ("target",))
+            row.group["target"]: row
+            for row in spend(LedgerPast(look_at(tmp_path / LEDGER_FILE)), ALL, ("target",))
         }
         assert (rows[HOSTED.name].calls, rows[HOSTED.name].attempts, rows[HOSTED.name].cash_nanos) == (
             0,
@@ -168,7 +169,7 @@ def test_a_span_takes_the_calls_that_were_received_in_it(tmp_path: Path) -> None
             end_ns = BEGAN_NS + number * 10**6 + 5 * 10**6
             books.close(closed(number, first_event_ns=end_ns - 10**6, last_event_ns=end_ns))
         await books.flush()
-        past = LedgerPast(tmp_path / LEDGER_FILE)
+        past = LedgerPast(look_at(tmp_path / LEDGER_FILE))
         span = Span(start_ns=BEGAN_NS + 2 * 10**6, end_ns=BEGAN_NS + 4 * 10**6)
         assert [row.calls for row in spend(past, span, ())] == [2]
         (row,) = latency(past, span, ("model",))
@@ -215,7 +216,7 @@ def test_a_restored_backup_is_not_mixed_with_what_was_there(tmp_path: Path) -> N
     kept = restore(tmp_path / "copy", tmp_path / "data")
     assert kept is not None and (kept / left.name).read_bytes() == b"of another life"
     assert not left.exists() and damage(tmp_path / "data") is None
-    assert sum(row.calls for row in spend(LedgerPast(tmp_path / "data" / LEDGER_FILE), ALL, ())) == 1
+    assert sum(row.calls for row in spend(LedgerPast(look_at(tmp_path / "data" / LEDGER_FILE)), ALL, ())) == 1
     (tmp_path / "data" / LEDGER_FILE).write_bytes(b"noise" * 5000)
     assert "cannot be read" in str(damage(tmp_path / "data"))
     with OwnerLock.acquire(tmp_path / "data"), pytest.raises(StoreOwned):

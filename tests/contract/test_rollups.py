@@ -16,7 +16,7 @@ from contract.ledger_records import BEGAN_NS, HOSTED, PRIVATE, closed, held, ope
 from tiergate.core import Caller, StorageUnavailable, Usage, UsageSource
 from tiergate.reports import Span, Spend, latency, spend
 from tiergate.reports.ports import SLOT_NS
-from tiergate.store import LEDGER_FILE, LedgerPast, SqliteJournal, back_up, open_journal
+from tiergate.store import LEDGER_FILE, LedgerJournal, LedgerPast, back_up, look_at, open_journal
 from tiergate.testing import FakeClock
 
 SLOT = SLOT_NS // 1_000_000
@@ -25,7 +25,7 @@ FOREVER_NS = BEGAN_NS + 100 * SLOT_NS
 ALL = Span(start_ns=BEGAN_NS - SLOT_NS, end_ns=FOREVER_NS)
 
 
-def with_journal(folder: Path, test: Callable[[SqliteJournal], Coroutine[Any, Any, None]]) -> None:
+def with_journal(folder: Path, test: Callable[[LedgerJournal], Coroutine[Any, Any, None]]) -> None:
     async def bounded() -> None:
         async with asyncio.timeout(30):
             opening = open_journal(folder, clock=FakeClock(), randomness=os.urandom, emit=lambda _: None)
@@ -35,7 +35,7 @@ def with_journal(folder: Path, test: Callable[[SqliteJournal], Coroutine[Any, An
     asyncio.run(bounded())
 
 
-async def make(books: SqliteJournal, number: int, call: dict[str, Any]) -> None:
+async def make(books: LedgerJournal, number: int, call: dict[str, Any]) -> None:
     """Write a call with its attempts; one that is open has its last attempt held."""
     begun = opened(number, caller=Caller(key=call["key"]))
     for n, how in enumerate(call["attempts"], start=1):
@@ -51,7 +51,7 @@ async def make(books: SqliteJournal, number: int, call: dict[str, Any]) -> None:
         books.close(closed(number, opened=begun, attempts=len(call["attempts"])))
 
 
-async def add_up(books: SqliteJournal, closed_before_ns: int = FOREVER_NS) -> int:
+async def add_up(books: LedgerJournal, closed_before_ns: int = FOREVER_NS) -> int:
     count = 0
     while await books.add_up(closed_before_ns=closed_before_ns):
         count += 1
@@ -59,7 +59,7 @@ async def add_up(books: SqliteJournal, closed_before_ns: int = FOREVER_NS) -> in
 
 
 def seen(folder: Path, span: Span, by: tuple[str, ...]) -> list[Spend]:
-    return spend(LedgerPast(folder / LEDGER_FILE), span, by)
+    return spend(LedgerPast(look_at(folder / LEDGER_FILE)), span, by)
 
 
 def from_calls(folder: Path, copies: Path, span: Span, by: tuple[str, ...]) -> list[Spend]:
@@ -69,7 +69,7 @@ def from_calls(folder: Path, copies: Path, span: Span, by: tuple[str, ...]) -> l
         connection.execute("UPDATE rolled SET before_ns = 0, calls_from_ns = 0")
         connection.execute("DELETE FROM stale_slot")
         connection.execute("DELETE FROM rollup")
-    return spend(LedgerPast(copy), span, by)
+    return spend(LedgerPast(look_at(copy)), span, by)
 
 
 CALL = st.fixed_dictionaries(
@@ -101,7 +101,7 @@ def test_reports_say_the_same_whatever_is_added_up(
             for by in ((), ("key", "tier"), ("day", "target"), ("class", "model", "team", "tag")):
                 assert seen(folder, span, by) == from_calls(folder, copies, span, by)
 
-    async def test(books: SqliteJournal) -> None:
+    async def test(books: LedgerJournal) -> None:
         for place, call in enumerate(calls):
             if call["added_up_first"]:
                 await add_up(books)
@@ -114,7 +114,7 @@ def test_reports_say_the_same_whatever_is_added_up(
     with_journal(folder, test)
     if crash:
 
-        async def after(books: SqliteJournal) -> None:
+        async def after(books: LedgerJournal) -> None:
             check()
             await add_up(books)
             check()
@@ -134,7 +134,7 @@ def count(folder: Path, table: str) -> int:
 def test_a_slot_waits_for_its_open_calls_and_for_its_end(tmp_path: Path) -> None:
     """Nothing is added up that is not over; slots without calls cost nothing."""
 
-    async def test(books: SqliteJournal) -> None:
+    async def test(books: LedgerJournal) -> None:
         await make(books, 1, GOOD)
         assert await add_up(books, BEGAN_NS + SLOT_NS - 1) == 0
         await make(books, 50 * SLOT, {**GOOD, "attempts": ["held"]})
@@ -156,7 +156,7 @@ def test_a_record_that_comes_while_a_slot_is_added_up_is_not_lost(
     """The sums that miss it are not put in place."""
     from tiergate.store import journal, rollups
 
-    async def test(books: SqliteJournal) -> None:
+    async def test(books: LedgerJournal) -> None:
         await make(books, 1, GOOD)
         await books.flush()
         loop = asyncio.get_running_loop()
@@ -182,7 +182,7 @@ def test_a_record_that_comes_while_a_slot_is_added_up_is_not_lost(
 def test_a_step_that_fails_moves_nothing(tmp_path: Path) -> None:
     """The slot is found again, and what is remembered is what the disk holds."""
 
-    async def test(books: SqliteJournal) -> None:
+    async def test(books: LedgerJournal) -> None:
         await make(books, 1, GOOD)
         await make(books, 3 * SLOT, GOOD)
         await books.flush()
@@ -199,7 +199,7 @@ def test_a_step_that_fails_moves_nothing(tmp_path: Path) -> None:
     with_journal(tmp_path, test)
 
 
-async def forget(books: SqliteJournal, before_ns: int, rollups_before_ns: int = 0) -> None:
+async def forget(books: LedgerJournal, before_ns: int, rollups_before_ns: int = 0) -> None:
     while await books.forget(calls_before_ns=before_ns, rollups_before_ns=rollups_before_ns):
         pass
 
@@ -207,7 +207,7 @@ async def forget(books: SqliteJournal, before_ns: int, rollups_before_ns: int = 
 def test_calls_are_forgotten_and_their_sums_are_not(tmp_path: Path) -> None:
     """Also what lapsed stays charged. Only what is added up goes, and what is younger stays."""
 
-    async def test(books: SqliteJournal) -> None:
+    async def test(books: LedgerJournal) -> None:
         for number in (1, SLOT, 5 * SLOT):
             await make(books, number, {**GOOD, "attempts": ["reported", "released", "bounded"]})
         await make(books, 2, {**GOOD, "attempts": ["held"]})
@@ -215,14 +215,14 @@ def test_calls_are_forgotten_and_their_sums_are_not(tmp_path: Path) -> None:
         await forget(books, FOREVER_NS)
         assert count(tmp_path, "call") == 4
 
-    async def after(books: SqliteJournal) -> None:
+    async def after(books: LedgerJournal) -> None:
         await add_up(books)
         before = seen(tmp_path, ALL, ("day", "key", "target"))
         assert before[0].lapsed_nanos == 5_000_000
         await forget(books, BEGAN_NS + 2 * SLOT_NS + 5)
         assert (count(tmp_path, "call"), count(tmp_path, "attempt")) == (1, 3)
         assert seen(tmp_path, ALL, ("day", "key", "target")) == before
-        past = LedgerPast(tmp_path / LEDGER_FILE)
+        past = LedgerPast(look_at(tmp_path / LEDGER_FILE))
         assert past.calls_from_ns() == BEGAN_NS + 2 * SLOT_NS
         assert [row.calls for row in latency(past, ALL, ())] == [1]
         # Whole slots only, those that begin in the span: adjacent spans take each call once.
@@ -243,14 +243,14 @@ def test_calls_are_forgotten_and_their_sums_are_not(tmp_path: Path) -> None:
 def test_a_settlement_that_a_crash_lost_lapses_in_the_sums_too(tmp_path: Path) -> None:
     """The call had ended, so that its quarter of an hour was added up."""
 
-    async def test(books: SqliteJournal) -> None:
+    async def test(books: LedgerJournal) -> None:
         begun = opened(1, caller=Caller(key="alice"))
         await books.hold(held(1, opened=begun, target=HOSTED))
         books.close(closed(1, opened=begun))
         await books.flush()
         assert await add_up(books) > 0
 
-    async def after(books: SqliteJournal) -> None:
+    async def after(books: LedgerJournal) -> None:
         (row,) = seen(tmp_path, ALL, ("key",))
         assert row.lapsed_nanos == 5_000_000
         await add_up(books)
@@ -264,7 +264,7 @@ def test_what_is_forgotten_cannot_be_corrected(tmp_path: Path, monkeypatch: pyte
     """Also while its record has not been deleted: the sums would not know of it."""
     monkeypatch.setattr("tiergate.store.rollups.FORGOTTEN_AT_ONCE", 1)
 
-    async def test(books: SqliteJournal) -> None:
+    async def test(books: LedgerJournal) -> None:
         for number in (1, 2):
             await make(books, number, {**GOOD, "attempts": ["reported"]})
         await books.flush()
@@ -284,7 +284,7 @@ def test_forgetting_goes_in_small_steps(tmp_path: Path, monkeypatch: pytest.Monk
     """Calls wait for each of them."""
     monkeypatch.setattr("tiergate.store.rollups.FORGOTTEN_AT_ONCE", 2)
 
-    async def test(books: SqliteJournal) -> None:
+    async def test(books: LedgerJournal) -> None:
         for number in range(1, 6):
             await make(books, number, GOOD)
         await books.flush()

@@ -17,7 +17,7 @@ import pytest
 from contract.ledger_records import CANARY, closed, held, opened, released, settled
 from tiergate.core import CannotStart, EndState, Event, Notice, StorageUnavailable
 from tiergate.ledger import HoldState
-from tiergate.store import SqliteJournal, WriterLimits, open_journal
+from tiergate.store import LedgerJournal, WriterLimits, open_journal
 from tiergate.testing import FakeClock
 
 
@@ -27,7 +27,7 @@ def journal_in(
     emit: Callable[[Event], None] = lambda _: None,
     clock: FakeClock | None = None,
     limits: WriterLimits | None = None,
-) -> SqliteJournal:
+) -> LedgerJournal:
     return open_journal(folder, clock=clock or FakeClock(), randomness=os.urandom, emit=emit, limits=limits)
 
 
@@ -350,7 +350,7 @@ def test_many_checkpoints_leave_the_books_whole(tmp_path: Path) -> None:
     """Thousands of calls, with the log moved into the database while they are written: nothing is missing."""
     count = 1_500
 
-    async def one(journal: SqliteJournal, numbers: range) -> None:
+    async def one(journal: LedgerJournal, numbers: range) -> None:
         for number in numbers:
             await journal.hold(held(number))
             journal.settle(settled(number, cash_nanos=number))

@@ -24,7 +24,7 @@ from tiergate.core import (
     Unaffordable,
 )
 from tiergate.ledger import About, Balance, Book, Ceiling, HoldState, Period, Scope, about
-from tiergate.store import LEDGER_FILE, LedgerPast, SqliteJournal, open_journal
+from tiergate.store import LEDGER_FILE, LedgerJournal, LedgerPast, look_at, open_journal
 from tiergate.testing import FakeClock
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class Money(RuleBasedStateMachine):
         self.attempts: list[Attempt] = []
         self.count = 0
         self.ceilings: list[Ceiling] = []
-        self.gone: list[SqliteJournal] = []
+        self.gone: list[LedgerJournal] = []
         self.open()
 
     def wait(self, act: Coroutine[Any, Any, T]) -> T:
@@ -120,7 +120,7 @@ class Money(RuleBasedStateMachine):
         expected: type[TiergateError] | None = self.verdict(attempt)
         if (
             expected is None
-            and begun.call.received_ns < LedgerPast(self.folder / LEDGER_FILE).calls_from_ns()
+            and begun.call.received_ns < LedgerPast(look_at(self.folder / LEDGER_FILE)).calls_from_ns()
         ):
             expected = StorageUnavailable
         refusal = None
@@ -174,7 +174,7 @@ class Money(RuleBasedStateMachine):
 
     def known(self, *states: HoldState) -> list[Attempt]:
         """Attempts in one of these states whose calls are not forgotten."""
-        kept_ns = LedgerPast(self.folder / LEDGER_FILE).calls_from_ns()
+        kept_ns = LedgerPast(look_at(self.folder / LEDGER_FILE)).calls_from_ns()
         return [one for one in self.attempts if one.state in states and one.received_ns >= kept_ns]
 
     @rule(data=st.data())

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from contract.ledger_records import closed, held, opened, released, settled
 from tiergate.core import EndState, StorageUnavailable
 from tiergate.ledger import HOLD, HoldState, may_move
-from tiergate.store import SqliteJournal, open_journal
+from tiergate.store import LedgerJournal, open_journal
 from tiergate.testing import FakeClock
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class Ledger(RuleBasedStateMachine):
         self.home = tempfile.TemporaryDirectory()
         self.folder = Path(self.home.name)
         self.model: dict[int, ModelCall] = {}
-        self.gone: list[SqliteJournal] = []
+        self.gone: list[LedgerJournal] = []
         self.journal = self.open()
         with closing(sqlite3.connect(self.folder / "ledger.db")) as connection:
             connection.executescript(_WATCH)
@@ -62,7 +62,7 @@ class Ledger(RuleBasedStateMachine):
     def wait(self, act: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(asyncio.wait_for(act, 10))
 
-    def open(self) -> SqliteJournal:
+    def open(self) -> LedgerJournal:
         journal = open_journal(self.folder, clock=FakeClock(), randomness=os.urandom, emit=lambda _: None)
         return self.wait(journal.__aenter__())
 

@@ -9,7 +9,7 @@ from tiergate.admission import VirtualKey
 from tiergate.app.house import House
 from tiergate.core import NANOS_PER_USD, StorageUnavailable, SystemClock
 from tiergate.ledger import Balance
-from tiergate.store import LEDGER_FILE, LedgerPast
+from tiergate.store import LEDGER_FILE, LedgerPast, look_at
 from tiergate.telemetry import gauge
 
 
@@ -26,7 +26,7 @@ def desk_of(house: House) -> Desk:
 
     async def past() -> LedgerPast:
         await journal.until_written()
-        return LedgerPast(house.settings.data_dir / LEDGER_FILE)
+        return LedgerPast(look_at(house.settings.data_dir / LEDGER_FILE))
 
     async def metrics() -> bytes:
         # A ledger in trouble is when somebody looks here: the page then comes without the budgets.

@@ -20,7 +20,7 @@ from tiergate.ledger import Book, Entry, Period
 from tiergate.metering import Lines
 from tiergate.resilience import Permits
 from tiergate.serve import Rooms
-from tiergate.store import OwnerLock, SqliteJournal, kept_secret, open_journal
+from tiergate.store import LedgerJournal, OwnerLock, kept_secret, open_journal
 from tiergate.telemetry import LineLog, Metrics
 from tiergate.upstream import HttpUpstream, open_transport
 
@@ -47,7 +47,7 @@ class House:
         *,
         loaded: Loaded,
         rooms: Rooms,
-        journal: SqliteJournal,
+        journal: LedgerJournal,
         lock: OwnerLock,
         upstream: HttpUpstream,
         token: str,
@@ -235,7 +235,7 @@ def _secret(settings: Settings) -> str:
     return kept_secret(settings.data_dir / _OF_THE_HOUSE, lambda: secrets.token_hex(32))
 
 
-async def _learn(lines: Lines, journal: SqliteJournal) -> None:
+async def _learn(lines: Lines, journal: LedgerJournal) -> None:
     """Teach the estimates what the ledger knows, a little in each turn of the loop: calls come first."""
     for number, counted in enumerate(await journal.counted(limit=_LEARNT_AT_START), start=1):
         lines.learn(counted.target, counted.shape, counted.input_tokens)

@@ -29,7 +29,7 @@ from tiergate.reports import (
     spend,
     spend_object,
 )
-from tiergate.store import LEDGER_FILE, LedgerPast, back_up, restore
+from tiergate.store import LEDGER_FILE, LedgerPast, back_up, look_at, restore
 from tiergate.wire import dumps
 
 DEFAULT_FROM: Final = "30d"
@@ -96,7 +96,7 @@ def _asked(loaded: Loaded, by: str, begin: str, end: str | None) -> tuple[tuple[
         raise CannotStart(
             f"There is no ledger in {loaded.settings.data_dir} yet: no call was made from here."
         )
-    return names, span, LedgerPast(ledger)
+    return names, span, LedgerPast(look_at(ledger))
 
 
 _SPEND: Final = (

@@ -19,7 +19,7 @@ _CLOSED_AFTER_NS: Final = 60 * 1_000_000_000
 
 
 class Ledger(Protocol):
-    """What it works on; `store.SqliteJournal` says more."""
+    """What it works on; `store.LedgerJournal` says more."""
 
     async def add_up(self, *, closed_before_ns: int) -> bool:
         """Add up one slot; False: there is none."""

@@ -2,22 +2,24 @@
 
 from tiergate.store.backup import back_up, damage, restore
 from tiergate.store.folder import kept_secret
-from tiergate.store.journal import LEDGER_FILE, SqliteJournal, open_journal
+from tiergate.store.journal import LEDGER_FILE, LedgerJournal, open_journal
 from tiergate.store.owner import LiveOwner, OwnerLock, find_owner
 from tiergate.store.past import LedgerPast
+from tiergate.store.sqlite import look_at
 from tiergate.store.writer import WriterLimits
 
 __all__ = [
     "LEDGER_FILE",
+    "LedgerJournal",
     "LedgerPast",
     "LiveOwner",
     "OwnerLock",
-    "SqliteJournal",
     "WriterLimits",
     "back_up",
     "damage",
     "find_owner",
     "kept_secret",
+    "look_at",
     "open_journal",
     "restore",
 ]

@@ -11,8 +11,8 @@ from typing import Final
 from tiergate.core import CannotStart, StorageUnavailable, new_id
 from tiergate.store.folder import make_backup_folder, make_folder, make_private_file
 from tiergate.store.owner import OwnerLock
-from tiergate.store.reader import snapshot
-from tiergate.store.trouble import word_of
+from tiergate.store.sqlite import snapshot
+from tiergate.store.sqlite_errors import word_of
 
 _DATABASES: Final = ("ledger.db", "jobs.db")
 _KEPT: Final = "secret"
@@ -90,12 +90,15 @@ def damage(data_dir: Path) -> str | None:
         return None
     try:
         with snapshot(ledger) as reading:
-            reading.execute("SELECT count(*) FROM owner").fetchone()
+            connection = reading.connection
+            connection.execute("SELECT count(*) FROM owner").fetchone()
             if ledger.stat().st_size > _READ_WHOLE_BYTES:
                 return None
-            (verdict,) = reading.execute("PRAGMA quick_check(1)").fetchone()
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except StorageUnavailable as error:
         return str(error)
+    except sqlite3.Error as error:
+        return f"The ledger {ledger} cannot be read ({word_of(error)})."
     return None if verdict == "ok" else f"The ledger is damaged: {verdict}"
 
 

@@ -1,41 +1,18 @@
-"""The ledger's database as one connection: every write to it is a method here, each one transaction.
+"""The ledger's books: every write to them is a method here, each one transaction of a session.
 
-It belongs to one thread and knows nothing of threads, waiting or retrying; `writer` does.
+They belong to one thread and know nothing of threads, waiting or retrying; `scribe` does. Only the session
+knows which database it is.
 """
 
-import os
-import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final
 
 from tiergate.admission import VirtualKey
-from tiergate.core import CannotStart, StoreOwned
 from tiergate.ledger import Owner
-from tiergate.store.folder import make_private_file
-from tiergate.store.keys import add_key, read_keys
-from tiergate.store.migrate import migrate
-from tiergate.store.reader import frozen
-from tiergate.store.rollups import Rollups
+from tiergate.store.keys import key_facts, key_of
 from tiergate.store.rows import Row, settled_call_id
-from tiergate.store.statements import statements
-from tiergate.store.trouble import Trouble, trouble_of, word_of
-
-_OPENING_WAIT_MS: Final = 5_000
-_WRITING_WAIT_MS: Final = 100
-"""How long one attempt to begin writing waits for another writer; in between, overdue holds are refused."""
-_PRAGMAS: Final = (
-    "journal_mode = WAL",
-    "synchronous = NORMAL",
-    "wal_autocheckpoint = 0",
-    "journal_size_limit = 134217728",
-    "cache_size = -16384",
-    "temp_store = MEMORY",
-    "analysis_limit = 400",
-    "trusted_schema = OFF",
-)
+from tiergate.store.session import Checkpoints, Lapsed, Reading, Sayings, Session, Sums
 
 
 @dataclass(slots=True)
@@ -55,201 +32,134 @@ class Batch:
         return len(self.holds) + len(self.settlements) + len(self.ends)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lapsed:
-    """What an owner that died left behind."""
-
-    holds: int
-    calls: int
-
-
 class Books:
-    """An open ledger, written under one owner's epoch."""
+    """An open ledger, written under one owner's epoch.
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, owner: Owner, lapsed: Lapsed) -> None:
-        self.path = path
-        self._connection = connection
-        self._sql = statements("ledger")
-        self.owner = owner
-        self.lapsed = lapsed
-        self._rollups = Rollups(connection)
+    Its methods raise `Unwritten`, and StoreOwned where a later owner has declared this one dead. Nothing was
+    written then, unless the error is doubtful.
+    """
 
-    @classmethod
-    def open(cls, path: Path, *, owner_id: str, now_ns: int) -> "Books":
-        """Open the file, bring its schema up to date and begin a new epoch.
+    def __init__(self, session: Session, sums: Sums) -> None:
+        self.session = session
+        self._sums = sums
 
-        What owners before left held lapses: it stays charged. The caller holds the data folder's `OwnerLock`.
+    @property
+    def owner(self) -> Owner:
+        """Who writes here."""
+        return self.session.owner
 
-        Raises:
-            CannotStart: with what to do about it.
-        """
-        make_private_file(path)
-        connection = sqlite3.connect(path, timeout=_OPENING_WAIT_MS / 1000, isolation_level=None)
-        try:
-            for pragma in _PRAGMAS:
-                connection.execute(f"PRAGMA {pragma}")
-            migrate(connection, "ledger")
-            owner, lapsed = _begin_epoch(connection, owner_id, now_ns)
-            connection.execute(f"PRAGMA busy_timeout = {_WRITING_WAIT_MS}")
-        except sqlite3.Error as error:
-            connection.close()
-            raise CannotStart(_why_not_open(path, error)) from error
-        except BaseException:
-            connection.close()
-            raise
-        return cls(path, connection, owner, lapsed)
+    @property
+    def lapsed(self) -> Lapsed:
+        """What owners before left behind."""
+        return self.session.lapsed
+
+    @property
+    def sayings(self) -> Sayings:
+        """What to tell people in trouble."""
+        return self.session.sayings
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What tidies up behind the writing."""
+        return self.session.checkpoints
 
     def write(self, batch: Batch) -> None:
-        """Write all of it or nothing.
-
-        Raises:
-            sqlite3.Error, OverflowError, UnicodeEncodeError: nothing was written; `trouble_of` says why.
-            StoreOwned: a later owner has declared this one dead; nothing was written.
-        """
-        many = self._connection.executemany
+        """Write all of it or nothing."""
+        many = self.session.many
         with self._transaction():
             if batch.holds:
-                many(self._sql["open_call"], batch.calls)
-                many(self._sql["hold"], batch.holds)
+                many("ledger", "open_call", batch.calls)
+                many("ledger", "hold", batch.holds)
             if batch.settlements:
-                many(self._sql["settle"], batch.settlements)
+                many("ledger", "settle", batch.settlements)
             if batch.ends:
-                many(self._sql["close_call"], batch.ends)
-            self._rollups.take_note(
+                many("ledger", "close_call", batch.ends)
+            self._sums.take_note(
                 [row[0] for row in (*batch.calls, *batch.ends)], map(settled_call_id, batch.settlements)
             )
 
-    def snapshot(self) -> sqlite3.Connection:
-        """Give a connection that reads what is written now, and nothing that comes; any thread may use it.
+    def snapshot(self) -> Reading:
+        """Give a look at what is written now, and nothing that comes; whoever takes it closes it.
 
-        Whoever takes it closes it.
+        Raises:
+            StorageUnavailable: not now.
         """
-        return frozen(self.path)
+        return self.session.snapshot()
 
     def resolve(self, call_id: str, n: int, cash_nanos: int) -> bool:
-        """Settle a lapsed attempt; see `ledger.Journal`; raises as `write` does."""
+        """Settle a lapsed attempt; see `ledger.Journal`."""
         facts = {"call_id": call_id, "n": n, "cash_nanos": cash_nanos}
-        if self._rollups.has_forgotten(call_id):
-            return False
         with self._transaction():
-            found = self._connection.execute(self._sql["resolve"], facts).rowcount > 0
-            self._rollups.take_note((), [call_id] if found else [])
+            if self._sums.has_forgotten(call_id):
+                return False
+            found = self.session.run("ledger", "resolve", facts) > 0
+            self._sums.take_note((), [call_id] if found else [])
             return found
 
     def adjust(self, call_id: str, n: int, delta_nanos: int, *, reason: str, now_ns: int) -> bool:
-        """Put an adjustment beside a settled attempt; see `ledger.Journal`; raises as `write` does."""
-        facts = {"call_id": call_id, "n": n, "delta_nanos": delta_nanos, "reason": reason}
-        if self._rollups.has_forgotten(call_id):
-            return False
+        """Put an adjustment beside a settled attempt; see `ledger.Journal`."""
+        place = {"call_id": call_id, "n": n}
+        facts = {"delta_nanos": delta_nanos, "reason": reason, "now_ns": now_ns}
         with self._transaction():
-            row = self._connection.execute(self._sql["settled_cash"], facts).fetchone()
-            if row is None or (row[0] or 0) + delta_nanos + self._adjusted(call_id, n) < 0:
+            if self._sums.has_forgotten(call_id):
                 return False
-            self._connection.execute(
-                self._sql["adjust"], {**facts, "owner_epoch": self.owner.epoch, "now_ns": now_ns}
-            )
-            self._rollups.take_note((), [call_id])
+            rows = self.session.rows("ledger", "settled_cash", place)
+            if not rows or (rows[0][0] or 0) + delta_nanos + self._adjusted(call_id, n) < 0:
+                return False
+            self.session.run("ledger", "adjust", {**place, **facts, "owner_epoch": self.owner.epoch})
+            self._sums.take_note((), [call_id])
             return True
 
     def _adjusted(self, call_id: str, n: int) -> int:
-        rows = self._connection.execute(self._sql["find_adjustments"], (call_id,)).fetchall()
+        rows = self.session.rows("ledger", "find_adjustments", (call_id,))
         return sum(delta for place, delta, *_ in rows if place == n)
 
     def keys(self) -> list[VirtualKey]:
-        """Give all virtual keys."""
-        return read_keys(self._connection)
+        """Give all virtual keys, the oldest first."""
+        return [key_of(row) for row in self.session.rows("keys", "all")]
 
     def add_key(self, key: VirtualKey) -> list[VirtualKey] | None:
-        """Keep a virtual key, and give all; None: its name is taken; raises as `write` does."""
+        """Keep a virtual key, and give all; None: its name is taken."""
         with self._transaction():
-            return self.keys() if add_key(self._connection, key) else None
+            return self.keys() if self.session.run("keys", "add", key_facts(key)) > 0 else None
 
     def change_key(self, how: str, facts: Mapping[str, object]) -> list[VirtualKey] | None:
-        """Revoke or rotate a virtual key, and give all; None: there is none; raises as `write` does."""
+        """Revoke or rotate a virtual key, and give all; None: there is none."""
         with self._transaction():
-            done = self._connection.execute(statements("keys")[how], facts).rowcount > 0
-            return self.keys() if done else None
+            return self.keys() if self.session.run("keys", how, facts) > 0 else None
 
     def begin_slot(self, closed_before_ns: int) -> int | None:
-        """Choose a slot to add up (`Rollups.begin`); raises as `write` does."""
+        """Choose a slot to add up (`Sums.begin`)."""
         with self._transaction():
-            return self._rollups.begin(closed_before_ns)
+            return self._sums.begin(closed_before_ns)
 
     def end_slot(self, slot_ns: int, rows: list[Row]) -> bool:
-        """Put the sums of a slot in place (`Rollups.end`); raises as `write` does."""
+        """Put the sums of a slot in place (`Sums.end`)."""
         with self._transaction():
-            return self._rollups.end(slot_ns, rows)
+            return self._sums.end(slot_ns, rows)
 
     def forget(self, calls_before_ns: int, rollups_before_ns: int) -> int:
-        """Delete some old records (`Rollups.forget`); raises as `write` does."""
+        """Delete some old records (`Sums.forget`)."""
         with self._transaction():
-            return self._rollups.forget(calls_before_ns, rollups_before_ns)
+            return self._sums.forget(calls_before_ns, rollups_before_ns)
 
-    def heartbeat(self, now_ns: int) -> None:
-        """Write that the owner is alive; raises as `write` does."""
-        with self._transaction():
-            self._connection.execute(self._sql["heartbeat"], {"now_ns": now_ns, "epoch": self.owner.epoch})
+    def heartbeat(self, now_ns: int) -> Lapsed:
+        """Write that the owner is alive; give what lapsed of others that are dead."""
+        return self.session.heartbeat(now_ns)
 
     def leave(self, now_ns: int) -> None:
-        """Write that the owner left with its books closed, and tidy up; raises as `write` does."""
-        with self._transaction():
-            self._connection.execute(self._sql["leave"], {"now_ns": now_ns, "epoch": self.owner.epoch})
-        self._connection.execute("PRAGMA optimize").fetchall()
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        """Write that the owner left with its books closed, and tidy up."""
+        self.session.leave(now_ns)
 
     def close(self) -> None:
-        """Close the file, with nothing more written."""
-        self._connection.close()
+        """Close them, with nothing more written."""
+        self.session.close()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
         try:
-            if connection.execute(self._sql["owner_alive"], (self.owner.epoch,)).fetchone() is None:
-                raise StoreOwned(
-                    "Another Tiergate has taken over this data folder and declared this one dead. Restart it."
-                )
-            yield
-            connection.execute("COMMIT")
-            self._rollups.committed()
+            with self.session.transaction():
+                yield
+            self._sums.committed()
         finally:
-            self._rollups.rolled_back()
-            # SQLite has rolled back by itself after some errors, not after others.
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-
-
-def _begin_epoch(connection: sqlite3.Connection, owner_id: str, now_ns: int) -> tuple[Owner, Lapsed]:
-    sql = statements("ledger")
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        epoch: int = connection.execute(sql["next_epoch"]).fetchone()[0]
-        facts = {"epoch": epoch, "id": owner_id, "pid": os.getpid(), "now_ns": now_ns}
-        connection.execute(sql["bury_owners"], facts)
-        connection.execute(sql["add_owner"], facts)
-        # A call can have ended, and be added up, whose settlement was lost.
-        lapsing = [call_id for (call_id,) in connection.execute(sql["lapsing"], facts)]
-        Rollups(connection).take_note((), lapsing)
-        lapsed = Lapsed(
-            holds=connection.execute(sql["lapse_holds"], facts).rowcount,
-            calls=connection.execute(sql["lapse_calls"], facts).rowcount,
-        )
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-    return Owner(id=owner_id, epoch=epoch), lapsed
-
-
-def _why_not_open(path: Path, error: sqlite3.Error) -> str:
-    match trouble_of(error):
-        case Trouble.LOCKED:
-            return f"The ledger {path} is locked by another program. End that program and start again."
-        case Trouble.FULL:
-            return f"The disk of the ledger {path} is full. Free some space and start again."
-        case _:
-            return (
-                f"The ledger {path} cannot be opened ({word_of(error)}). If it is damaged, put a backup in "
-                f"its place."
-            )
+            self._sums.rolled_back()

@@ -6,11 +6,12 @@ in the meantime.
 
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from tiergate.store.trouble import Trouble, trouble_of
+from tiergate.store.trouble import Unwritten
 
 _LARGE_PAGES: Final = 16_000
 """64 MB of log: from here on the writer is made to wait, once, so that it can begin the log anew."""
@@ -18,12 +19,18 @@ _FULL_WAIT_MS: Final = 100
 
 
 class Checkpointer:
-    """Checkpoints one database, one at a time, when told to."""
+    """Checkpoints one database, one at a time, when told to.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the database.
+        untrusted: tells of an error whether the file cannot be trusted after it.
+    """
+
+    def __init__(self, path: Path, untrusted: Callable[[sqlite3.Error], Unwritten | None]) -> None:
         self._path = path
+        self._untrusted = untrusted
         self._thread: threading.Thread | None = None
-        self.failure: sqlite3.Error | None = None
+        self.failure: Unwritten | None = None
         """An error after which the file cannot be trusted: nobody knows what a failed fsync left out."""
 
     def start(self) -> None:
@@ -50,5 +57,4 @@ class Checkpointer:
                     connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
         except sqlite3.Error as error:
             # A lock or a full disk passes by: the log keeps what could not be moved.
-            if trouble_of(error) is Trouble.BROKEN:
-                self.failure = error
+            self.failure = self._untrusted(error) or self.failure

@@ -1,4 +1,4 @@
-"""The ledger's journal on SQLite: `ledger.Journal` over one writing thread."""
+"""The ledger's journal: `ledger.Journal` over one writing thread, whatever the books are kept in."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from tiergate.admission import VirtualKey
-from tiergate.core import Clock, Emit, Notice, StorageUnavailable, new_id
+from tiergate.core import Clock, Emit, StorageUnavailable, new_id
 from tiergate.ledger import (
     CallClosed,
     Counted,
@@ -26,6 +26,9 @@ from tiergate.store.past import spent_by
 from tiergate.store.reader import find_entries, read_counted, read_entries, read_entry
 from tiergate.store.rollups import sum_slot
 from tiergate.store.rows import call_row, close_row, hold_row, settle_row
+from tiergate.store.scribe import lapsed_notice
+from tiergate.store.session import Lapsed, Look
+from tiergate.store.sqlite import look_at, open_books
 from tiergate.store.writer import Writer, WriterLimits
 
 LEDGER_FILE: Final = "ledger.db"
@@ -43,7 +46,7 @@ def open_journal(
     randomness: Callable[[int], bytes],
     emit: Emit,
     limits: WriterLimits | None = None,
-) -> "SqliteJournal":
+) -> "LedgerJournal":
     """Give the journal of a data folder, to be entered with `async with`.
 
     The caller holds the folder's `OwnerLock`: entering declares every owner before this one dead.
@@ -55,30 +58,47 @@ def open_journal(
         emit: hears of lapsed holds and of trouble, in the event loop.
         limits: bounds of the writer, for tests.
     """
-    return SqliteJournal(
-        data_dir, clock=clock, randomness=randomness, emit=emit, limits=limits or WriterLimits()
+    path = data_dir / LEDGER_FILE
+
+    def opened(owner_id: str, now_ns: int) -> Books:
+        make_folder(data_dir)
+        return open_books(path, owner_id=owner_id, now_ns=now_ns)
+
+    return LedgerJournal(
+        opened, look_at(path), clock=clock, randomness=randomness, emit=emit, limits=limits or WriterLimits()
     )
 
 
-class SqliteJournal:
-    """A `ledger.Journal` in `<data_dir>/ledger.db`. Its methods belong to the event loop that entered it."""
+class LedgerJournal:
+    """A `ledger.Journal` in books. Its methods belong to the event loop that entered it.
+
+    Args:
+        open_books: opens them for an owner with this id, at this time; called in the thread that writes.
+        look: opens a look at them, in any thread.
+        clock: stamps records.
+        randomness: gives so many random bytes.
+        emit: hears of lapsed holds and of trouble.
+        limits: bounds of the writer.
+    """
 
     def __init__(
         self,
-        data_dir: Path,
+        open_books: Callable[[str, int], Books],
+        look: Look,
         *,
         clock: Clock,
         randomness: Callable[[int], bytes],
         emit: Emit,
         limits: WriterLimits,
     ) -> None:
-        self._path = data_dir / LEDGER_FILE
+        self._open_books = open_books
+        self._look = look
         self._clock = clock
         self._randomness = randomness
         self._emit = emit
         self._owner: Owner | None = None
         self._epoch = 0
-        self._writer = Writer(self._open_books, clock=clock, emit=emit, limits=limits)
+        self._writer = Writer(self._opened, clock=clock, emit=emit, limits=limits)
 
     async def __aenter__(self) -> Self:
         """Open the ledger under a new epoch; what owners before left held lapses, and a notice says so.
@@ -89,14 +109,8 @@ class SqliteJournal:
         books = await self._writer.start()
         self._owner = books.owner
         self._epoch = books.owner.epoch
-        lapsed = books.lapsed
-        if lapsed.holds or lapsed.calls:
-            message = (
-                f"The process before did not close its books: {lapsed.holds} holds and {lapsed.calls} calls "
-                f"lapsed. The holds stay charged at their worst case until somebody settles them: "
-                f"tiergate entries list --lapsed."
-            )
-            self._emit(Notice(word="ledger_lapsed", message=message, severe=True))
+        if books.lapsed != Lapsed():
+            self._emit(lapsed_notice(books.lapsed))
         return self
 
     async def __aexit__(
@@ -130,19 +144,19 @@ class SqliteJournal:
     async def entry(self, call_id: str) -> Entry | None:
         """Read one call with its attempts; see `ledger.Journal`."""
         await self.until_written()
-        return await asyncio.to_thread(read_entry, self._path, call_id)
+        return await asyncio.to_thread(read_entry, self._look, call_id)
 
     async def entries(self, *, after: str | None = None, limit: int = 100) -> list[Entry]:
         """Read calls in the order of their ids, at most 1,000 at once; see `ledger.Journal`."""
         await self.until_written()
         page = min(max(limit, 0), _PAGE_MAX)
-        return await asyncio.to_thread(read_entries, self._path, after=after, limit=page)
+        return await asyncio.to_thread(read_entries, self._look, after=after, limit=page)
 
     async def find(self, query: EntryQuery) -> list[Entry]:
         """Read calls that answer a question; see `ledger.Journal`."""
         await self.until_written()
         page = replace(query, limit=min(max(query.limit, 0), _PAGE_MAX))
-        return await asyncio.to_thread(find_entries, self._path, page)
+        return await asyncio.to_thread(find_entries, self._look, page)
 
     async def resolve(self, call_id: str, n: int, cash_nanos: int) -> bool:
         """Settle a lapsed attempt; see `ledger.Journal`."""
@@ -158,12 +172,12 @@ class SqliteJournal:
     async def spent(self, start_ns: int, end_ns: int | None) -> list[SpentBy]:
         """Add up what calls have cost; see `ledger.Journal`."""
         # The moment is fixed where the records are in order; the adding takes its time beside it.
-        connection = await self._work(lambda books: books.snapshot())
-        return await asyncio.to_thread(spent_by, connection, start_ns, end_ns)
+        reading = await self._work(lambda books: books.snapshot())
+        return await asyncio.to_thread(spent_by, reading, start_ns, end_ns)
 
     async def counted(self, *, limit: int) -> list[Counted]:
         """Read what estimates learn from; see `ledger.Journal`."""
-        return await asyncio.to_thread(read_counted, self._path, limit=limit)
+        return await asyncio.to_thread(read_counted, self._look, limit=limit)
 
     async def add_up(self, *, closed_before_ns: int) -> bool:
         """Add up one quarter of an hour that ended before a moment; False: there is none to add up now.
@@ -174,7 +188,7 @@ class SqliteJournal:
         slot_ns = await self._work(lambda books: books.begin_slot(closed_before_ns))
         if slot_ns is None:
             return False
-        rows = await asyncio.to_thread(sum_slot, self._path, slot_ns)
+        rows = await asyncio.to_thread(sum_slot, self._look, slot_ns)
         # Where a record came in between, the slot stays stale, and the next turn finds it.
         return await self._work(lambda books: books.end_slot(slot_ns, rows))
 
@@ -220,10 +234,9 @@ class SqliteJournal:
         """What waits and what was written."""
         return self._writer.statistics()
 
-    def _open_books(self) -> Books:
-        make_folder(self._path.parent)
+    def _opened(self) -> Books:
         now_ns = self._clock.wall_ns()
-        return Books.open(self._path, owner_id=new_id(now_ns, self._randomness(10)), now_ns=now_ns)
+        return self._open_books(new_id(now_ns, self._randomness(10)), now_ns)
 
     async def until_written(self) -> None:
         """Wait until all that was handed in can be read.

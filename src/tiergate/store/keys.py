@@ -1,25 +1,19 @@
-"""Virtual keys in the ledger's database: fills `admission.KeyStore`."""
+"""Virtual keys to rows and back; pure."""
 
 import json
-import sqlite3
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from tiergate.admission import KeyBudget, VirtualKey
 from tiergate.core import DataClass
 from tiergate.store.rows import Row
-from tiergate.store.statements import statements
 
 
-def read_keys(connection: sqlite3.Connection) -> list[VirtualKey]:
-    """Give all keys, the oldest first."""
-    return [_key_of(row) for row in connection.execute(statements("keys")["all"]).fetchall()]
-
-
-def add_key(connection: sqlite3.Connection, key: VirtualKey) -> bool:
-    """Keep a new key; False: the name is taken."""
+def key_facts(key: VirtualKey) -> Mapping[str, object]:
+    """Give what is kept of a new key."""
     budget = key.budget
-    facts = {
+    return {
         "name": key.name,
         "digest": key.digest,
         "hint": key.hint,
@@ -35,10 +29,10 @@ def add_key(connection: sqlite3.Connection, key: VirtualKey) -> bool:
         "expires_ns": key.expires_ns,
         "made_under": key.made_under,
     }
-    return connection.execute(statements("keys")["add"], facts).rowcount > 0
 
 
-def _key_of(row: Row) -> VirtualKey:
+def key_of(row: Row) -> VirtualKey:
+    """Read a key back from a row of `all`."""
     name, digest, hint, team, models, tiers, data_class, budget, metadata, *times = row
     created_ns, expires_ns, revoked_ns, old_digest, old_until_ns, made_under = times
     return VirtualKey(

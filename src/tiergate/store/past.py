@@ -1,22 +1,17 @@
-"""The past for reports: fills `reports.Past` from the ledger, through a connection that can write nothing.
+"""The past for reports: fills `reports.Past` from the ledger, through a look that can write nothing.
 
 What is added up already (`rollups.py`) is taken from the sums, the rest from the calls, all at one moment.
 """
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Final
 
-from tiergate.core import StorageUnavailable
 from tiergate.ledger import About, SpentBy
 from tiergate.reports import GROUPS, Span, Spent, Timed
 from tiergate.reports.ports import SLOT_NS
-from tiergate.store.reader import snapshot
 from tiergate.store.rows import Row, first_id
-from tiergate.store.statements import statements
-from tiergate.store.trouble import word_of
+from tiergate.store.session import Look, Reading
 
 _NO_END_NS: Final = 1 << 62
 _ABOUT: Final = GROUPS[:-1]
@@ -24,10 +19,10 @@ _ABOUT: Final = GROUPS[:-1]
 
 
 class LedgerPast:
-    """A `reports.Past` on the ledger of a data folder, whether somebody serves it or not."""
+    """A `reports.Past` on a ledger, whether somebody serves it or not."""
 
-    def __init__(self, ledger: Path) -> None:
-        self._ledger = ledger
+    def __init__(self, look: Look) -> None:
+        self._look = look
 
     def spent(self, span: Span, *, slots: bool) -> Iterable[Spent]:
         """Give what was spent; see `reports.Past`.
@@ -37,8 +32,8 @@ class LedgerPast:
         Raises:
             StorageUnavailable: the ledger cannot be read.
         """
-        with snapshot(self._ledger) as connection:
-            rows = _spent(connection, span, slots=slots)
+        with self._look() as reading:
+            rows = _spent(reading, span, slots=slots)
         return [_spent_of(row) for row in rows]
 
     def timed(self, span: Span) -> Iterator[Timed]:
@@ -47,9 +42,9 @@ class LedgerPast:
         Raises:
             StorageUnavailable: the ledger cannot be read.
         """
-        with snapshot(self._ledger) as connection:
+        with self._look() as reading:
             facts = {**_ids(span.start_ns, span.end_ns), "slot_ns": SLOT_NS}
-            for row in connection.execute(statements("past")["timed"], facts):
+            for row in reading.each("past", "timed", facts):
                 about, (slot, first_ns, total_ns, tokens) = row[: len(_ABOUT)], row[len(_ABOUT) :]
                 yield Timed(
                     about=dict(zip(_ABOUT, about, strict=True)),
@@ -61,23 +56,20 @@ class LedgerPast:
 
     def calls_from_ns(self) -> int:
         """Give the moment from which on calls are kept; of those before there are only sums."""
-        with snapshot(self._ledger) as connection:
-            _, calls_from_ns = connection.execute(statements("past")["rolled"]).fetchone()
+        with self._look() as reading:
+            ((_, calls_from_ns),) = reading.rows("past", "rolled")
         return int(calls_from_ns)
 
 
-def spent_by(connection: sqlite3.Connection, start_ns: int, end_ns: int | None) -> list[SpentBy]:
-    """Add up what ceilings ask about, and close the connection.
+def spent_by(reading: Reading, start_ns: int, end_ns: int | None) -> list[SpentBy]:
+    """Add up what ceilings ask about, and close the look.
 
     Raises:
         StorageUnavailable: the ledger cannot be read.
     """
     span = Span(start_ns=start_ns, end_ns=_NO_END_NS if end_ns is None else end_ns)
-    try:
-        with closing(connection):
-            rows = [_spent_of(row) for row in _spent(connection, span, slots=False)]
-    except sqlite3.Error as error:
-        raise StorageUnavailable(f"The ledger cannot be read ({word_of(error)}).") from error
+    with closing(reading):
+        rows = [_spent_of(row) for row in _spent(reading, span, slots=False)]
     return [
         SpentBy(
             about=About(row.about["key"], row.about["team"] or None, row.about["model"], row.about["tier"]),
@@ -89,22 +81,21 @@ def spent_by(connection: sqlite3.Connection, start_ns: int, end_ns: int | None) 
     ]
 
 
-def _spent(connection: sqlite3.Connection, span: Span, *, slots: bool) -> list[Row]:
-    sql = statements("past")
-    rolled_ns, calls_from_ns = connection.execute(sql["rolled"]).fetchone()
+def _spent(reading: Reading, span: Span, *, slots: bool) -> list[Row]:
+    ((rolled_ns, calls_from_ns),) = reading.rows("past", "rolled")
     start_ns, end_ns = max(0, span.start_ns), max(0, span.end_ns)
     # Whole slots between the two come from the sums, their edges from the calls.
     from_ns = _floor(start_ns) if start_ns < calls_from_ns else -_floor(-start_ns)
     before_ns = max(from_ns, min(_floor(end_ns), rolled_ns))
     inside = {"from_ns": from_ns, "before_ns": before_ns}
     spans = [(start_ns, min(from_ns, end_ns)), (before_ns, end_ns)]
-    spans += [(slot_ns, slot_ns + SLOT_NS) for (slot_ns,) in connection.execute(sql["stale_slots"], inside)]
+    spans += [(slot_ns, slot_ns + SLOT_NS) for (slot_ns,) in reading.rows("past", "stale_slots", inside)]
     how = {"slots": slots, "slot_ns": SLOT_NS}
-    rows = connection.execute(sql["rolled_up"], {**inside, **how}).fetchall()
+    rows = reading.rows("past", "rolled_up", {**inside, **how})
     for one_ns, other_ns in spans:
         kept_ns = max(one_ns, calls_from_ns)
         if kept_ns < other_ns:
-            rows += connection.execute(sql["spent"], {**_ids(kept_ns, other_ns), **how}).fetchall()
+            rows += reading.rows("past", "spent", {**_ids(kept_ns, other_ns), **how})
     return rows
 
 

@@ -11,16 +11,13 @@ transaction. Reports take stale slots from the calls themselves, so at no moment
 not at all, and a crash leaves nothing to mend.
 """
 
-import sqlite3
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from tiergate.core import id_time_ns
 from tiergate.reports.ports import SLOT_NS
-from tiergate.store.reader import snapshot
 from tiergate.store.rows import Row, first_id
-from tiergate.store.statements import statements
+from tiergate.store.session import Look, Session
 from tiergate.store.trouble import TooOld
 
 FORGOTTEN_AT_ONCE: Final = 500
@@ -28,41 +25,29 @@ FORGOTTEN_AT_ONCE: Final = 500
 
 
 class Rollups:
-    """How far one ledger has been added up. Belongs to the thread that writes it.
+    """How far a ledger has been added up that nobody else writes: fills `Sums`."""
 
-    Its methods run inside of a transaction of the caller, who says how that ended.
-    """
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._sql = statements("rollup")
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._touched: set[int] = set()
         """Slots that a record came for since they were begun."""
         self._late: set[int] = set()
         """Those that the running transaction marks stale."""
         self._before_ns: int
-        self._before_ns, calls_from_ns = connection.execute(self._sql["rolled"]).fetchone()
+        ((self._before_ns, calls_from_ns),) = session.rows("rollup", "rolled")
         self._forgotten_id = first_id(calls_from_ns)
         self._before_id = first_id(self._before_ns)
         self._next_ns = self._before_ns
         """How far it will be when the running transaction is committed."""
 
     def take_note(self, calls: Sequence[str], settled: Iterable[str]) -> None:
-        """Mark the slots stale that were added up already.
-
-        Args:
-            calls: ids of calls that are written.
-            settled: ids of calls an attempt of which is settled.
-
-        Raises:
-            TooOld: a call is of a time whose calls are forgotten. A clock that is set back so far is wrong.
-        """
-        if min(calls, default=_LAST_ID) < self._forgotten_id:
+        """Mark the slots stale that were added up already; see `Sums`."""
+        if min(calls, default=LAST_ID) < self._forgotten_id:
             raise TooOld
         call_ids = (*calls, *(call_id for call_id in settled if call_id >= self._forgotten_id))
-        self._late = {_slot_of(call_id) for call_id in call_ids if call_id < self._before_id}
+        self._late = {slot_of(call_id) for call_id in call_ids if call_id < self._before_id}
         if self._late:
-            self._connection.executemany(self._sql["mark_stale"], [(slot_ns,) for slot_ns in self._late])
+            self._session.many("rollup", "mark_stale", [(slot_ns,) for slot_ns in self._late])
 
     def has_forgotten(self, call_id: str) -> bool:
         """Tell whether a call is kept only in the sums: a change of its record would count nowhere."""
@@ -82,19 +67,19 @@ class Rollups:
 
     def begin(self, closed_before_ns: int) -> int | None:
         """Choose a slot that ended before a moment and in which no call is open; None: there is none now."""
-        limit_ns = _floor(closed_before_ns)
+        limit_ns = floor(closed_before_ns)
         open_id = self._one("first_open")
         if open_id is not None:
-            limit_ns = min(limit_ns, _slot_of(open_id))
+            limit_ns = min(limit_ns, slot_of(open_id))
         slot_ns: int | None = self._one("first_stale", limit_ns)
         if slot_ns is None:
             found = self._one("first_call", self._before_id)
-            slot_ns = limit_ns if found is None else min(_slot_of(found), limit_ns)
+            slot_ns = limit_ns if found is None else min(slot_of(found), limit_ns)
             is_over = slot_ns < limit_ns
             self._roll_to(slot_ns + SLOT_NS if is_over else slot_ns)
             if not is_over:
                 return None
-            self._connection.execute(self._sql["mark_stale"], (slot_ns,))
+            self._session.run("rollup", "mark_stale", (slot_ns,))
         self._touched.discard(slot_ns)
         return slot_ns
 
@@ -102,56 +87,73 @@ class Rollups:
         """Put a slot's sums in place; False: a record came in between, and they are not."""
         if slot_ns in self._touched:
             return False
-        self._connection.execute(self._sql["clear_slot"], (slot_ns,))
-        self._connection.executemany(self._sql["add_rollup"], [(*row[:7], slot_ns, *row[8:]) for row in rows])
-        self._connection.execute(self._sql["mark_fresh"], (slot_ns,))
+        self._session.run("rollup", "clear_slot", (slot_ns,))
+        self._session.many("rollup", "add_rollup", placed(slot_ns, rows))
+        self._session.run("rollup", "mark_fresh", (slot_ns,))
         return True
 
     def forget(self, calls_before_ns: int, rollups_before_ns: int) -> int:
         """Delete some calls that are old and added up, and old sums; give how many calls are gone."""
-        self._connection.execute(self._sql["forget_before"], {"before_ns": _floor(calls_before_ns)})
-        _, calls_from_ns = self._connection.execute(self._sql["rolled"]).fetchone()
+        self._session.run("rollup", "forget_before", {"before_ns": floor(calls_before_ns)})
+        ((_, calls_from_ns),) = self._session.rows("rollup", "rolled")
         self._forgotten_id = first_id(calls_from_ns)  # one that is too late, should this not be committed
-        facts = {"before": first_id(calls_from_ns), "most": FORGOTTEN_AT_ONCE}
-        attempts = self._connection.execute(self._sql["forget_attempts"], facts).rowcount
-        # A call goes after its attempts.
-        calls = self._connection.execute(self._sql["forget_calls"], facts).rowcount if not attempts else 0
-        self._connection.execute(self._sql["forget_rollups"], (_floor(rollups_before_ns),))
-        return attempts + calls
+        return forget(self._session, calls_from_ns, rollups_before_ns)
 
     def _roll_to(self, before_ns: int) -> None:
         if before_ns > self._before_ns:
-            self._connection.execute(self._sql["roll_to"], {"before_ns": before_ns})
+            self._session.run("rollup", "roll_to", {"before_ns": before_ns})
             self._next_ns = before_ns
 
     def _one(self, name: str, *values: object) -> Any:
-        row = self._connection.execute(self._sql[name], values).fetchone()
-        return None if row is None else row[0]
+        return one(self._session, name, *values)
 
 
-def sum_slot(ledger: Path, slot_ns: int) -> list[Row]:
+def one(session: Session, name: str, *values: object) -> Any:
+    """Give the one value that a question of `rollup.sql` asks for; None: there is none."""
+    rows = session.rows("rollup", name, values)
+    return rows[0][0] if rows else None
+
+
+def placed(slot_ns: int, rows: Iterable[Row]) -> list[Row]:
+    """Give the sums of a slot, each row with the slot that it is of."""
+    return [(*row[:7], slot_ns, *row[8:]) for row in rows]
+
+
+def forget(session: Session, calls_from_ns: int, rollups_before_ns: int) -> int:
+    """Delete some of the calls before the first that is kept, and old sums; give how many rows are gone."""
+    facts = {"before": first_id(calls_from_ns), "most": FORGOTTEN_AT_ONCE}
+    attempts = session.run("rollup", "forget_attempts", facts)
+    # A call goes after its attempts.
+    calls = session.run("rollup", "forget_calls", facts) if not attempts else 0
+    session.run("rollup", "forget_rollups", (floor(rollups_before_ns),))
+    return attempts + calls
+
+
+def sum_slot(look: Look, slot_ns: int) -> list[Row]:
     """Add up a slot's calls, in any thread.
 
     Raises:
         StorageUnavailable: the ledger cannot be read.
     """
-    with snapshot(ledger) as connection:
-        facts = {
-            "first": first_id(slot_ns),
-            "last": first_id(slot_ns + SLOT_NS),
-            "slots": False,
-            "slot_ns": SLOT_NS,
-        }
-        return connection.execute(statements("past")["spent"], facts).fetchall()
+    facts = {
+        "first": first_id(slot_ns),
+        "last": first_id(slot_ns + SLOT_NS),
+        "slots": False,
+        "slot_ns": SLOT_NS,
+    }
+    with look() as reading:
+        return reading.rows("past", "spent", facts)
 
 
-_LAST_ID: Final = "~"
+LAST_ID: Final = "~"
 """Sorts after every id."""
 
 
-def _slot_of(call_id: str) -> int:
-    return _floor(id_time_ns(call_id))
+def slot_of(call_id: str) -> int:
+    """Give the slot in which a call began."""
+    return floor(id_time_ns(call_id))
 
 
-def _floor(time_ns: int) -> int:
+def floor(time_ns: int) -> int:
+    """Give when the slot of a moment began."""
     return time_ns - time_ns % SLOT_NS

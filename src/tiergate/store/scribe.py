@@ -10,7 +10,6 @@
 Its waits are real: it is a thread, and sleeps on the machine's own clock. `clock` only stamps records.
 """
 
-import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,7 +18,6 @@ from typing import Final
 
 from tiergate.core import Clock, Notice, StorageUnavailable, StoreOwned, TiergateError
 from tiergate.store.books import Batch, Books
-from tiergate.store.checkpoint import Checkpointer
 from tiergate.store.inbox import (
     Answer,
     EndMessage,
@@ -32,7 +30,8 @@ from tiergate.store.inbox import (
     WorkMessage,
 )
 from tiergate.store.rows import Row, settled_call_id, tame
-from tiergate.store.trouble import UNWRITABLE, Trouble, trouble_of, word_of
+from tiergate.store.session import Checkpoints, Lapsed
+from tiergate.store.trouble import Trouble, Unwritten
 
 _HEARTBEAT_S: Final = 5.0
 _LINGER_S: Final = 0.02
@@ -50,12 +49,9 @@ for the next: a commit costs as much as writing 10 records. With few calls it do
 _FULL_PAUSE_MIN_S: Final = 0.25
 _FULL_PAUSE_MAX_S: Final = 2.0
 
-_LOCKED: Final = "The ledger's database has been locked by another program for too long. Try again shortly."
-_FULL: Final = "The disk that holds the ledger is full. Calls are taken again when there is space."
 _UNWRITABLE: Final = (
     "The record of this call cannot be written. If this machine's clock was set back by weeks, set it right."
 )
-_BROKEN: Final = "The ledger's file cannot be written ({}). Check the disk, then restart Tiergate."
 _WAITING: Final = "The ledger has records that it cannot write now. Try again shortly."
 _UNDONE: Final = "The ledger cannot be changed now ({}). Try again shortly."
 _UNSIGNED: Final = "The ledger was closed without signing off ({})."
@@ -101,7 +97,7 @@ class Scribe:
     Args:
         books: open, and used by nobody else.
         inbox: what to write.
-        checkpointer: of the same database.
+        checkpoints: of the same database.
         tell: passes answers to those who await them; must not block.
         notify: passes a notice on; must not block.
         clock: stamps the owner's heartbeat.
@@ -111,7 +107,7 @@ class Scribe:
         self,
         books: Books,
         inbox: Inbox,
-        checkpointer: Checkpointer,
+        checkpoints: Checkpoints,
         *,
         tell: Callable[[Told], None],
         notify: Callable[[Notice], None],
@@ -119,7 +115,8 @@ class Scribe:
     ) -> None:
         self._books = books
         self._inbox = inbox
-        self._checkpointer = checkpointer
+        self._checkpoints = checkpoints
+        self._sayings = books.sayings
         self._tell = tell
         self._notify = notify
         self._clock = clock
@@ -155,7 +152,7 @@ class Scribe:
             self._notify(Notice(word="ledger_record_lost", message=_LEFT.format(left), severe=True))
         self._drop_pending(_CLOSING)
         self._send_answers()
-        self._checkpointer.wait()
+        self._checkpoints.wait()
         if not left and self.broken is None:
             self._sign_off()
 
@@ -233,11 +230,10 @@ class Scribe:
         except StoreOwned as error:
             self._break(str(error))
             return Trouble.BROKEN
-        except UNWRITABLE as error:
-            trouble = trouble_of(error)
-            if trouble is Trouble.BROKEN:
-                self._break(_BROKEN.format(word_of(error)))
-            return trouble
+        except Unwritten as error:
+            if error.trouble is Trouble.BROKEN:
+                self._break(self._sayings.broken.format(error.word))
+            return error.trouble
         self.commits += 1
         self.written += len(batch)
         self.finished += len(batch)
@@ -257,11 +253,11 @@ class Scribe:
             return
         except TiergateError as error:
             refusal = error
-        except UNWRITABLE as error:
-            if trouble_of(error) is Trouble.BROKEN:
-                self._break(_BROKEN.format(word_of(error)))
+        except Unwritten as error:
+            if error.trouble is Trouble.BROKEN:
+                self._break(self._sayings.broken.format(error.word))
                 return
-            refusal = StorageUnavailable(_UNDONE.format(word_of(error)))
+            refusal = StorageUnavailable(_UNDONE.format(error.word))
         self._pending.work = None
         self._told.append((answer, refusal))
         self._unchecked += 1
@@ -276,8 +272,8 @@ class Scribe:
         waiting: list[HoldMessage] = []
         for hold in self._pending.holds:
             if hold.until <= now:
-                self._refuse(hold, _LOCKED)
-                self._in_trouble(Trouble.LOCKED, "ledger_locked", _LOCKED)
+                self._refuse(hold, self._sayings.locked)
+                self._in_trouble(Trouble.LOCKED, "ledger_locked", self._sayings.locked)
             else:
                 waiting.append(hold)
         self._pending.holds = waiting
@@ -301,13 +297,15 @@ class Scribe:
             elif trouble is Trouble.LOCKED:
                 self._pending.holds.append(hold)
             else:
-                self._refuse(hold, self.broken or (_FULL if trouble is Trouble.FULL else _UNWRITABLE))
+                self._refuse(
+                    hold, self.broken or (self._sayings.full if trouble is Trouble.FULL else _UNWRITABLE)
+                )
         self._settle_one_by_one([row for row in batch.settlements if settled_call_id(row) in held], met)
         for row in batch.ends:
             if self._must_wait(self._attempt_one(Batch(ends=[row]), met)):
                 self._pending.ends.append(row)
         if Trouble.FULL in met:
-            self._in_trouble(Trouble.FULL, "ledger_full", _FULL)
+            self._in_trouble(Trouble.FULL, "ledger_full", self._sayings.full)
             took = time.monotonic() - began
             self._pause_s = min(max(4 * took, _FULL_PAUSE_MIN_S), _FULL_PAUSE_MAX_S)
 
@@ -385,28 +383,40 @@ class Scribe:
             self._beat()
         if self._unchecked >= (_IDLE_RECORDS if idle else _BUSY_RECORDS):
             self._unchecked = 0
-            self._checkpointer.start()
-        if self._checkpointer.failure is not None:
-            self._break(_BROKEN.format(word_of(self._checkpointer.failure)))
+            self._checkpoints.start()
+        if self._checkpoints.failure is not None:
+            self._break(self._sayings.broken.format(self._checkpoints.failure.word))
 
     def _beat(self) -> None:
         """Say that the owner lives. It can be said later as well: a lock or a full disk passes by."""
         self._beat_at = time.monotonic() + _HEARTBEAT_S
         self._unchecked += 1
         try:
-            self._books.heartbeat(self._clock.wall_ns())
+            lapsed = self._books.heartbeat(self._clock.wall_ns())
+            if lapsed != Lapsed():
+                self._notify(lapsed_notice(lapsed))
         except StoreOwned as error:
             self._break(str(error))
-        except sqlite3.Error as error:
-            if trouble_of(error) is Trouble.BROKEN:
-                self._break(_BROKEN.format(word_of(error)))
+        except Unwritten as error:
+            if error.trouble is Trouble.BROKEN:
+                self._break(self._sayings.broken.format(error.word))
 
     def _sign_off(self) -> None:
         """Leave with the books closed. Where that fails the next owner finds this one dead."""
         try:
             self._books.leave(self._clock.wall_ns())
-        except (sqlite3.Error, StoreOwned) as error:
-            self._notify(Notice(word="ledger_not_signed_off", message=_UNSIGNED.format(word_of(error))))
+        except (Unwritten, StoreOwned) as error:
+            word = error.word if isinstance(error, Unwritten) else type(error).__name__
+            self._notify(Notice(word="ledger_not_signed_off", message=_UNSIGNED.format(word)))
+
+
+def lapsed_notice(lapsed: Lapsed) -> Notice:
+    """Say what owners that died left behind."""
+    message = (
+        f"A process did not close its books: {lapsed.holds} holds and {lapsed.calls} calls lapsed. The holds "
+        f"stay charged at their worst case until somebody settles them: tiergate entries list --lapsed."
+    )
+    return Notice(word="ledger_lapsed", message=message, severe=True)
 
 
 def _tamed(batch: Batch) -> Batch:

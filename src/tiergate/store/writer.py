@@ -11,7 +11,6 @@ from typing import Final
 from tiergate.core import Clock, Emit, Notice, StorageUnavailable
 from tiergate.ledger import JournalStatistics
 from tiergate.store.books import Books
-from tiergate.store.checkpoint import Checkpointer
 from tiergate.store.inbox import (
     Answer,
     EndMessage,
@@ -186,9 +185,8 @@ class Writer:
         except BaseException as error:  # noqa: BLE001 - a thread's border: whoever awaits the opening gets it
             self._in_loop(self._opening_failed, error)
             return
-        checkpointer = Checkpointer(books.path)
         scribe = Scribe(
-            books, self._inbox, checkpointer, tell=self._tell, notify=self._notify, clock=self._clock
+            books, self._inbox, books.checkpoints, tell=self._tell, notify=self._notify, clock=self._clock
         )
         self._scribe = scribe
         self._in_loop(self._opening_done, books)

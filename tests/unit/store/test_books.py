@@ -15,10 +15,8 @@ from tiergate.ledger import CallClosed, Entry, Held, HoldState, Settled
 from tiergate.store.books import Batch, Books
 from tiergate.store.reader import read_entries, read_entry
 from tiergate.store.rows import call_row, close_row, hold_row, settle_row
-
-
-def open_books(path: Path, owner_id: str) -> Books:
-    return Books.open(path, owner_id=owner_id, now_ns=1)
+from tiergate.store.sqlite import look_at, open_books
+from tiergate.store.trouble import Unwritten
 
 
 def write(books: Books, *records: Held | Settled | CallClosed) -> None:
@@ -40,7 +38,7 @@ def write(books: Books, *records: Held | Settled | CallClosed) -> None:
 def states(path: Path) -> list[tuple[EndState | None, list[HoldState]]]:
     return [
         (entry.end, [attempt.state for attempt in entry.attempts])
-        for entry in read_entries(path, after=None, limit=1_000)
+        for entry in read_entries(look_at(path), after=None, limit=1_000)
     ]
 
 
@@ -53,7 +51,7 @@ def test_each_owner_has_a_larger_epoch(tmp_path: Path) -> None:
     """Epochs grow by one, whether the owner before left or died, and whatever the clock says."""
     path = tmp_path / "ledger.db"
     for number, now_ns in enumerate((900, 5, 700), start=1):
-        books = Books.open(path, owner_id=f"owner-{number}", now_ns=now_ns)
+        books = open_books(path, owner_id=f"owner-{number}", now_ns=now_ns)
         assert books.owner.epoch == number
         if number == 1:
             books.leave(now_ns)
@@ -65,13 +63,13 @@ def test_each_owner_has_a_larger_epoch(tmp_path: Path) -> None:
 def test_what_a_dead_owner_held_lapses(tmp_path: Path) -> None:
     """Held attempts lapse, open calls end as lapsed, and nothing that had ended is touched."""
     path = tmp_path / "ledger.db"
-    first = open_books(path, "first")
+    first = open_books(path, owner_id="first", now_ns=1)
     write(first, held(1), held(2), held(3), held(4), settled(1), settled(2), closed(1))
     write(first, held(2, 2))
     write(first, closed(4, end=EndState.CLIENT_CLOSED))
     first.close()
 
-    second = open_books(path, "second")
+    second = open_books(path, owner_id="second", now_ns=1)
     assert (second.lapsed.holds, second.lapsed.calls) == (3, 2)
     assert states(path) == [
         (EndState.SUCCESS, [HoldState.SETTLED]),
@@ -81,7 +79,7 @@ def test_what_a_dead_owner_held_lapses(tmp_path: Path) -> None:
     ]
     second.close()
 
-    third = open_books(path, "third")
+    third = open_books(path, owner_id="third", now_ns=1)
     assert (third.lapsed.holds, third.lapsed.calls) == (0, 0)
     third.close()
 
@@ -89,12 +87,12 @@ def test_what_a_dead_owner_held_lapses(tmp_path: Path) -> None:
 def test_a_lapsed_hold_keeps_its_bound(tmp_path: Path) -> None:
     """Nobody knows what it cost: no cost is made up, and the worst case stays to be charged."""
     path = tmp_path / "ledger.db"
-    first = open_books(path, "first")
+    first = open_books(path, owner_id="first", now_ns=1)
     write(first, held(1, bound_nanos=777))
     first.close()
-    open_books(path, "second").close()
+    open_books(path, owner_id="second", now_ns=1).close()
 
-    entry = read_entry(path, held(1).call_id)
+    entry = read_entry(look_at(path), held(1).call_id)
     assert entry is not None
     (attempt,) = entry.attempts
     assert (attempt.state, attempt.bound_nanos, attempt.cash_nanos) == (HoldState.LAPSED, 777, None)
@@ -103,9 +101,9 @@ def test_a_lapsed_hold_keeps_its_bound(tmp_path: Path) -> None:
 def test_an_owner_that_was_declared_dead_writes_nothing(tmp_path: Path) -> None:
     """A stale epoch is refused: holds, settlements, ends, heartbeats and the farewell."""
     path = tmp_path / "ledger.db"
-    stale = open_books(path, "stale")
+    stale = open_books(path, owner_id="stale", now_ns=1)
     write(stale, held(1))
-    fresh = open_books(path, "fresh")
+    fresh = open_books(path, owner_id="fresh", now_ns=1)
     before = states(path)
 
     acts: list[Callable[[], None]] = [
@@ -127,8 +125,8 @@ def test_an_owner_that_was_declared_dead_writes_nothing(tmp_path: Path) -> None:
 def test_a_batch_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     """One bad record leaves nothing of its batch, and the next batch is not disturbed."""
     path = tmp_path / "ledger.db"
-    books = open_books(path, "owner")
-    with pytest.raises(OverflowError):
+    books = open_books(path, owner_id="owner", now_ns=1)
+    with pytest.raises(Unwritten, match="OverflowError"):
         write(books, held(1), held(2, bound_nanos=2**80))
     assert states(path) == []
 
@@ -210,32 +208,32 @@ def written_size(connection: sqlite3.Connection, table: str) -> int:
 def test_no_row_outgrows_the_size_that_it_was_born_with(tmp_path: Path) -> None:
     """Neither lapsing, nor the largest settlement, nor the longest end needs a byte more."""
     path = tmp_path / "ledger.db"
-    first = open_books(path, "first")
+    first = open_books(path, owner_id="first", now_ns=1)
     write(first, held(1))
-    call, attempt = (written_size(first._connection, table) for table in ("call", "attempt"))
+    call, attempt = (written_size(first.session.connection, table) for table in ("call", "attempt"))
     first.close()
 
-    second = open_books(path, "second")
-    assert written_size(second._connection, "attempt") <= attempt
-    assert written_size(second._connection, "call") <= call
-    second._connection.execute("UPDATE attempt SET hold_state = 'held', owner_epoch = 2")
-    second._connection.execute("UPDATE call SET end_state = NULL, owner_epoch = 2")
+    second = open_books(path, owner_id="second", now_ns=1)
+    assert written_size(second.session.connection, "attempt") <= attempt
+    assert written_size(second.session.connection, "call") <= call
+    second.session.connection.execute("UPDATE attempt SET hold_state = 'held', owner_epoch = 2")
+    second.session.connection.execute("UPDATE call SET end_state = NULL, owner_epoch = 2")
     write(second, largest_settlement(1), longest_end(1))
-    assert written_size(second._connection, "attempt") <= attempt
-    assert written_size(second._connection, "call") <= call
+    assert written_size(second.session.connection, "attempt") <= attempt
+    assert written_size(second.session.connection, "call") <= call
     assert states(path) == [(EndState.CLIENT_CLOSED, [HoldState.RELEASED])]
     second.close()
 
 
 def fill(books: Books) -> int:
     """Let the file grow no more and place holds until there is no space; tell how many there are."""
-    connection = books._connection
+    connection = books.session.connection
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     connection.execute(f"PRAGMA max_page_count = {pages + 60}")
     for number in range(1, 2_000):
         try:
             write(books, held(number))
-        except sqlite3.OperationalError:
+        except Unwritten:
             return number - 1
     raise AssertionError("the file was never full")
 
@@ -243,17 +241,17 @@ def fill(books: Books) -> int:
 def test_everything_held_can_be_settled_on_a_full_disk(tmp_path: Path) -> None:
     """With no page left, every hold takes its largest settlement and every call its longest end."""
     path = tmp_path / "ledger.db"
-    books = open_books(path, "owner")
+    books = open_books(path, owner_id="owner", now_ns=1)
     count = fill(books)
     assert count > 100
-    with pytest.raises(sqlite3.OperationalError, match="full"):
+    with pytest.raises(Unwritten, match="SQLITE_FULL"):
         write(books, held(count + 1))
 
     for number in range(count, 0, -1):
         write(books, largest_settlement(number))
         write(books, longest_end(number))
 
-    entries = read_entries(path, after=None, limit=1_000)
+    entries = read_entries(look_at(path), after=None, limit=1_000)
     assert len(entries) == count
     assert {attempt.usage for entry in entries for attempt in entry.attempts} == {LARGEST}
     assert {entry.end for entry in entries} == {EndState.CLIENT_CLOSED}
@@ -266,7 +264,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"this is a letter to my aunt" * 1_000)
 
     with pytest.raises(CannotStart, match=r"ledger\.db cannot be opened \(SQLITE_NOTADB\).*backup"):
-        open_books(path, "owner")
+        open_books(path, owner_id="owner", now_ns=1)
     assert path.read_bytes().startswith(b"this is a letter")
 
 
@@ -274,7 +272,7 @@ def test_the_files_are_their_owners_alone(tmp_path: Path) -> None:
     """The database and its side files have mode 0600, also where a looser file was there before."""
     path = tmp_path / "ledger.db"
     path.touch(mode=0o644)
-    books = open_books(path, "owner")
+    books = open_books(path, owner_id="owner", now_ns=1)
     write(books, held(1))
 
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
@@ -285,10 +283,10 @@ def test_the_files_are_their_owners_alone(tmp_path: Path) -> None:
 def test_reading_sees_one_moment(tmp_path: Path) -> None:
     """Readers never see half of a transaction, and a reader writes nothing."""
     path = tmp_path / "ledger.db"
-    books = open_books(path, "owner")
+    books = open_books(path, owner_id="owner", now_ns=1)
     write(books, held(1), settled(1), closed(1))
 
-    entries: list[Entry] = read_entries(path, after=None, limit=10)
+    entries: list[Entry] = read_entries(look_at(path), after=None, limit=10)
     assert [len(entry.attempts) for entry in entries] == [1]
-    assert read_entry(path, held(2).call_id) is None
+    assert read_entry(look_at(path), held(2).call_id) is None
     books.close()

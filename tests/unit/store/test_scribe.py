@@ -12,8 +12,6 @@ import pytest
 from contract.ledger_records import closed, held, opened, settled
 from tiergate.core import EndState, Notice, StorageUnavailable, TiergateError, Usage
 from tiergate.ledger import CallClosed, Entry, Held, HoldState, Settled
-from tiergate.store.books import Books
-from tiergate.store.checkpoint import Checkpointer
 from tiergate.store.inbox import (
     Answer,
     EndMessage,
@@ -26,6 +24,7 @@ from tiergate.store.inbox import (
 from tiergate.store.reader import read_entries
 from tiergate.store.rows import call_row, close_row, hold_row, settle_row
 from tiergate.store.scribe import Scribe, Told
+from tiergate.store.sqlite import look_at, open_books
 from tiergate.testing import FakeClock
 
 
@@ -34,7 +33,7 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "ledger.db"
-        self.books = Books.open(self.path, owner_id="owner", now_ns=1)
+        self.books = open_books(self.path, owner_id="owner", now_ns=1)
         self.inbox = Inbox()
         self.notices: list[Notice] = []
         self.answers: dict[Answer, TiergateError | None] = {}
@@ -42,7 +41,7 @@ class Desk:
         self.scribe = Scribe(
             self.books,
             self.inbox,
-            Checkpointer(self.path),
+            self.books.checkpoints,
             tell=self._tell,
             notify=self.notices.append,
             clock=FakeClock(),
@@ -75,7 +74,7 @@ class Desk:
         return [notice.word for notice in self.notices]
 
     def entries(self) -> list[Entry]:
-        return read_entries(self.path, after=None, limit=1_000)
+        return read_entries(look_at(self.path), after=None, limit=1_000)
 
     def states(self) -> list[list[HoldState]]:
         return [[attempt.state for attempt in entry.attempts] for entry in self.entries()]
@@ -191,7 +190,7 @@ def test_a_hold_waits_for_a_lock_only_so_long(desk: Desk) -> None:
 @contextmanager
 def full(desk: Desk) -> Iterator[Callable[[], None]]:
     """Let the file grow no more; gives a function that frees space, as an operator would."""
-    connection = desk.books._connection
+    connection = desk.books.session.connection
     connection.execute("CREATE TABLE ballast (bytes BLOB) STRICT")
     connection.execute("INSERT INTO ballast VALUES (zeroblob(400000))")
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -247,7 +246,7 @@ def test_a_dead_owner_refuses_everything(desk: Desk) -> None:
     """Declared dead by another process, it fails closed: no hold, no flush; what comes is counted as lost."""
     desk.hold(held(1))
     desk.scribe.turn()
-    other = Books.open(desk.path, owner_id="other", now_ns=2)
+    other = open_books(desk.path, owner_id="other", now_ns=2)
     late, flushed = desk.hold(held(2)), desk.flush()
     desk.put(settled(1))
     desk.scribe.turn()

@@ -4,7 +4,8 @@ import sqlite3
 
 import pytest
 
-from tiergate.store.trouble import Trouble, trouble_of, word_of
+from tiergate.store.sqlite_errors import trouble_of, word_of
+from tiergate.store.trouble import Trouble
 
 _PASSING = {
     "SQLITE_BUSY": Trouble.LOCKED,

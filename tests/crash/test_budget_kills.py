@@ -1,4 +1,5 @@
-"""A capped gateway that is killed again and again: what the provider bills never exceeds what is charged.
+"""A capped gateway that is killed again and again: what the provider bills never exceeds what is charged, and
+what is asked twice under one Idempotency-Key is answered once.
 
 `TIERGATE_KILLS=1000 pytest tests/crash/test_budget_kills.py` takes a quarter of an hour; CI kills six times.
 """
@@ -17,13 +18,15 @@ import pytest
 
 from house import GatewayProcess, until
 from tiergate.app.client import GatewayClient
-from tiergate.core import EndState, TiergateError
+from tiergate.core import EndState, Outcome, ReceiptUse, TiergateError
 from tiergate.ledger import Entry, HoldState
 from tiergate.testing import MockProcess
 
 KILLS = int(os.environ.get("TIERGATE_KILLS", "6"))
 KILLS_FOR_ONE_LEDGER = 20
 CALLERS = 40
+KEYS = 200
+"""Idempotency-Keys of whole calls, and as many of streams: few enough to be sent again."""
 PER_TOKEN_NANOS = 1_000_000
 MAX_TOKENS = 80
 CAP_USD = 40.0
@@ -65,16 +68,20 @@ async def call_until(port: int, is_over: Callable[[], bool]) -> None:
     async def one(number: int) -> None:
         chance = random.Random(number)
         while not is_over():
+            content, headers = f"{chance.random()}", {}
+            if number % 4 < 2:
+                content = f"{number % 2} {chance.randrange(KEYS)}"
+                headers = {"idempotency-key": content, "x-tiergate-tag": content}
             body = {
                 "model": "m",
                 "max_tokens": MAX_TOKENS,
-                "messages": [{"role": "user", "content": f"{chance.random()}"}],
+                "messages": [{"role": "user", "content": content}],
             }
             with suppress(TiergateError):
                 if number % 2:
-                    await client.chat(body)
+                    await client.chat(body, headers=headers)
                 else:
-                    async for _ in client.stream({**body, "stream": True}):
+                    async for _ in client.stream({**body, "stream": True}, headers=headers):
                         if chance.random() < 0.01:
                             break
             await asyncio.sleep(0.001)
@@ -103,12 +110,30 @@ def charged_nanos(entries: list[Entry]) -> int:
     )
 
 
+def check_receipts(entries: list[Entry], what: str) -> None:
+    """Each question has one complete answer that was paid for; every other one is that one, or lapsed."""
+    by_id = {entry.call_id: entry for entry in entries}
+    answers: dict[str, str] = {}
+    for entry in entries:
+        if any(one.outcome is Outcome.SUCCESS for one in entry.attempts) and entry.tag is not None:
+            assert entry.receipt in (ReceiptUse.NEW, ReceiptUse.RESENT), what
+            assert entry.tag not in answers, f"{what}: {entry.tag} was answered twice"
+            answers[entry.tag] = entry.call_id
+    for entry in entries:
+        if entry.receipt is ReceiptUse.RESENT:
+            before = by_id[entry.receipt_of or ""]
+            assert [one.state for one in before.attempts][-1:] == [HoldState.LAPSED], what
+        elif entry.receipt is ReceiptUse.REPLAYED:
+            assert entry.receipt_of == answers[entry.tag or ""], what
+            assert entry.attempts == (), what
+
+
 @pytest.mark.parametrize("ledger", range(-(-KILLS // KILLS_FOR_ONE_LEDGER)))
 def test_billed_is_at_most_charged_is_at_most_the_cap(mock: MockProcess, tmp_path: Path, ledger: int) -> None:
     """After every kill; and each admitted call has one end."""
     seed = random.randrange(2**32)
     chance = random.Random(seed)
-    lapsed = 0
+    lapsed, uses = 0, set[ReceiptUse | None]()
     gateway = GatewayProcess(tmp_path, settings(mock))
     for number in range(min(KILLS, KILLS_FOR_ONE_LEDGER)):
         what = f"kill {number} of ledger {ledger}, seed {seed}"
@@ -125,6 +150,9 @@ def test_billed_is_at_most_charged_is_at_most_the_cap(mock: MockProcess, tmp_pat
         lapsed = sum(one.state is HoldState.LAPSED for entry in entries for one in entry.attempts)
         held = sum(one.state is HoldState.HELD for entry in entries for one in entry.attempts)
         assert held == 0, what
+        check_receipts(entries, what)
+        uses = {entry.receipt for entry in entries}
         if any(entry.end is EndState.LAPSED for entry in entries):
             assert lapsed, what
+    assert uses >= {ReceiptUse.NEW, ReceiptUse.REPLAYED, ReceiptUse.RESENT}, f"too few questions, seed {seed}"
     assert lapsed > 0, f"no kill came in the middle of a call, seed {seed}"

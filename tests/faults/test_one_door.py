@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -56,20 +57,26 @@ def settings(mock: MockProcess, scope: str, usd: float) -> dict[str, Any]:
     }
 
 
-def posted(path: str, *, streamed: bool) -> Callable[[GatewayProcess, str], tuple[int, str]]:
+def posted(
+    path: str, *, streamed: bool, has_receipt: bool = False
+) -> Callable[[GatewayProcess, str], tuple[int, str]]:
     def call(gateway: GatewayProcess, model: str) -> tuple[int, str]:
         body = {"model": model, "max_tokens": 5, "messages": QUESTION, "stream": streamed}
-        answer = ask(gateway.port, path, body, headers=[bearer(KEY)])
+        receipt = [("Idempotency-Key", uuid4().hex)] if has_receipt else []
+        answer = ask(gateway.port, path, body, headers=[bearer(KEY), *receipt])
         return answer.status, answer.error["code"] if answer.status >= 400 else ""
 
     return call
 
 
 WAYS: dict[str, Callable[[GatewayProcess, str], tuple[int, str]]] = {
-    f"{path}, {'streamed' if streamed else 'whole'}": posted(path, streamed=streamed)
+    f"{path}, {'streamed' if streamed else 'whole'}{', with a receipt' if has_receipt else ''}": posted(
+        path, streamed=streamed, has_receipt=has_receipt
+    )
     for path, (method, _) in application._ENDPOINTS.items()
     if method == "POST" and path not in COSTLESS
     for streamed in (False, True)
+    for has_receipt in (False, True)
     if streamed or path != "/v1/chat/stream"
 }
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from tiergate.core import Usage, nanos_to_usd
+from tiergate.core import ReceiptUse, Usage, nanos_to_usd
 from tiergate.ledger import AttemptEntry, Balance, Entry, HoldState
 
 
@@ -50,6 +50,9 @@ def entry_object(entry: Entry) -> dict[str, Any]:
         "finish_reasons": entry.finish_reasons,
         "error": entry.error_code,
         "end": None if entry.end is None else entry.end.value,
+        "receipt": None if entry.receipt is None else entry.receipt.value,
+        "receipt_of": entry.receipt_of,
+        "avoided": _avoided(entry),
         "usage": None if last is None else usage_buckets(last.usage),
         "cost_usd": nanos_to_usd(sum(known)) if len(known) == len(costs) else None,
         "attempts": [
@@ -86,6 +89,18 @@ def time_text(ns: int) -> str:
 
 def _time_or_none(ns: int | None) -> str | None:
     return None if ns is None else time_text(ns)
+
+
+def _avoided(entry: Entry) -> dict[str, Any] | None:
+    """Give what was not used and paid a second time, where another call has paid for the answer."""
+    if entry.receipt not in (ReceiptUse.JOINED, ReceiptUse.REPLAYED):
+        return None
+    nanos = entry.avoided_nanos
+    return {
+        "input_tokens": entry.avoided_input,
+        "output_tokens": entry.avoided_output,
+        "cost_usd": None if nanos is None else nanos_to_usd(nanos),
+    }
 
 
 def _attempt_object(attempt: AttemptEntry, cost_nanos: int | None) -> dict[str, Any]:

@@ -8,11 +8,10 @@ import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from tiergate.core import Caller, DataClass
+from tiergate.core import Caller, DataClass, derived
 
 KEY_PREFIX: Final = "tg-"
 _PURPOSE: Final = b"tiergate virtual keys 1"
@@ -121,16 +120,6 @@ class KeyMaker:
     def hint(self, key: str) -> str:
         """Give what tells a key from others and opens nothing."""
         return f"{KEY_PREFIX}…{key[-_HINT_CHARS:]}"
-
-
-def derived(secret: bytes, purpose: bytes) -> bytes:
-    """Derive a key of 32 bytes for one purpose from a secret: HKDF with SHA-256 and no salt (RFC 5869).
-
-    >>> derived(bytes.fromhex("0b" * 22), b"").hex()[:16]
-    '8da4e775a563c18f'
-    """
-    extracted = hmac.digest(bytes(sha256().digest_size), secret, "sha256")
-    return hmac.digest(extracted, purpose + b"\x01", "sha256")
 
 
 def digests(keys: Sequence[VirtualKey]) -> dict[bytes, tuple[VirtualKey, int | None]]:

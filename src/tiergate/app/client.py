@@ -6,7 +6,7 @@ from decimal import Decimal
 from math import inf
 from typing import Any, Final
 
-from tiergate.core import NOTHING, Chunk, Origin, Reply, Target, Tier, TiergateError, usd_to_nanos
+from tiergate.core import NOTHING, Chunk, Origin, ReceiptUse, Reply, Target, Tier, TiergateError, usd_to_nanos
 from tiergate.core import UpstreamProtocolError as ProtocolError
 from tiergate.upstream import Endpoint, Response, Timing, Transport, open_transport
 from tiergate.upstream import Origin as Server
@@ -122,11 +122,14 @@ class GatewayClient:
 def origin_of(response: Response) -> Origin:
     """Read where a reply came from, as the gateway's headers say it."""
     header = response.headers
+    use, age = header.get(b"x-tiergate-receipt"), header.get(b"age")
     provider, _, model = header.get(b"x-tiergate-target", b"").decode().partition("/")
     return Origin(
         call_id=header.get(b"x-request-id", b"").decode(),
         target=Target(provider=provider, model=model, tier=Tier(header[b"x-tiergate-tier"].decode())),
         attempts=int(header.get(b"x-tiergate-attempts", b"1")),
+        receipt=None if use is None else ReceiptUse(use.decode()),
+        age_s=None if age is None else int(age),
     )
 
 

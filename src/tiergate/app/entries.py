@@ -79,6 +79,9 @@ def _show(entry: Mapping[str, Any], *, as_json: bool) -> None:
     for name in ("id", "received", "key", "team", "tag", "endpoint", "model", "class", "end", "error"):
         if entry[name] is not None:
             console.print(Text(f"{name:10}"), shown(str(entry[name])))
+    if entry["receipt"] is not None:
+        of = entry["receipt_of"]
+        console.print(Text(f"{'receipt':10}"), shown(entry["receipt"] + ("" if of is None else f", of {of}")))
     console.print(Text(f"{'cost':10}"), _usd(entry["cost_usd"]))
     for attempt in entry["attempts"]:
         usage, error = attempt["usage"], attempt["error"]

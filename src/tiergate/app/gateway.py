@@ -14,8 +14,8 @@ from tiergate.app.client import GatewayClient
 from tiergate.app.house import House, open_house
 from tiergate.app.starting import file_or_found
 from tiergate.config import Loaded
-from tiergate.core import LOCAL, Call, Chunk, Reply, StoreOwned, new_id
-from tiergate.serve import StreamReply, handle
+from tiergate.core import LOCAL, Call, Chunk, Reply, StoreOwned, checked_idempotency_key, new_id
+from tiergate.serve import SharedStream, StreamReply, handle
 from tiergate.store import find_owner
 from tiergate.wire import dumps, read_chat
 
@@ -35,7 +35,7 @@ class Gateway:
         self._loaded = loaded
         self._environ = environ
         self._doors = AsyncExitStack()
-        self._streams: set[StreamReply] = set()
+        self._streams: set[StreamReply | SharedStream] = set()
         """Streams that nobody has read to their end yet."""
         self._house: House | None = None
         self._client: GatewayClient | None = None
@@ -74,28 +74,35 @@ class Gateway:
             reply.close()
         await self._doors.aclose()
 
-    async def chat(self, messages: Messages, *, model: str, **fields: Any) -> Reply:
+    async def chat(
+        self, messages: Messages, *, model: str, idempotency_key: str | None = None, **fields: Any
+    ) -> Reply:
         """Ask and wait for the whole answer. `fields` are those of the OpenAI chat completion.
+
+        `idempotency_key`: asked again with the same one and the same question, within a day, the answer is
+        the same and costs nothing.
 
         Raises:
             TiergateError: the message says what to do, `code` is the same whichever process serves the call.
         """
         body = {"model": model, "messages": list(messages), **fields, "stream": False}
         if self._client is not None:
-            return await self._client.chat(body)
-        reply = await handle(self._opened.rooms, self._call(body))
+            return await self._client.chat(body, headers=_headers(idempotency_key))
+        reply = await handle(self._opened.rooms, self._call(body, idempotency_key))
         assert isinstance(reply, Reply)
         return reply
 
-    async def stream(self, messages: Messages, *, model: str, **fields: Any) -> AsyncIterator[Chunk]:
+    async def stream(
+        self, messages: Messages, *, model: str, idempotency_key: str | None = None, **fields: Any
+    ) -> AsyncIterator[Chunk]:
         """Ask and give the answer's chunks as they arrive; ends normally only when it was complete."""
         body = {"model": model, "messages": list(messages), **fields, "stream": True}
         if self._client is not None:
-            async for chunk in self._client.stream(body):
+            async for chunk in self._client.stream(body, headers=_headers(idempotency_key)):
                 yield chunk
             return
-        reply = await handle(self._opened.rooms, self._call(body))
-        assert isinstance(reply, StreamReply)
+        reply = await handle(self._opened.rooms, self._call(body, idempotency_key))
+        assert not isinstance(reply, Reply)
         self._streams.add(reply)
         try:
             with reply:
@@ -113,7 +120,7 @@ class Gateway:
             )
         return self._house
 
-    def _call(self, body: dict[str, Any]) -> Call:
+    def _call(self, body: dict[str, Any], idempotency_key: str | None) -> Call:
         # Through bytes and back, so that a call from Python is held to exactly the rules of one over HTTP.
         data = dumps(body)
         question = read_chat(data)
@@ -129,4 +136,10 @@ class Gateway:
             streamed=question.streamed,
             received_ns=wall_ns,
             received=clock.monotonic(),
+            idempotency_key=checked_idempotency_key(idempotency_key),
         )
+
+
+def _headers(idempotency_key: str | None) -> dict[str, str]:
+    key = checked_idempotency_key(idempotency_key)
+    return {} if key is None else {"idempotency-key": key}

@@ -16,10 +16,10 @@ from tiergate.app.webhook import Webhook
 from tiergate.config import Loaded, Settings, fill, first_snapshot
 from tiergate.config import reload as next_snapshot
 from tiergate.core import Emit, Event, Notice, SettingsError, SystemClock
-from tiergate.ledger import Book, Entry, Period
+from tiergate.ledger import Book, Entry, Period, ReceiptMaker
 from tiergate.metering import Lines
 from tiergate.resilience import Permits
-from tiergate.serve import Rooms
+from tiergate.serve import Flights, Rooms
 from tiergate.store import LedgerJournal, OwnerLock, kept_secret, open_journal
 from tiergate.telemetry import LineLog, Metrics
 from tiergate.upstream import HttpUpstream, open_transport
@@ -106,6 +106,7 @@ class House:
         self.rooms.admission.use(keyring)
         self.rooms.rules = rules
         self.rooms.book.use(ceilings, alerts_at=new.settings.alerts.at)
+        self.rooms.flights.receipts_kept_s = new.settings.retention.receipts
         self._webhook.use(fill.webhook(new.settings))
         self._reloaded(new.settings)
         for notice in new.notices:
@@ -169,12 +170,22 @@ async def open_house(
         upstream = HttpUpstream(fill.providers(settings), transport=open_transport())
         stack.push_async_callback(upstream.aclose)
         token = secrets.token_urlsafe(32)
-        cabinet = KeyCabinet(journal, KeyMaker(_secret(settings), randomness=os.urandom), clock)
+        secret = _secret(settings)
+        cabinet = KeyCabinet(journal, KeyMaker(secret, randomness=os.urandom), clock)
         await cabinet.open()
         _tell_of_unknown(cabinet, tell)
         ceilings = fill.ceilings(settings, cabinet.keys)
         book = Book(journal, ceilings=ceilings, alerts_at=settings.alerts.at, emit=tell)
         await book.balances(clock.wall_ns())  # so that no call waits for them
+        flights = Flights(
+            journal,
+            ReceiptMaker(secret),
+            book=book,
+            clock=clock,
+            emit=tell,
+            receipts_kept_s=settings.retention.receipts,
+        )
+        stack.push_async_callback(flights.aclose)
         lines = Lines()
         learning = asyncio.create_task(_learn(lines, journal))
         stack.callback(learning.cancel)
@@ -183,6 +194,7 @@ async def open_house(
             admission=Admission(_keyring(settings, token, cabinet)),
             permits=Permits(fill.concurrency(settings)),
             book=book,
+            flights=flights,
             lines=lines,
             upstream=upstream,
             clock=clock,

@@ -29,6 +29,10 @@ class Ledger(Protocol):
         """Delete some old records; False: none is left."""
         ...
 
+    async def forget_receipts(self, before_ns: int) -> bool:
+        """Delete some old receipts; False: none is left."""
+        ...
+
 
 async def keep_up(
     ledger: Ledger, settings: Callable[[], Settings], clock: Clock, *, counts_all: Callable[[], bool]
@@ -64,4 +68,8 @@ async def _one_round(ledger: Ledger, kept: Retention, now_ns: int, *, keeps_sums
     is_left = True
     while is_left:
         is_left = await ledger.forget(calls_before_ns=calls_before_ns, rollups_before_ns=rollups_before_ns)
+        await asyncio.sleep(_BETWEEN_STEPS_S)
+    is_left = True
+    while is_left:
+        is_left = await ledger.forget_receipts(now_ns - int(kept.receipts * 1e9))
         await asyncio.sleep(_BETWEEN_STEPS_S)

@@ -61,6 +61,11 @@ def rules(settings: Settings, *, generation: int) -> Rules:
         any_model_policy=Policy.IN_ORDER if any_model is None else Policy(any_model.policy),
         retry=_retry(settings),
         facts=catalog.facts,
+        drained={
+            name: provider.drain_s
+            for name, provider in settings.providers.items()
+            if provider.drain_s is not None and provider.tier == "hosted"
+        },
     )
 
 

@@ -81,7 +81,6 @@ PENDING: Final = (
     ),
     Pending(path=("cache",), stops=False, sentence="no answer is given from stock yet"),
     Pending(path=("retention", "jobs"), stops=False, sentence="there are no jobs yet"),
-    Pending(path=("retention", "receipts"), stops=False, sentence="there are no receipts yet"),
     Pending(path=("resilience", "heartbeat_s"), stops=False, sentence="no heartbeat is sent yet"),
 )
 

@@ -196,6 +196,12 @@ class Provider(Section):
     limits: ProviderLimits = Field(
         default_factory=ProviderLimits, description="What it allows, or what it can bear."
     )
+    drain_s: Annotated[Annotated[float, number("0", "60")] | None, OPTIONAL] = Field(
+        default=None,
+        description="For how long the rest of an answer is read for its usage when the caller has left, in "
+        "seconds. For hosted providers that bill the whole of it anyway, as some do that hide their "
+        "reasoning. None: the provider is told to stop.",
+    )
     proxy: Annotated[WebUrl | None, OPTIONAL] = Field(
         default=None, description="HTTP proxy on the way to it. Proxies of the environment are never used."
     )

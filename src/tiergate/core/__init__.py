@@ -1,13 +1,27 @@
 """The shared nouns: call, reply, chunk, usage, money, target, outcome, events, errors, clock."""
 
-from tiergate.core.call import LOCAL, Call, CallClass, Caller, Cause, DataClass, EndState
+from tiergate.core.call import (
+    LOCAL,
+    Call,
+    CallClass,
+    Caller,
+    Cause,
+    DataClass,
+    EndState,
+    ReceiptUse,
+    checked_idempotency_key,
+)
 from tiergate.core.clock import Clock, SystemClock, id_time_ns, new_id
+from tiergate.core.derive import derived
 from tiergate.core.errors import (
+    AnswerNotKept,
     BudgetBusy,
     BudgetExceeded,
     BudgetUnbounded,
     CannotStart,
     DeadlineExceeded,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
     InvalidKey,
     InvalidRequest,
     ModelNotFound,
@@ -52,6 +66,7 @@ __all__ = [
     "NANOS_PER_USD",
     "NOTHING",
     "VERSION",
+    "AnswerNotKept",
     "AttemptFailed",
     "Blame",
     "BudgetBusy",
@@ -72,6 +87,8 @@ __all__ = [
     "Emit",
     "EndState",
     "Event",
+    "IdempotencyKeyInUse",
+    "IdempotencyKeyReused",
     "InvalidKey",
     "InvalidRequest",
     "ModelNotFound",
@@ -79,6 +96,7 @@ __all__ = [
     "Notice",
     "Origin",
     "Outcome",
+    "ReceiptUse",
     "Refusal",
     "Refused",
     "Reply",
@@ -105,6 +123,8 @@ __all__ = [
     "UsageDoubt",
     "UsageDoubted",
     "UsageSource",
+    "checked_idempotency_key",
+    "derived",
     "id_time_ns",
     "nanos_to_usd",
     "new_id",

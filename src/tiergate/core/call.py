@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+from tiergate.core.errors import InvalidRequest
 
 
 class Cause(StrEnum):
@@ -50,6 +52,19 @@ class EndState(StrEnum):
     """The caller left before the end."""
     LAPSED = "lapsed"
     """The owner died with the call in flight; found by the next one."""
+
+
+class ReceiptUse(StrEnum):
+    """What the `Idempotency-Key` of a call came to."""
+
+    NEW = "new"
+    """The first with it; it pays."""
+    RESENT = "resent"
+    """Asked again, since the process died that asked before; it pays, and the first stays charged."""
+    JOINED = "joined"
+    """Given the answer that another call was waiting for; free."""
+    REPLAYED = "replayed"
+    """Given the answer that another call was given; free."""
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,3 +122,24 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     first_event_limit_s: float | None = None
     """What the caller allows until the first event of a stream; None: no limit of its own."""
     tag: str | None = None
+    idempotency_key: str | None = None
+    """Calls of one key with the same one, and the same body, are one question; None: each is its own."""
+
+
+_IDEMPOTENCY_KEY_MAX: Final = 255
+
+
+def checked_idempotency_key(value: str | None) -> str | None:
+    """Give an `Idempotency-Key` as it came, if it can be one.
+
+    Raises:
+        InvalidRequest: it cannot.
+    """
+    if value is not None and not (
+        1 <= len(value) <= _IDEMPOTENCY_KEY_MAX and value.isascii() and value.isprintable()
+    ):
+        raise InvalidRequest(
+            f"An Idempotency-Key is 1 to {_IDEMPOTENCY_KEY_MAX} printable ASCII characters, such as a UUID.",
+            param="Idempotency-Key",
+        )
+    return value

@@ -5,7 +5,10 @@
     │   ├── InvalidRequest             malformed, or a field that cannot be
     │   │   └── RequestTooLarge        over a limit of size
     │   ├── InvalidKey                 no key, or none that we know
-    │   └── ModelNotFound              no model of that name; carries the list
+    │   ├── ModelNotFound              no model of that name; carries the list
+    │   ├── IdempotencyKeyReused       the key stands for another question
+    │   ├── IdempotencyKeyInUse        another process is answering the question
+    │   └── AnswerNotKept              the question was answered, and the answer was too long to be kept
     ├── UpstreamError                  a target was tried and did not answer
     │   ├── TargetFull                 our own limit for it is reached; nothing was sent
     │   ├── Unaffordable               no ceiling allows its worst case; nothing was held
@@ -83,6 +86,24 @@ class ModelNotFound(Refused):
             f"GET /v1/models lists them with their tiers."
         )
         self.known = known
+
+
+class IdempotencyKeyReused(Refused):
+    """The `Idempotency-Key` was sent before, with another question."""
+
+    code = "idempotency_key_reused"
+
+
+class IdempotencyKeyInUse(Refused):
+    """Another process of this gateway is answering the question now."""
+
+    code = "idempotency_key_in_use"
+
+
+class AnswerNotKept(Refused):
+    """The question was answered, and charged, and its answer was too long to be kept for a second time."""
+
+    code = "answer_not_kept"
 
 
 class UpstreamError(TiergateError):

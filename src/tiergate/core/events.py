@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from tiergate.core.call import CallClass, EndState
+from tiergate.core.call import CallClass, EndState, ReceiptUse
 from tiergate.core.target import Target
 from tiergate.core.usage import Usage, UsageDoubt, UsageSource
 
@@ -34,6 +34,7 @@ class CallEnded(msgspec.Struct, frozen=True, kw_only=True):
     usage_source: UsageSource | None
     cash_nanos: int | None
     generation: int
+    receipt: ReceiptUse | None = None
 
 
 class AttemptFailed(msgspec.Struct, frozen=True, kw_only=True):

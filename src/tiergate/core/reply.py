@@ -4,8 +4,9 @@ from decimal import Decimal
 
 import msgspec
 
+from tiergate.core.call import ReceiptUse
 from tiergate.core.money import nanos_to_usd
-from tiergate.core.target import Target
+from tiergate.core.target import Target, Tier
 from tiergate.core.usage import Usage
 
 
@@ -32,11 +33,22 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a reply came from and how many attempts it took."""
+    """Where a reply came from and how many attempts it took.
+
+    `receipt`: where the call brought an `Idempotency-Key`, what that came to; `age_s`: of a replayed answer,
+    the seconds since it was asked for.
+    """
 
     call_id: str
     target: Target
     attempts: int
+    receipt: ReceiptUse | None = None
+    age_s: int | None = None
+
+    @property
+    def tier(self) -> Tier:
+        """The tier that answered; the cache where the answer was there already."""
+        return Tier.CACHE if self.receipt is ReceiptUse.REPLAYED else self.target.tier
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,5 +76,5 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tier(self) -> str:
-        """The tier that answered."""
-        return self.origin.target.tier.value
+        """The tier that answered; `cache` where the answer was there already."""
+        return self.origin.tier.value

@@ -3,6 +3,15 @@
 from tiergate.ledger.book import Book
 from tiergate.ledger.ceilings import About, Balance, Ceiling, Ceilings, Reservation, Scope, SpentBy, about
 from tiergate.ledger.ports import Journal, JournalStatistics
+from tiergate.ledger.receipts import (
+    Answered,
+    Fresh,
+    Receipt,
+    ReceiptEntry,
+    ReceiptMaker,
+    compare,
+    judge,
+)
 from tiergate.ledger.records import (
     Adjustment,
     AttemptEntry,
@@ -12,8 +21,10 @@ from tiergate.ledger.records import (
     Entry,
     EntryQuery,
     Held,
+    Kept,
     Owner,
     Settled,
+    Shared,
 )
 from tiergate.ledger.states import (
     FLIGHT,
@@ -42,6 +53,7 @@ __all__ = [
     "SLICE",
     "About",
     "Adjustment",
+    "Answered",
     "AttemptEntry",
     "Balance",
     "Book",
@@ -53,23 +65,31 @@ __all__ = [
     "Entry",
     "EntryQuery",
     "FlightState",
+    "Fresh",
     "Held",
     "HoldState",
     "Journal",
     "JournalStatistics",
+    "Kept",
     "LineState",
     "Moves",
     "Owner",
     "OwnerState",
     "Period",
+    "Receipt",
+    "ReceiptEntry",
+    "ReceiptMaker",
     "ReceiptState",
     "Reservation",
     "Scope",
     "Settled",
+    "Shared",
     "SliceState",
     "SpentBy",
     "Window",
     "about",
+    "compare",
+    "judge",
     "may_move",
     "window_at",
 ]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tiergate.ledger.ceilings import SpentBy
+from tiergate.ledger.receipts import Receipt, ReceiptEntry
 from tiergate.ledger.records import CallClosed, Counted, Entry, EntryQuery, Held, Owner, Settled
 
 
@@ -103,6 +104,17 @@ class Journal(Protocol):
 
         It sees everything that was handed in before, and nothing that comes after: lapsed holds at their
         worst case, holds of this owner not at all. `end_ns` is not included; None: no end.
+
+        Raises:
+            StorageUnavailable: it cannot be read now.
+        """
+        ...
+
+    async def receipt(self, receipt: Receipt) -> ReceiptEntry | None:
+        """Look a receipt up; sees everything handed in before. None: there is none so young.
+
+        A receipt is written with the first hold of its call (`running`), done with the settlement that brings
+        the answer (`Settled.kept`), freed with the end of a call that brought none, in one transaction each.
 
         Raises:
             StorageUnavailable: it cannot be read now.

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tiergate.core import Blame, Call, EndState, Outcome, Target, Usage, UsageSource
+from tiergate.core import Blame, Call, EndState, Outcome, ReceiptUse, Target, Usage, UsageSource
+from tiergate.ledger.receipts import Receipt
 from tiergate.ledger.states import HoldState
 
 
@@ -29,6 +30,17 @@ class CallOpened(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ns: int
     route: str
     """The route's targets and reasons, as compact JSON."""
+    receipt: Receipt | None = None
+    """Of a call that pays for an answer that others may be given, too."""
+    resent_of: str | None = None
+    """The call that asked the same before and lapsed."""
+
+    @property
+    def receipt_use(self) -> ReceiptUse | None:
+        """What the receipt came to; None: there is none, or somebody else pays."""
+        if self.receipt is None:
+            return None
+        return ReceiptUse.NEW if self.resent_of is None else ReceiptUse.RESENT
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +90,27 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     upstream_request_id: str | None = None
     service_tier: str | None = None
     gpu_ms: int | None = None
+    kept: "Kept | None" = None
+    """The answer to the call's receipt, which is then done; None: it has none, or goes on."""
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer for the next one who asks the same."""
+
+    reply: bytes | None
+    """As `serve` reads it back; None: it is too long to be kept."""
+
+
+class Shared(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer that another call has paid for, as the call that was given it records it."""
+
+    use: ReceiptUse
+    of: str
+    """The call that paid."""
+    usage: Usage
+    """What was not used a second time, and
+    cash_nanos: what that would have cost; None: the price is unknown."""
+    cash_nanos: int | None
 
 
 class CallClosed(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +124,7 @@ class CallClosed(msgspec.Struct, frozen=True, kw_only=True):
     finish_reasons: tuple[str, ...]
     attempts: int
     """Holds that were asked for, refused ones too; 0 says that it cannot have cost anything."""
+    shared: Shared | None = None
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +210,15 @@ class Entry:
     error_code: str | None
     end: EndState | None
     """None while it is in flight."""
+    receipt: ReceiptUse | None = None
+    """What its `Idempotency-Key` came to; None: it brought none."""
+    receipt_of: str | None = None
+    """The call whose answer it was given, or that it asked again for."""
+    avoided_input: int = 0
+    """Tokens that were not used a second time, and
+    avoided_output: those of the answer."""
+    avoided_output: int = 0
+    avoided_nanos: int | None = None
     attempts: tuple[AttemptEntry, ...] = field(default=())
     adjustments: tuple[Adjustment, ...] = field(default=())
     """Read with `Journal.find` only."""

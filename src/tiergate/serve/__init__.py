@@ -1,24 +1,29 @@
 """Life of one call: the only place that knows the order of the rooms."""
 
 from tiergate.serve.books import STOPPING, CallBooks, CallerLeft, Stopping
+from tiergate.serve.flights import Flights
 from tiergate.serve.handle import handle
 from tiergate.serve.ports import Exchange, Question, Upstream
+from tiergate.serve.reader import SharedStream
 from tiergate.serve.resolve import Resolved, find_model, resolve
 from tiergate.serve.rooms import Rooms
 from tiergate.serve.rules import ModelEntry, Rules
-from tiergate.serve.stream import StreamReply, StreamState
+from tiergate.serve.stream import StreamEnd, StreamReply, StreamState
 
 __all__ = [
     "STOPPING",
     "CallBooks",
     "CallerLeft",
     "Exchange",
+    "Flights",
     "ModelEntry",
     "Question",
     "Resolved",
     "Rooms",
     "Rules",
+    "SharedStream",
     "Stopping",
+    "StreamEnd",
     "StreamReply",
     "StreamState",
     "Upstream",

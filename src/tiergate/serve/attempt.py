@@ -4,38 +4,26 @@ The three are doors opened in this order and closed in the other, by the same ex
 cancellation. A stream that has begun takes the open doors along (stream.py).
 """
 
-from collections.abc import Sequence
 from contextlib import closing
-from types import TracebackType
 from typing import Final
-
-import msgspec
 
 from tiergate.catalog import Price
 from tiergate.core import (
-    AttemptFailed,
-    Blame,
     Call,
     Chunk,
     Delivery,
-    Outcome,
     Target,
-    TiergateError,
     Unaffordable,
-    UpstreamAuthFailed,
-    UpstreamError,
     UpstreamProtocolError,
-    UpstreamRejected,
-    UpstreamThrottled,
-    UsageDoubted,
-    UsageSource,
 )
-from tiergate.ledger import Book, Held, HoldState, Settled
-from tiergate.metering import Account, Bound, Meter, bound, doubts, shape_of
+from tiergate.ledger import Book, Held
+from tiergate.metering import Bound, Meter, bound, shape_of
 from tiergate.resilience import Permit, budget_wait_s, permit_wait_s
-from tiergate.serve.books import CallBooks, CallerLeft, meaning
+from tiergate.serve.begun import Begun
+from tiergate.serve.books import CallBooks, CallerLeft
 from tiergate.serve.doors import Doors
 from tiergate.serve.egress import egress
+from tiergate.serve.hold import OpenHold
 from tiergate.serve.ports import Exchange, Question
 from tiergate.serve.resolve import Resolved
 from tiergate.serve.rooms import Rooms
@@ -44,17 +32,6 @@ from tiergate.wire import choices_asked, output_tokens_asked
 HELD_BACK_EVENTS_MAX: Final = 64
 HELD_BACK_BYTES_MAX: Final = 256 * 1024
 """Start-up events before the first content wait here, so that the target may still change."""
-
-
-class Begun(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt whose first content has arrived, or whose whole reply has; `doors` close it."""
-
-    target: Target
-    n: int
-    first: Sequence[Chunk]
-    exchange: Exchange
-    hold: "OpenHold"
-    doors: Doors
 
 
 async def attempt(
@@ -67,6 +44,8 @@ async def attempt(
     Raises:
         UpstreamError: it did not answer; everything is closed and settled.
     """
+    if books.is_deserted:
+        raise CallerLeft
     queued = rooms.clock.monotonic()
     with Doors() as doors:
         left_s = resolved.deadline - queued
@@ -133,7 +112,7 @@ async def _hold(
     queued: float,
     *,
     is_last: bool,
-) -> "OpenHold":
+) -> OpenHold:
     call = books.call
     permitted = rooms.clock.monotonic()
     price = resolved.prices.find(target, books.wall_ns(permitted))
@@ -155,7 +134,9 @@ async def _hold(
     wait_s = budget_wait_s(resolved.retry, left_s=resolved.deadline - permitted, is_last=is_last)
     await _place(rooms.book, books, held, wait_s)
     meter = Meter(bound=worst, price=price, choices=choices, sent_ns=held.permit_ns)
-    return OpenHold(rooms, books, held, worst, meter)
+    return OpenHold(
+        books, held, worst, meter, book=rooms.book, clock=rooms.clock, emit=rooms.emit, lines=rooms.lines
+    )
 
 
 def _worst(call: Call, resolved: Resolved, target: Target, price: Price, choices: int) -> Bound:
@@ -179,149 +160,3 @@ async def _place(book: Book, books: CallBooks, held: Held, wait_s: float) -> Non
     except Unaffordable:
         books.attempts = held.n - 1
         raise
-
-
-class OpenHold:
-    """A hold that is placed; leaving the context settles it, once, by the way it was left."""
-
-    def __init__(self, rooms: Rooms, books: CallBooks, held: Held, worst: Bound, meter: Meter) -> None:
-        self._book: Book = rooms.book
-        self._clock = rooms.clock
-        self._emit = rooms.emit
-        self._lines = rooms.lines
-        self._books = books
-        self._held = held
-        self._bound = worst
-        self.meter = meter
-        self.exchange: Exchange | None = None
-        self._placed = rooms.clock.monotonic()
-        self._sent: float | None = None
-        self._first: float | None = None
-
-    def mark_sent(self) -> None:
-        """Note that from now on the request may have been delivered."""
-        if self._sent is None:
-            self._sent = self._clock.monotonic()
-
-    def reported_cash_nanos(self) -> int | None:
-        """Give the cost of what was reported so far; None where nothing was, or the price is unknown."""
-        since = self._placed if self._sent is None else self._sent
-        return self.meter.reported_cash_nanos(elapsed_s=self._clock.monotonic() - since)
-
-    def mark_first_event(self) -> None:
-        """Note that the target's first content is here."""
-        self._first = self._clock.monotonic()
-
-    def __enter__(self) -> "OpenHold":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        error = meaning(error)
-        now = self._clock.monotonic()
-        account = self._account(error, now)
-        self._books.settle(account)
-        self._books.finish = self.meter.finish
-        self._book.settle(self._settled(error, account, now))
-        if self._held.shape is not None and account.source is UsageSource.REPORTED:
-            self._lines.learn(self._held.target.name, self._held.shape, account.usage.input_tokens)
-        # The question knows how to mark this hold as sent: without this the two would keep each other alive,
-        # and the call with them, until the garbage collector stops everything to find them.
-        self.exchange = None
-        self._tell_doubts(error, account, now)
-        if isinstance(error, UpstreamError):
-            self._emit(
-                AttemptFailed(
-                    call_id=self._held.call_id,
-                    n=self._held.n,
-                    target=self._held.target,
-                    error_code=error.code,
-                    status=error.status,
-                    elapsed_ms=(now - self._placed) * 1e3,
-                )
-            )
-
-    def _account(self, error: BaseException | None, now: float) -> Account:
-        if self._sent is None or (self.exchange is None and _costs_nothing(error)):
-            return self.meter.undelivered()
-        elapsed_s = now - self._sent
-        return (
-            self.meter.delivered(elapsed_s=elapsed_s)
-            if error is None
-            else self.meter.cut(elapsed_s=elapsed_s)
-        )
-
-    def _tell_doubts(self, error: BaseException | None, account: Account, now: float) -> None:
-        if self._sent is None:
-            return
-        elapsed_s = now - self._sent
-        for doubt in doubts(account, self.meter, self._bound, is_complete=error is None, elapsed_s=elapsed_s):
-            self._emit(
-                UsageDoubted(
-                    call_id=self._held.call_id,
-                    n=self._held.n,
-                    target=self._held.target,
-                    doubt=doubt,
-                    cash_nanos=account.cash_nanos,
-                    bound_nanos=self._held.bound_nanos,
-                    upstream_cost_nanos=self.meter.upstream_cost_nanos,
-                )
-            )
-
-    def _settled(self, error: BaseException | None, account: Account, now: float) -> Settled:
-        outcome, blame = _judge(error)
-        exchange, at = self.exchange, self._books.wall_ns
-        undelivered = self._sent is None or (
-            exchange is None and isinstance(error, UpstreamError) and error.delivery is Delivery.NONE
-        )
-        return Settled(
-            call_id=self._held.call_id,
-            n=self._held.n,
-            state=HoldState.RELEASED if undelivered else HoldState.SETTLED,
-            outcome=outcome,
-            blame=blame,
-            error_code=error.code if isinstance(error, TiergateError) else None,
-            status=error.status if isinstance(error, UpstreamError) else 200 if exchange else None,
-            sent_ns=at(self._placed if self._sent is None else self._sent),
-            first_ns=None if self._first is None else at(self._first),
-            last_ns=at(now),
-            usage=account.usage,
-            usage_source=account.source,
-            cash_nanos=account.cash_nanos,
-            upstream_cost_nanos=self.meter.upstream_cost_nanos,
-            service_tier=self.meter.service_tier,
-            replica=None if exchange is None else exchange.replica,
-            upstream_request_id=None if exchange is None else exchange.upstream_request_id,
-        )
-
-
-_MAY_HAVE_RUN: Final = frozenset({408, 504, 522, 524})
-"""A time-out told by the provider or by what stands in front of it: the request may run on, and be billed."""
-
-
-def _costs_nothing(error: BaseException | None) -> bool:
-    """Tell whether a failure proves that nothing is billed: never delivered, or refused with a status.
-
-    Only before an answer has begun: what is said inside of an answer does not undo it.
-    """
-    if not isinstance(error, UpstreamError):
-        return False
-    refused = error.status is not None and not 200 <= error.status < 300
-    return error.delivery is Delivery.NONE or (refused and error.status not in _MAY_HAVE_RUN)
-
-
-def _judge(error: BaseException | None) -> tuple[Outcome, Blame | None]:
-    match error:
-        case None:
-            return Outcome.SUCCESS, None
-        case UpstreamRejected():
-            return Outcome.IGNORE, Blame.CALLER
-        case UpstreamAuthFailed() | UpstreamThrottled():
-            return Outcome.DROPPED, Blame.US
-        case UpstreamError():
-            return Outcome.DROPPED, Blame.PROVIDER
-        case CallerLeft():
-            return Outcome.IGNORE, Blame.CALLER
-        case _:
-            return Outcome.IGNORE, Blame.US

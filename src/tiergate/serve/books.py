@@ -4,6 +4,7 @@ The closing writes the ledger's end of the call and emits the event that everybo
 """
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
@@ -16,7 +17,7 @@ from tiergate.core import (
     Target,
     TiergateError,
 )
-from tiergate.ledger import Book, CallClosed, CallOpened
+from tiergate.ledger import Book, CallClosed, CallOpened, Shared
 from tiergate.metering import Account
 
 STOPPING: Final = "stopping"
@@ -59,6 +60,12 @@ class CallBooks:
         self.account: Account | None = None
         """Of the attempt that answered, or of the last that failed."""
         self.finish: tuple[str, ...] = ()
+        self.keep: Callable[[], bytes | None] | None = None
+        """Gives the complete answer as it is kept, where the call has a receipt."""
+        self.shared: Shared | None = None
+        """The answer that somebody else has paid for."""
+        self.is_deserted = False
+        """Nobody waits for the answer any more."""
         self._first: float | None = None
 
     def wall_ns(self, monotonic: float) -> int:
@@ -110,14 +117,15 @@ class CallBooks:
                 last_event_ns=self.wall_ns(now),
                 finish_reasons=self.finish,
                 attempts=self.attempts,
+                shared=self.shared,
             )
         )
         self._emit(self._ended(end, code, now))
 
     def _end(self, error: BaseException | None) -> EndState:
-        if error is None:
+        if error is None and not self.is_deserted:
             return EndState.SUCCESS
-        if isinstance(error, CallerLeft):
+        if self.is_deserted or isinstance(error, CallerLeft):
             return EndState.CLIENT_CLOSED
         return EndState.FAILED if self._first is None else EndState.INTERRUPTED
 
@@ -143,6 +151,7 @@ class CallBooks:
             usage_source=None if account is None else account.source,
             cash_nanos=None if account is None else self._spent_nanos,
             generation=self.opened.generation,
+            receipt=self.opened.receipt_use if self.shared is None else self.shared.use,
         )
 
 

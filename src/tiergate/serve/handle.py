@@ -1,25 +1,28 @@
 """The path of a call: the order of the rooms is written down here, and nowhere else."""
 
+from collections.abc import Callable
 from functools import partial
 
-from tiergate.core import Call, NoTargetAvailable, Origin, Reply
-from tiergate.ledger import CallOpened
+from tiergate.core import Call, NoTargetAvailable, Reply
+from tiergate.ledger import CallOpened, Receipt
 from tiergate.resilience import drive
 from tiergate.routing import Route, route
-from tiergate.serve.attempt import Begun, attempt
+from tiergate.serve.attempt import attempt
+from tiergate.serve.begun import Begun, whole_reply
 from tiergate.serve.books import CallBooks
 from tiergate.serve.doors import Doors
+from tiergate.serve.reader import SharedStream
 from tiergate.serve.resolve import Resolved, resolve
 from tiergate.serve.rooms import Rooms
 from tiergate.serve.stream import StreamReply
 from tiergate.wire import dumps
 
 
-async def handle(rooms: Rooms, call: Call) -> Reply | StreamReply:
+async def handle(rooms: Rooms, call: Call) -> Reply | StreamReply | SharedStream:
     """Answer one call.
 
-    Returns a complete reply, or for a streamed call a `StreamReply` whose first content is there and which
-    the receiver must use as a context.
+    Returns a complete reply, or for a streamed call a stream whose first content is there and which the
+    receiver must use as a context.
 
     Raises:
         Refused: before anything was tried.
@@ -30,43 +33,81 @@ async def handle(rooms: Rooms, call: Call) -> Reply | StreamReply:
         doors.open(rooms.admission.enter(call.caller))
         resolved = resolve(call, rooms.rules)
         way = route(resolved.targets, policy=resolved.policy, data_class=resolved.data_class)
+        if call.idempotency_key is not None or resolved.may_be_drained:
+            return await _share(rooms, call, resolved, way, doors)
         books = doors.open(_books(rooms, call, resolved, way))
-        targets = way.targets
-        if not targets:
-            raise NoTargetAvailable(call.asked_model, way.reasons)
-        begun = await drive(
-            targets,
-            partial(attempt, rooms, books, resolved, targets[-1]),
-            attempts_max=resolved.retry.attempts,
-            deadline=resolved.deadline,
-            clock=rooms.clock,
-        )
-        # From here the attempt's doors close first, then the call's.
-        doors.open(begun.doors)
-        books.mark_first_event()
+        begun = await _ask(rooms, books, resolved, way, doors)
         if call.streamed:
             return StreamReply(begun, books, doors.hand_over())
-    return _reply(begun, books)
+    return whole_reply(begun, books)
 
 
-def _books(rooms: Rooms, call: Call, resolved: Resolved, way: Route) -> CallBooks:
+async def _share(
+    rooms: Rooms, call: Call, resolved: Resolved, way: Route, doors: Doors
+) -> Reply | SharedStream:
+    """Answer a call through a flight: its receipt says whether anything has to be asked."""
+    reader = doors.open(
+        await rooms.flights.board(
+            call,
+            partial(_fly, rooms, call, resolved, way),
+            generation=resolved.generation,
+            deadline=resolved.deadline,
+            drain_s=resolved.drain_s,
+        )
+    )
+    await reader.begin()
+    if call.streamed:
+        return SharedStream(reader, doors.hand_over())
+    return await reader.whole()
+
+
+async def _fly(
+    rooms: Rooms,
+    call: Call,
+    resolved: Resolved,
+    way: Route,
+    doors: Doors,
+    *,
+    receipt: Receipt | None,
+    resent_of: str | None,
+    on_books: Callable[[CallBooks], None],
+) -> Begun:
+    books = doors.open(_books(rooms, call, resolved, way, receipt, resent_of))
+    on_books(books)
+    return await _ask(rooms, books, resolved, way, doors)
+
+
+async def _ask(rooms: Rooms, books: CallBooks, resolved: Resolved, way: Route, doors: Doors) -> Begun:
+    """Drive the attempts until one has begun; its doors close first, then those that are open already."""
+    targets = way.targets
+    if not targets:
+        raise NoTargetAvailable(books.call.asked_model, way.reasons)
+    begun = await drive(
+        targets,
+        partial(attempt, rooms, books, resolved, targets[-1]),
+        attempts_max=resolved.retry.attempts,
+        deadline=resolved.deadline,
+        clock=rooms.clock,
+    )
+    doors.open(begun.doors)
+    books.mark_first_event()
+    return begun
+
+
+def _books(
+    rooms: Rooms,
+    call: Call,
+    resolved: Resolved,
+    way: Route,
+    receipt: Receipt | None = None,
+    resent_of: str | None = None,
+) -> CallBooks:
     opened = CallOpened(
         call=call,
         generation=resolved.generation,
         deadline_ns=call.received_ns + int((resolved.deadline - call.received) * 1e9),
         route=dumps(way.reasons).decode(),
+        receipt=receipt,
+        resent_of=resent_of,
     )
     return CallBooks(opened, book=rooms.book, clock=rooms.clock, emit=rooms.emit)
-
-
-def _reply(begun: Begun, books: CallBooks) -> Reply:
-    whole = begun.first[0]
-    assert books.account is not None
-    return Reply(
-        origin=Origin(call_id=books.call.id, target=begun.target, attempts=begun.n),
-        data=whole.data,
-        text=whole.text,
-        finish=whole.finish,
-        usage=books.account.usage,
-        cash_nanos=books.cash_nanos(),
-    )

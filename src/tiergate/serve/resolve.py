@@ -3,7 +3,7 @@
 Pure, and the only place where settings, caller and call are put together.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -26,6 +26,17 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     retry: RetryPolicy
     deadline: float
     first_event_s: float
+    drained: Mapping[str, float]
+    """For how many seconds which provider's answers are read when nobody waits for them."""
+
+    @property
+    def may_be_drained(self) -> bool:
+        """Whether the answer may be read on for its usage when the caller has left."""
+        return bool(self.drained) and any(target.provider in self.drained for target in self.targets)
+
+    def drain_s(self, provider: str) -> float:
+        """Give for how long; 0: not at all."""
+        return self.drained.get(provider, 0.0)
 
 
 def resolve(call: Call, rules: Rules) -> Resolved:
@@ -49,6 +60,7 @@ def resolve(call: Call, rules: Rules) -> Resolved:
         retry=retry,
         deadline=call.received + limit_s,
         first_event_s=_shorter(retry.first_event_s, call.first_event_limit_s),
+        drained=rules.drained,
     )
 
 

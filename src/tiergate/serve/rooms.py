@@ -7,6 +7,7 @@ from tiergate.core import Clock, Emit
 from tiergate.ledger import Book
 from tiergate.metering import Lines
 from tiergate.resilience import Permits
+from tiergate.serve.flights import Flights
 from tiergate.serve.ports import Upstream
 from tiergate.serve.rules import Rules
 
@@ -19,6 +20,7 @@ class Rooms:
     admission: Admission
     permits: Permits
     book: Book
+    flights: Flights
     upstream: Upstream
     lines: Lines
     """What input tokens are expected, learned from what is reported."""

@@ -38,3 +38,5 @@ class Rules:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     facts: Callable[[Target], ModelFacts] = _nothing_known
     """Limits and abilities of a target."""
+    drained: Mapping[str, float] = field(default_factory=dict)
+    """For how many seconds which provider's answers are read for their usage when nobody waits for them."""

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from enum import Enum
 from types import TracebackType
 
-from tiergate.core import Chunk, Origin
-from tiergate.serve.attempt import Begun
+import msgspec
+
+from tiergate.core import Chunk, Origin, Usage, UsageSource
+from tiergate.serve.begun import Begun
 from tiergate.serve.books import CallBooks, CallerLeft, meaning
 from tiergate.serve.doors import Doors
 
@@ -23,6 +25,18 @@ class StreamState(Enum):
     READY = "ready"
     FLOWING = "flowing"
     ENDED = "ended"
+
+
+class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """The account of a complete stream, as its receiver is told it.
+
+    `usage`: None where it is a bound and no count; `cash_nanos`: None while a price is unknown.
+    """
+
+    usage: Usage | None
+    ttft_ms: float
+    latency_ms: float
+    cash_nanos: int | None
 
 
 class StreamReply:
@@ -46,10 +60,18 @@ class StreamReply:
             return self._books.cash_nanos()
         return self._books.cash_nanos(self._begun.hold.reported_cash_nanos())
 
-    @property
-    def books(self) -> CallBooks:
-        """Times and account of the call; final once the stream has ended."""
-        return self._books
+    def end(self) -> StreamEnd:
+        """Give the account of a complete answer."""
+        books = self._books
+        account = books.account
+        assert account is not None
+        assert books.ttft_ms is not None
+        return StreamEnd(
+            usage=None if account.source is UsageSource.BOUNDED else account.usage,
+            ttft_ms=books.ttft_ms,
+            latency_ms=books.elapsed_ms,
+            cash_nanos=books.cash_nanos(),
+        )
 
     def close(self) -> None:
         """Leave, now; does nothing where the stream has ended."""

@@ -7,12 +7,16 @@ knows which database it is.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 from tiergate.admission import VirtualKey
 from tiergate.ledger import Owner
 from tiergate.store.keys import key_facts, key_of
-from tiergate.store.rows import Row, settled_call_id
+from tiergate.store.rows import Row, drop_row, open_row, settled_call_id
 from tiergate.store.session import Checkpoints, Lapsed, Reading, Sayings, Session, Sums
+
+_FORGOTTEN_AT_ONCE: Final = 100
+"""Receipts, each with an answer of up to 1 MiB, that one transaction deletes: holds wait for it."""
 
 
 @dataclass(slots=True)
@@ -27,6 +31,10 @@ class Batch:
     holds: list[Row] = field(default_factory=list)
     settlements: list[Row] = field(default_factory=list)
     ends: list[Row] = field(default_factory=list)
+    receipts: list[Row] = field(default_factory=list)
+    """Those of the holds; `kept` are those of the settlements, `freed` those of the ends."""
+    kept: list[Row] = field(default_factory=list)
+    freed: list[Row] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.holds) + len(self.settlements) + len(self.ends)
@@ -74,9 +82,18 @@ class Books:
                 many("ledger", "settle", batch.settlements)
             if batch.ends:
                 many("ledger", "close_call", batch.ends)
+            if batch.receipts or batch.kept or batch.freed:
+                self._write_receipts(batch)
             self._sums.take_note(
                 [row[0] for row in (*batch.calls, *batch.ends)], map(settled_call_id, batch.settlements)
             )
+
+    def _write_receipts(self, batch: Batch) -> None:
+        many = self.session.many
+        many("receipts", "drop", map(drop_row, batch.receipts))
+        many("receipts", "open", map(open_row, batch.receipts))
+        many("receipts", "finish", batch.kept)
+        many("receipts", "free", batch.freed)
 
     def snapshot(self) -> Reading:
         """Give a look at what is written now, and nothing that comes; whoever takes it closes it.
@@ -142,6 +159,13 @@ class Books:
         """Delete some old records (`Sums.forget`)."""
         with self._transaction():
             return self._sums.forget(calls_before_ns, rollups_before_ns)
+
+    def forget_receipts(self, before_ns: int) -> int:
+        """Delete some old receipts; give how many are gone."""
+        with self._transaction():
+            return self.session.run(
+                "receipts", "forget", {"before_ns": before_ns, "most": _FORGOTTEN_AT_ONCE}
+            )
 
     def heartbeat(self, now_ns: int) -> Lapsed:
         """Write that the owner is alive; give what lapsed of others that are dead."""

@@ -20,18 +20,21 @@ class HoldMessage(NamedTuple):
     hold: Row
     answer: Answer
     until: float
+    receipt: Row | None = None
 
 
 class SettleMessage(NamedTuple):
-    """A settlement."""
+    """A settlement; `kept`: what becomes of the call's receipt, where this brings the answer to it."""
 
     row: Row
+    kept: Row | None = None
 
 
 class EndMessage(NamedTuple):
-    """The end of a call."""
+    """The end of a call; `freed`: what becomes of its receipt, where it brought no answer."""
 
     row: Row
+    freed: Row | None = None
 
 
 class FlushMessage(NamedTuple):

@@ -17,15 +17,17 @@ from tiergate.ledger import (
     Held,
     JournalStatistics,
     Owner,
+    Receipt,
+    ReceiptEntry,
     Settled,
     SpentBy,
 )
 from tiergate.store.books import Books
 from tiergate.store.folder import make_folder
 from tiergate.store.past import spent_by
-from tiergate.store.reader import find_entries, read_counted, read_entries, read_entry
+from tiergate.store.reader import find_entries, read_counted, read_entries, read_entry, read_receipt
 from tiergate.store.rollups import sum_slot
-from tiergate.store.rows import call_row, close_row, hold_row, settle_row
+from tiergate.store.rows import call_row, close_row, freed_row, hold_row, kept_row, receipt_row, settle_row
 from tiergate.store.scribe import lapsed_notice
 from tiergate.store.session import Lapsed, Look
 from tiergate.store.sqlite import look_at, open_books
@@ -127,15 +129,18 @@ class LedgerJournal:
 
     async def hold(self, held: Held) -> None:
         """Write a hold; see `ledger.Journal`."""
-        await self._writer.hold(call_row(held.opened, self._epoch), hold_row(held, self._epoch))
+        opened = held.opened
+        receipt = None if opened.receipt is None else receipt_row(opened, opened.receipt, self._epoch)
+        await self._writer.hold(call_row(opened, self._epoch), hold_row(held, self._epoch), receipt)
 
     def settle(self, settled: Settled) -> None:
         """Replace a hold by the truth; see `ledger.Journal`."""
-        self._writer.settle(settle_row(settled, self._epoch))
+        self._writer.settle(settle_row(settled, self._epoch), kept_row(settled, self._epoch))
 
     def close(self, closed: CallClosed) -> None:
         """Write a call's end; see `ledger.Journal`."""
-        self._writer.end(close_row(closed, self._epoch), costless=closed.attempts == 0)
+        row, freed = close_row(closed, self._epoch), freed_row(closed, self._epoch)
+        self._writer.end(row, freed, costless=closed.attempts == 0)
 
     async def flush(self) -> None:
         """Return when everything handed in before is committed; see `ledger.Journal`."""
@@ -175,6 +180,11 @@ class LedgerJournal:
         reading = await self._work(lambda books: books.snapshot())
         return await asyncio.to_thread(spent_by, reading, start_ns, end_ns)
 
+    async def receipt(self, receipt: Receipt) -> ReceiptEntry | None:
+        """Look a receipt up; see `ledger.Journal`."""
+        await self.until_written()
+        return await asyncio.to_thread(read_receipt, self._look, receipt)
+
     async def counted(self, *, limit: int) -> list[Counted]:
         """Read what estimates learn from; see `ledger.Journal`."""
         return await asyncio.to_thread(read_counted, self._look, limit=limit)
@@ -199,6 +209,14 @@ class LedgerJournal:
             StorageUnavailable: not now.
         """
         return await self._work(lambda books: books.forget(calls_before_ns, rollups_before_ns)) > 0
+
+    async def forget_receipts(self, before_ns: int) -> bool:
+        """Delete some receipts that are older than a moment, and their answers; False: none is left.
+
+        Raises:
+            StorageUnavailable: not now.
+        """
+        return await self._work(lambda books: books.forget_receipts(before_ns)) > 0
 
     async def _work(self, work: Callable[[Books], Done]) -> Done:
         done: list[Done] = []

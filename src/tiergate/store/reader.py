@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from tiergate.ledger import Counted, Entry, EntryQuery
-from tiergate.store.rows import adjustment_of, counted_of, entries_of, entry_of, first_id
+from tiergate.ledger import Counted, Entry, EntryQuery, Receipt, ReceiptEntry
+from tiergate.store.rows import adjustment_of, counted_of, entries_of, entry_of, first_id, receipt_of
 from tiergate.store.session import Look
 
 
@@ -59,6 +59,17 @@ def find_entries(look: Look, query: EntryQuery) -> list[Entry]:
             entry = entry_of(call, attempts)
             found.append(replace(entry, adjustments=tuple(map(adjustment_of, adjustments))))
     return found
+
+
+def read_receipt(look: Look, receipt: Receipt) -> ReceiptEntry | None:
+    """Read a receipt; None: there is none so young.
+
+    Raises:
+        StorageUnavailable: it cannot be read.
+    """
+    with look() as reading:
+        rows = reading.rows("receipts", "read", (*receipt.scope, receipt.since_ns))
+    return receipt_of(rows[0]) if rows else None
 
 
 def read_counted(look: Look, *, limit: int) -> list[Counted]:

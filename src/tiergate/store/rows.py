@@ -7,7 +7,7 @@ from outside are cut to the lengths below.
 from collections.abc import Iterable
 from typing import Any, Final
 
-from tiergate.core import Blame, EndState, Outcome, Usage, UsageSource, new_id
+from tiergate.core import Blame, EndState, Outcome, ReceiptUse, Usage, UsageSource, new_id
 from tiergate.ledger import (
     Adjustment,
     AttemptEntry,
@@ -17,6 +17,9 @@ from tiergate.ledger import (
     Entry,
     Held,
     HoldState,
+    Receipt,
+    ReceiptEntry,
+    ReceiptState,
     Settled,
 )
 
@@ -58,6 +61,8 @@ def call_row(opened: CallOpened, epoch: int) -> Row:
         call.prompt_bytes,
         opened.route,
         epoch,
+        None if opened.receipt is None else opened.receipt_use,
+        opened.resent_of,
     )
 
 
@@ -123,13 +128,73 @@ def settled_call_id(row: Row) -> str:
 
 def close_row(closed: CallClosed, epoch: int) -> Row:
     """Give the row of `close_call`: the whole call and its end."""
+    opened, shared = call_row(closed.opened, epoch), closed.shared
     return (
-        *call_row(closed.opened, epoch),
+        *(opened if shared is None else (*opened[:-2], shared.use._value_, shared.of)),
+        None if shared is None else shared.usage.input_tokens,
+        None if shared is None else shared.usage.output_tokens,
+        None if shared is None else shared.cash_nanos,
         closed.first_event_ns,
         closed.last_event_ns,
         _joined(closed.finish_reasons),
         _short(closed.error_code, ERROR_CODE_CHARS),
         closed.end._value_,
+    )
+
+
+def receipt_row(opened: CallOpened, receipt: Receipt, epoch: int) -> Row:
+    """Give the row that a receipt is opened with, by `drop` and `open`."""
+    call = opened.call
+    return (
+        *receipt.scope,
+        receipt.tenant,
+        receipt.fingerprint,
+        call.id,
+        epoch,
+        call.received_ns,
+        receipt.since_ns,
+    )
+
+
+def drop_row(row: Row) -> Row:
+    """Give the row of `drop`."""
+    return (*row[:3], row[-1])
+
+
+def open_row(row: Row) -> Row:
+    """Give the row of `open`."""
+    return row[:-1]
+
+
+def kept_row(settled: Settled, epoch: int) -> Row | None:
+    """Give the row of `finish`; None: the settlement brings no answer to a receipt."""
+    if settled.kept is None:
+        return None
+    return settled.last_ns, settled.kept.reply, settled.call_id, epoch
+
+
+def kept_without_reply(row: Row) -> Row:
+    """Give a row of `finish` again without the answer itself."""
+    ended_ns, _, *rest = row
+    return ended_ns, None, *rest
+
+
+def freed_row(closed: CallClosed, epoch: int) -> Row | None:
+    """Give the row of `free`; None: the call has none, or its receipt is done."""
+    if closed.opened.receipt is None or closed.end is EndState.SUCCESS:
+        return None
+    return closed.last_event_ns, closed.opened.call.id, epoch
+
+
+def receipt_of(row: Row) -> ReceiptEntry:
+    """Read a receipt back from a row of `read`."""
+    state, fingerprint, call_id, created_ns, reply = row
+    return ReceiptEntry(
+        state=ReceiptState(state),
+        fingerprint=fingerprint,
+        call_id=call_id,
+        created_ns=created_ns,
+        reply=reply,
     )
 
 
@@ -161,6 +226,11 @@ def entry_of(call: Row, attempts: Iterable[Row]) -> Entry:
         finish_reasons=tuple(call[17].split(",")) if call[17] else (),
         error_code=call[18],
         end=None if call[19] is None else EndState(call[19]),
+        receipt=None if call[20] is None else ReceiptUse(call[20]),
+        receipt_of=call[21],
+        avoided_input=call[22] or 0,
+        avoided_output=call[23] or 0,
+        avoided_nanos=call[24],
         attempts=tuple(_attempt_of(row) for row in attempts),
     )
 

@@ -12,8 +12,8 @@ Its waits are real: it is a thread, and sleeps on the machine's own clock. `cloc
 
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tiergate.core import Clock, Notice, StorageUnavailable, StoreOwned, TiergateError
@@ -29,7 +29,7 @@ from tiergate.store.inbox import (
     StopMessage,
     WorkMessage,
 )
-from tiergate.store.rows import Row, settled_call_id, tame
+from tiergate.store.rows import kept_without_reply, settled_call_id, tame
 from tiergate.store.session import Checkpoints, Lapsed
 from tiergate.store.trouble import Trouble, Unwritten
 
@@ -70,8 +70,8 @@ Told = list[tuple[Answer, TiergateError | None]]
 @dataclass(slots=True)
 class _Pending:
     holds: list[HoldMessage] = field(default_factory=list)
-    settlements: list[Row] = field(default_factory=list)
-    ends: list[Row] = field(default_factory=list)
+    settlements: list[SettleMessage] = field(default_factory=list)
+    ends: list[EndMessage] = field(default_factory=list)
     flushes: list[Answer] = field(default_factory=list)
     work: WorkMessage | None = None
 
@@ -83,12 +83,7 @@ class _Pending:
         return _Pending(flushes=self.flushes, work=self.work)
 
     def batch(self) -> Batch:
-        return Batch(
-            calls=[hold.call for hold in self.holds],
-            holds=[hold.hold for hold in self.holds],
-            settlements=self.settlements,
-            ends=self.ends,
-        )
+        return _batch(holds=self.holds, settlements=self.settlements, ends=self.ends)
 
 
 class Scribe:
@@ -194,9 +189,9 @@ class Scribe:
                 case HoldMessage():
                     pending.holds.append(message)
                 case SettleMessage():
-                    pending.settlements.append(message.row)
+                    pending.settlements.append(message)
                 case EndMessage():
-                    pending.ends.append(message.row)
+                    pending.ends.append(message)
                 case FlushMessage():
                     pending.flushes.append(message.answer)
                 case WorkMessage():
@@ -285,13 +280,10 @@ class Scribe:
         met: set[Trouble] = set()
         # A hold may stand on money that a settlement gave back, so that one is written first, or both wait.
         held = {hold.call[0] for hold in batch.holds}
-        self._settle_one_by_one([row for row in batch.settlements if settled_call_id(row) not in held], met)
+        by_now = [one for one in batch.settlements if settled_call_id(one.row) not in held]
+        self._settle_one_by_one(by_now, met)
         for hold in batch.holds:
-            trouble = (
-                Trouble.FULL
-                if Trouble.FULL in met
-                else self._attempt_one(Batch(calls=[hold.call], holds=[hold.hold]), met)
-            )
+            trouble = Trouble.FULL if Trouble.FULL in met else self._attempt_one(_batch(holds=[hold]), met)
             if trouble is None:
                 self._told.append((hold.answer, None))
             elif trouble is Trouble.LOCKED:
@@ -300,19 +292,23 @@ class Scribe:
                 self._refuse(
                     hold, self.broken or (self._sayings.full if trouble is Trouble.FULL else _UNWRITABLE)
                 )
-        self._settle_one_by_one([row for row in batch.settlements if settled_call_id(row) in held], met)
-        for row in batch.ends:
-            if self._must_wait(self._attempt_one(Batch(ends=[row]), met)):
-                self._pending.ends.append(row)
+        self._settle_one_by_one([one for one in batch.settlements if settled_call_id(one.row) in held], met)
+        for end in batch.ends:
+            if self._must_wait(self._attempt_one(_batch(ends=[end]), met)):
+                self._pending.ends.append(end)
         if Trouble.FULL in met:
             self._in_trouble(Trouble.FULL, "ledger_full", self._sayings.full)
             took = time.monotonic() - began
             self._pause_s = min(max(4 * took, _FULL_PAUSE_MIN_S), _FULL_PAUSE_MAX_S)
 
-    def _settle_one_by_one(self, rows: list[Row], met: set[Trouble]) -> None:
-        for row in rows:
-            if self._must_wait(self._attempt_one(Batch(settlements=[row]), met)):
-                self._pending.settlements.append(row)
+    def _settle_one_by_one(self, settlements: list[SettleMessage], met: set[Trouble]) -> None:
+        for one in settlements:
+            trouble = self._attempt_one(_batch(settlements=[one]), met)
+            if trouble is Trouble.FULL and one.kept is not None:
+                # There is room for the settlement and none for the answer: so that is not kept.
+                trouble = self._attempt_one(_batch(settlements=[_without_reply(one)]), met)
+            if self._must_wait(trouble):
+                self._pending.settlements.append(one)
 
     def _attempt_one(self, batch: Batch, met: set[Trouble]) -> Trouble | None:
         """Write a batch of one record, by force if it must be; `met` are the troubles of this round."""
@@ -419,8 +415,30 @@ def lapsed_notice(lapsed: Lapsed) -> Notice:
     return Notice(word="ledger_lapsed", message=message, severe=True)
 
 
-def _tamed(batch: Batch) -> Batch:
+def _batch(
+    *,
+    holds: Sequence[HoldMessage] = (),
+    settlements: Sequence[SettleMessage] = (),
+    ends: Sequence[EndMessage] = (),
+) -> Batch:
     return Batch(
+        calls=[hold.call for hold in holds],
+        holds=[hold.hold for hold in holds],
+        settlements=[settlement.row for settlement in settlements],
+        ends=[end.row for end in ends],
+        receipts=[hold.receipt for hold in holds if hold.receipt is not None],
+        kept=[settlement.kept for settlement in settlements if settlement.kept is not None],
+        freed=[end.freed for end in ends if end.freed is not None],
+    )
+
+
+def _without_reply(settlement: SettleMessage) -> SettleMessage:
+    return settlement._replace(kept=None if settlement.kept is None else kept_without_reply(settlement.kept))
+
+
+def _tamed(batch: Batch) -> Batch:
+    return replace(
+        batch,
         calls=[tame(row) for row in batch.calls],
         holds=[tame(row) for row in batch.holds],
         settlements=[tame(row) for row in batch.settlements],

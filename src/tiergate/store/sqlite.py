@@ -93,6 +93,7 @@ class SqliteSession:
             # A call can have ended, and be added up, whose settlement was lost.
             before = {"epoch": epoch}
             sums.take_note((), [call_id for (call_id,) in self.rows("ledger", "lapsing", before)])
+            self.run("receipts", "lapse", before)
             self.lapsed = Lapsed(
                 holds=self.run("ledger", "lapse_holds", before),
                 calls=self.run("ledger", "lapse_calls", before),

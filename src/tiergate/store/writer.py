@@ -77,7 +77,7 @@ class Writer:
             atexit.unregister(self._stop_at_exit)
             raise
 
-    def hold(self, call: Row, hold: Row) -> Answer:
+    def hold(self, call: Row, hold: Row, receipt: Row | None = None) -> Answer:
         """Hand in a hold; the answer comes when it is committed or refused.
 
         Raises:
@@ -91,19 +91,20 @@ class Writer:
             raise StorageUnavailable(refusal)
         answer: Answer = self._loop.create_future()
         self._taken += 1
-        self._inbox.put_awaited(HoldMessage(call, hold, answer, time.monotonic() + self._limits.hold_wait_s))
+        until = time.monotonic() + self._limits.hold_wait_s
+        self._inbox.put_awaited(HoldMessage(call, hold, answer, until, receipt))
         return answer
 
-    def settle(self, row: Row) -> None:
+    def settle(self, row: Row, kept: Row | None = None) -> None:
         """Hand in a settlement; never refused."""
-        self._put(SettleMessage(row))
+        self._put(SettleMessage(row, kept))
 
-    def end(self, row: Row, *, costless: bool) -> None:
+    def end(self, row: Row, freed: Row | None = None, *, costless: bool) -> None:
         """Hand in a call's end; of costless calls, those that come while too much waits are only counted."""
         if costless and self._waiting() >= self._limits.waiting_max:
             self._uncounted += 1
         else:
-            self._put(EndMessage(row))
+            self._put(EndMessage(row, freed))
 
     def flush(self) -> Answer:
         """Ask for an answer when everything handed in before is committed.

@@ -207,7 +207,7 @@ def _budget_line(event: BudgetReached, wall_ns: int) -> dict[str, Any]:
 
 def _call_line(event: CallEnded) -> dict[str, Any]:
     usage, target = event.usage, event.target
-    return {
+    line = {
         "time": _time(event.wall_ns),
         "level": "info",
         "event": "call",
@@ -232,6 +232,9 @@ def _call_line(event: CallEnded) -> dict[str, Any]:
         "cost_usd": cost_number(event.cash_nanos),
         "generation": event.generation,
     }
+    if event.receipt is not None:
+        line["receipt"] = event.receipt
+    return line
 
 
 def _written_line(fields: dict[str, Any]) -> bytes:

@@ -93,6 +93,8 @@ class Metrics:
         match event:
             case CallEnded():
                 self._of(event).take(event)
+                if event.receipt is not None:
+                    self._count("receipts", (event.receipt.value,))
             case AttemptFailed():
                 self._count("failed_attempts", (event.target.name, event.error_code))
             case UsageDoubted():
@@ -180,6 +182,7 @@ _COUNTERS: Final = {
     "failed_attempts": ("Attempts that did not carry their call.", ("target", "error")),
     "usage_doubts": ("Attempts whose usage or cost is odd.", ("target", "doubt")),
     "budget_alerts": ("Shares of budgets that were reached.", ("budget", "share")),
+    "receipts": ("Calls with an Idempotency-Key, by what it came to.", ("use",)),
     "refusals": ("Requests refused before they became calls.", ("endpoint", "error")),
     "notices": ("What an operator should know.", ("word", "level")),
 }

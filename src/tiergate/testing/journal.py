@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, replace
 
-from tiergate.core import NOTHING, StorageUnavailable, UsageSource
+from msgspec import structs
+
+from tiergate.core import NOTHING, EndState, StorageUnavailable, UsageSource
 from tiergate.ledger import (
     HOLD,
+    RECEIPT,
     Adjustment,
     AttemptEntry,
     CallClosed,
@@ -16,7 +19,11 @@ from tiergate.ledger import (
     HoldState,
     JournalStatistics,
     Owner,
+    Receipt,
+    ReceiptEntry,
+    ReceiptState,
     Settled,
+    Shared,
     SpentBy,
     about,
     may_move,
@@ -49,6 +56,7 @@ class MemoryJournal:
         self._adjustments: dict[str, list[Adjustment]] = {}
         self._refused = 0
         self._records = 0
+        self._receipts: dict[tuple[str, str, bytes], ReceiptEntry] = {}
         self.fail_holds = fail_holds
         self.held: list[Held] = []
         self.settled: list[Settled] = []
@@ -75,6 +83,7 @@ class MemoryJournal:
         self._records += 1
         self._opened.setdefault(held.call_id, held.opened)
         self._attempts[attempt] = _Attempt(held)
+        self._open_receipt(held.opened)
         self.held.append(held)
 
     def settle(self, settled: Settled) -> None:
@@ -85,6 +94,8 @@ class MemoryJournal:
             self.ignored.append(settled)
             return
         attempt.state, attempt.settled = settled.state, settled
+        if settled.kept is not None:
+            self._end_receipt(attempt.held.opened, ReceiptState.DONE, settled.kept.reply)
         self.settled.append(settled)
 
     def close(self, closed: CallClosed) -> None:
@@ -96,6 +107,8 @@ class MemoryJournal:
             return
         self._opened.setdefault(call_id, closed.opened)
         self._ends[call_id] = closed
+        if closed.end is not EndState.SUCCESS:
+            self._end_receipt(closed.opened, ReceiptState.FREED, None)
         self.closed.append(closed)
 
     async def flush(self) -> None:
@@ -149,6 +162,34 @@ class MemoryJournal:
             and start_ns <= attempt.held.opened.call.received_ns
             and (end_ns is None or attempt.held.opened.call.received_ns < end_ns)
         ]
+
+    async def receipt(self, receipt: Receipt) -> ReceiptEntry | None:
+        """Look a receipt up; see `ledger.Journal`."""
+        found = self._receipts.get(receipt.scope)
+        return None if found is None or found.created_ns < receipt.since_ns else found
+
+    def _open_receipt(self, opened: CallOpened) -> None:
+        receipt = opened.receipt
+        if receipt is None:
+            return
+        found = self._receipts.get(receipt.scope)
+        if found is not None and found.call_id == opened.call.id:
+            return  # of an attempt before
+        self._receipts[receipt.scope] = ReceiptEntry(
+            state=ReceiptState.RUNNING,
+            fingerprint=receipt.fingerprint,
+            call_id=opened.call.id,
+            created_ns=opened.call.received_ns,
+            reply=None,
+        )
+
+    def _end_receipt(self, opened: CallOpened, state: ReceiptState, reply: bytes | None) -> None:
+        scope = None if opened.receipt is None else opened.receipt.scope
+        found = None if scope is None else self._receipts.get(scope)
+        if scope is None or found is None or found.call_id != opened.call.id:
+            return
+        if may_move(RECEIPT, found.state, state):
+            self._receipts[scope] = structs.replace(found, state=state, reply=reply)
 
     async def counted(self, *, limit: int) -> list[Counted]:
         """Read what estimates learn from."""
@@ -205,9 +246,12 @@ class MemoryJournal:
             error_code=None,
             end=None,
             attempts=tuple(_attempt_entry(attempt) for attempt in attempts),
+            receipt=opened.receipt_use,
+            receipt_of=opened.resent_of,
         )
         if closed is None:
             return entry
+        entry = _with_shared(entry, closed.shared)
         return replace(
             entry,
             first_event_ns=closed.first_event_ns,
@@ -216,6 +260,19 @@ class MemoryJournal:
             error_code=closed.error_code,
             end=closed.end,
         )
+
+
+def _with_shared(entry: Entry, shared: Shared | None) -> Entry:
+    if shared is None:
+        return entry
+    return replace(
+        entry,
+        receipt=shared.use,
+        receipt_of=shared.of,
+        avoided_input=shared.usage.input_tokens,
+        avoided_output=shared.usage.output_tokens,
+        avoided_nanos=shared.cash_nanos,
+    )
 
 
 def _attempt_entry(attempt: _Attempt) -> AttemptEntry:

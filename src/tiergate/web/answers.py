@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Final
 
-from tiergate.core import Chunk, Origin, Reply, UsageSource, usd_text
-from tiergate.serve import StreamReply
+from tiergate.core import Chunk, Origin, ReceiptUse, Reply, usd_text
+from tiergate.serve import SharedStream, StreamReply
 from tiergate.wire import DONE, with_cost, write_done, write_event, write_piece
 
 Headers = tuple[tuple[bytes, bytes], ...]
+Stream = StreamReply | SharedStream
 
 _JSON: Final = (b"content-type", b"application/json")
 _STREAM: Final = (
@@ -30,7 +31,7 @@ def reply_body(reply: Reply) -> bytes:
     return with_cost(reply.data, reply.cash_nanos)
 
 
-def stream_headers(reply: StreamReply) -> Headers:
+def stream_headers(reply: Stream) -> Headers:
     """Headers of a stream."""
     return (*_STREAM, *_origin(reply.origin))
 
@@ -38,7 +39,7 @@ def stream_headers(reply: StreamReply) -> Headers:
 class ChatEvents:
     """Writes a stream in the OpenAI form: the upstream's events as they came, usage with its cost."""
 
-    def __init__(self, reply: StreamReply, *, wants_usage: bool) -> None:
+    def __init__(self, reply: Stream, *, wants_usage: bool) -> None:
         self._reply = reply
         self._wants_usage = wants_usage
 
@@ -61,7 +62,7 @@ class ChatEvents:
 class PlainEvents:
     """Writes a stream in the plain form of `/v1/chat/stream`."""
 
-    def __init__(self, reply: StreamReply) -> None:
+    def __init__(self, reply: Stream) -> None:
         self._reply = reply
 
     def write(self, chunks: Sequence[Chunk]) -> bytes:
@@ -70,27 +71,34 @@ class PlainEvents:
 
     def end(self) -> bytes:
         """Write the account of a complete answer."""
-        books = self._reply.books
-        account = books.account
-        assert account is not None
-        assert books.ttft_ms is not None
+        end = self._reply.end()
         return write_done(
-            # What is charged where nothing was reported is a bound and no count.
-            usage=None if account.source is UsageSource.BOUNDED else account.usage,
-            ttft_ms=books.ttft_ms,
-            latency_ms=books.elapsed_ms,
-            cash_nanos=books.cash_nanos(),
+            usage=end.usage, ttft_ms=end.ttft_ms, latency_ms=end.latency_ms, cash_nanos=end.cash_nanos
         )
 
 
 def _origin(origin: Origin) -> Headers:
     # A model name may hold anything a settings file or a caller can write; a header may not.
-    return (
+    headers = (
         (b"x-request-id", origin.call_id.encode()),
         (b"x-tiergate-target", header_text(origin.target.name)),
-        (b"x-tiergate-tier", origin.target.tier.encode()),
+        (b"x-tiergate-tier", origin.tier.encode()),
         (b"x-tiergate-attempts", b"%d" % origin.attempts),
     )
+    return headers if origin.receipt is None else (*headers, *_receipt(origin, origin.receipt))
+
+
+def _receipt(origin: Origin, use: ReceiptUse) -> Headers:
+    """Say what an Idempotency-Key came to, in our word and in those of RFC 9211."""
+    said = ((b"x-tiergate-receipt", use.encode()),)
+    match use:
+        case ReceiptUse.REPLAYED:
+            age = b"%d" % (origin.age_s or 0)
+            return (*said, (b"cache-status", b"tiergate; hit; detail=receipt"), (b"age", age))
+        case ReceiptUse.JOINED:
+            return (*said, (b"cache-status", b"tiergate; fwd=miss; collapsed; detail=receipt"))
+        case _:
+            return said
 
 
 def header_text(text: str) -> bytes:

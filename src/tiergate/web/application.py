@@ -14,11 +14,12 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from tiergate.core import Caller, InvalidRequest, Notice, Refusal, Refused, Reply, TiergateError, new_id
-from tiergate.serve import Rooms, Stopping, StreamReply, handle
+from tiergate.serve import Rooms, Stopping, handle
 from tiergate.web.answers import (
     ChatEvents,
     Headers,
     PlainEvents,
+    Stream,
     reply_body,
     reply_headers,
     stream_headers,
@@ -156,16 +157,16 @@ class DataPlane:
         body = await self._body(visit)
         question = read_chat(body)
         reply = await self._ask(request, question, "chat", len(body))
-        if isinstance(reply, StreamReply):
-            await self._stream(visit, reply, ChatEvents(reply, wants_usage=question.wants_usage))
-        else:
+        if isinstance(reply, Reply):
             await visit.answer(200, self._head(visit, *reply_headers(reply)), reply_body(reply))
+        else:
+            await self._stream(visit, reply, ChatEvents(reply, wants_usage=question.wants_usage))
 
     async def plain_chat(self, request: "Request") -> None:
         """Answer a chat completion as a plain stream."""
         body = await self._body(request.visit)
         reply = await self._ask(request, read_plain_chat(body), "chat/stream", len(body))
-        assert isinstance(reply, StreamReply)
+        assert not isinstance(reply, Reply)
         await self._stream(request.visit, reply, PlainEvents(reply))
 
     async def _body(self, visit: Visit) -> bytes:
@@ -177,7 +178,7 @@ class DataPlane:
 
     async def _ask(
         self, request: "Request", question: ChatQuestion, endpoint: str, body_bytes: int
-    ) -> Reply | StreamReply:
+    ) -> Reply | Stream:
         visit = request.visit
         # All of one moment, with the body here: what counts a call by its id and what counts it by its time
         # put it into the same window, however long a client took to send it.
@@ -198,7 +199,7 @@ class DataPlane:
         visit.when_gone(task.cancel)
         return await handle(self._rooms, call)
 
-    async def _stream(self, visit: Visit, reply: StreamReply, events: ChatEvents | PlainEvents) -> None:
+    async def _stream(self, visit: Visit, reply: Stream, events: ChatEvents | PlainEvents) -> None:
         with reply:
             try:
                 await visit.start(200, self._head(visit, *stream_headers(reply)))
@@ -259,10 +260,23 @@ _ENDPOINTS: Final[dict[str, tuple[str, Endpoint]]] = {
 
 _EXPOSE: Final = (
     b"access-control-expose-headers",
-    b"x-request-id, x-tiergate-target, x-tiergate-tier, x-tiergate-attempts, x-tiergate-cost-usd",
+    b", ".join(
+        (
+            b"x-request-id",
+            b"x-tiergate-target",
+            b"x-tiergate-tier",
+            b"x-tiergate-attempts",
+            b"x-tiergate-cost-usd",
+            b"x-tiergate-receipt",
+            b"cache-status",
+            b"age",
+        )
+    ),
 )
 _PREFLIGHT_ASKS: Final = b"access-control-request-method"
-_MAY_BE_SENT: Final = re.compile(r"authorization|content-type|x-(tiergate|stainless)-[a-z-]{1,40}")
+_MAY_BE_SENT: Final = re.compile(
+    r"authorization|content-type|x-(tiergate|stainless)-[a-z-]{1,40}|idempotency-key"
+)
 """What a page may send: what means something here, and what the official clients add by themselves."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import isfinite
 from typing import TypeVar
 
-from tiergate.core import Call, CallClass, Caller, DataClass, InvalidRequest
+from tiergate.core import Call, CallClass, Caller, DataClass, InvalidRequest, checked_idempotency_key
 from tiergate.wire import ChatQuestion
 
 _TAG_MAX = 128
@@ -49,6 +49,7 @@ def call_of(
         time_limit_s=_shortest(deadline_s, None if question.streamed else read_timeout_s),
         first_event_limit_s=read_timeout_s if question.streamed else None,
         tag=_tag(header(b"x-tiergate-tag")),
+        idempotency_key=checked_idempotency_key(header(b"idempotency-key")),
     )
 
 

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from tiergate.core import (
+    AnswerNotKept,
     BudgetBusy,
     DeadlineExceeded,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
     InvalidKey,
     InvalidRequest,
     ModelNotFound,
@@ -72,6 +75,9 @@ _STATUSES: Final[tuple[tuple[type[TiergateError], int, str], ...]] = (
     (RequestTooLarge, 413, "invalid_request_error"),
     (InvalidRequest, 400, "invalid_request_error"),
     (InvalidKey, 401, "authentication_error"),
+    (IdempotencyKeyReused, 422, "invalid_request_error"),
+    (IdempotencyKeyInUse, 409, "invalid_request_error"),
+    (AnswerNotKept, 409, "invalid_request_error"),
     (ModelNotFound, 404, "invalid_request_error"),
     (TargetFull, 429, "rate_limit_error"),
     (Unaffordable, 402, "budget_error"),
@@ -145,13 +151,16 @@ def _headers(error: TiergateError, status: int) -> list[tuple[bytes, bytes]]:
     if isinstance(error, InvalidKey):
         headers.append((b"www-authenticate", b"Bearer"))
     wait_s = error.retry_after_s if isinstance(error, UpstreamThrottled) else None
-    if isinstance(error, BudgetBusy):
+    if isinstance(error, BudgetBusy | IdempotencyKeyInUse):
         headers.append((b"x-should-retry", b"true"))
-    if isinstance(error, TargetFull | BudgetBusy | Stopping | StorageUnavailable):
+    if isinstance(error, TargetFull | BudgetBusy | IdempotencyKeyInUse | Stopping | StorageUnavailable):
         wait_s = 1.0
     if wait_s is not None and wait_s <= RETRY_AFTER_S_MAX:
         headers.append((b"retry-after", str(max(1, round(wait_s))).encode()))
         headers.append((b"retry-after-ms", str(round(wait_s * 1000)).encode()))
+    if isinstance(error, AnswerNotKept):
+        # The official clients take every 409 for something that passes.
+        headers.append((b"x-should-retry", b"false"))
     if isinstance(error, UpstreamError | NoTargetAvailable | DeadlineExceeded) and not isinstance(
         error, TargetFull | BudgetBusy
     ):

@@ -16,12 +16,22 @@ DEPTH_MAX: Final = 64
 
 _decode: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+_encode_sorted: Final = msgspec.json.Encoder(decimal_format="number", order="deterministic").encode
 _BAD_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def dumps(value: object) -> bytes:
     """Write a value as compact JSON; Decimals as numbers."""
     return _encode(value)
+
+
+def canonical(value: object) -> bytes:
+    """Write a value as compact JSON in one way only: the same whatever order its keys came in.
+
+    >>> canonical({"b": 1, "a": 2})
+    b'{"a":2,"b":1}'
+    """
+    return _encode_sorted(value)
 
 
 def loads(data: bytes) -> Any:

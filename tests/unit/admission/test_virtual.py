@@ -5,8 +5,7 @@ import itertools
 import pytest
 
 from tiergate.admission import KeyMaker, Keyring, VirtualKey
-from tiergate.admission.virtual import derived
-from tiergate.core import LOCAL, Caller, InvalidKey
+from tiergate.core import LOCAL, Caller, InvalidKey, derived
 
 NOW = 1_800_000_000_000_000_000
 SECOND = 1_000_000_000

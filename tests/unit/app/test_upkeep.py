@@ -20,6 +20,7 @@ class Ledger:
     def __init__(self, *, slots: int = 0, steps: int = 0, is_full: bool = False) -> None:
         self.slots, self.steps, self.is_full = slots, steps, is_full
         self.done: list[tuple[Any, ...]] = []
+        self.receipts: list[int] = []
 
     async def add_up(self, *, closed_before_ns: int) -> bool:
         self.done.append(("add", closed_before_ns))
@@ -32,6 +33,10 @@ class Ledger:
         self.done.append(("forget", calls_before_ns, rollups_before_ns))
         self.steps -= 1
         return self.steps >= 0
+
+    async def forget_receipts(self, before_ns: int) -> bool:
+        self.receipts.append(before_ns)
+        return len(self.receipts) % 3 != 0
 
 
 def kept_up(
@@ -62,6 +67,8 @@ def test_everything_that_is_over_is_added_up_and_everything_old_goes() -> None:
     (_, closed_ns), (_, calls_ns, rollups_ns) = ledger.done[0], ledger.done[-1]
     # Sums of calls that are kept are kept, too.
     assert calls_ns == rollups_ns == closed_ns + 60 * 10**9 - 40 * DAY_NS
+    # Receipts go after a day of their own.
+    assert ledger.receipts == [closed_ns + 60 * 10**9 - DAY_NS] * 3
     ledger = Ledger()
     kept_up(ledger, seconds=FIRST_AFTER_S + 2.5 * EACH_S)
     assert [word for word, *_ in ledger.done] == ["add", "forget"] * 3

@@ -50,6 +50,8 @@ def test_every_leaf_has_a_blame_and_one_of_the_known_codes() -> None:
     """Clients branch on these words: another one is a change of the interface."""
     codes = {
         "invalid_request",
+        "idempotency_key_in_use",
+        "idempotency_key_reused",
         "invalid_api_key",
         "model_not_found",
         "request_too_large",
@@ -62,6 +64,7 @@ def test_every_leaf_has_a_blame_and_one_of_the_known_codes() -> None:
         "storage_unavailable",
         "upstream_timeout",
         "budget_exceeded",
+        "answer_not_kept",
         "budget_busy",
         "budget_unbounded",
     }

@@ -8,10 +8,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from contract.ledger_records import closed, held, opened, settled
 from tiergate.core import EndState, Notice, StorageUnavailable, TiergateError, Usage
-from tiergate.ledger import CallClosed, Entry, Held, HoldState, Settled
+from tiergate.ledger import CallClosed, Entry, Held, HoldState, Kept, ReceiptMaker, Settled
 from tiergate.store.inbox import (
     Answer,
     EndMessage,
@@ -22,10 +23,14 @@ from tiergate.store.inbox import (
     StopMessage,
 )
 from tiergate.store.reader import read_entries
-from tiergate.store.rows import call_row, close_row, hold_row, settle_row
+from tiergate.store.rows import call_row, close_row, freed_row, hold_row, kept_row, receipt_row, settle_row
 from tiergate.store.scribe import Scribe, Told
 from tiergate.store.sqlite import look_at, open_books
 from tiergate.testing import FakeClock
+
+RECEIPT = ReceiptMaker("secret").receipt(
+    structs.replace(opened(1).call, idempotency_key="k"), b"{}", kept_s=3600
+)
 
 
 class Desk:
@@ -52,15 +57,17 @@ class Desk:
 
     def hold(self, record: Held, *, wait_s: float = 60.0) -> Answer:
         answer: Answer = self.loop.create_future()
-        rows = call_row(record.opened, 1), hold_row(record, 1)
-        self.inbox.put_awaited(HoldMessage(*rows, answer, time.monotonic() + wait_s))
+        opened = record.opened
+        receipt = None if opened.receipt is None else receipt_row(opened, opened.receipt, 1)
+        until = time.monotonic() + wait_s
+        self.inbox.put_awaited(HoldMessage(call_row(opened, 1), hold_row(record, 1), answer, until, receipt))
         return answer
 
     def put(self, record: Settled | CallClosed) -> None:
         if isinstance(record, Settled):
-            self.inbox.put(SettleMessage(settle_row(record, 1)))
+            self.inbox.put(SettleMessage(settle_row(record, 1), kept_row(record, 1)))
         else:
-            self.inbox.put(EndMessage(close_row(record, 1)))
+            self.inbox.put(EndMessage(close_row(record, 1), freed_row(record, 1)))
 
     def flush(self) -> Answer:
         answer: Answer = self.loop.create_future()
@@ -221,6 +228,23 @@ def test_a_full_disk_refuses_holds_and_takes_settlements(desk: Desk) -> None:
         assert {entries[held(number).call_id].end for number in range(1, kept + 1)} == {EndState.SUCCESS}
         assert desk.scribe.lost == 0
         assert desk.words() == ["ledger_full"]
+
+
+def test_on_a_full_disk_an_answer_is_settled_and_not_kept(desk: Desk) -> None:
+    """Its receipt is done: who asks again is told so, and does not pay twice."""
+    asked = structs.replace(opened(1), receipt=RECEIPT)
+    desk.hold(held(1, opened=asked))
+    desk.scribe.turn()
+    with full(desk):
+        refused_numbers(desk, range(100, 200))
+        desk.put(settled(1, kept=Kept(reply=b"x" * 100_000)))
+        desk.put(closed(1, opened=asked))
+        desk.scribe.turn()
+
+    (entry,) = [entry for entry in desk.entries() if entry.call_id == asked.call.id]
+    assert entry.attempts[0].state is HoldState.SETTLED
+    rows = desk.books.session.rows("receipts", "read", (*RECEIPT.scope, 0))
+    assert [(row[0], row[-1]) for row in rows] == [("done", None)]
 
 
 def test_calls_are_taken_again_when_there_is_space(desk: Desk) -> None:

@@ -34,8 +34,8 @@ WHERE end_state IS NULL AND owner_epoch < :epoch;
 -- takes 138: 13 for the end, 16 times, 64 finish reasons, 40 error code, and their lengths in the row's header.
 -- name: open_call
 INSERT INTO call (id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed,
-                  generation, received_ns, deadline_ns, prompt_bytes, route, owner_epoch, room)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, zeroblob(192))
+                  generation, received_ns, deadline_ns, prompt_bytes, route, owner_epoch, receipt, receipt_of, room)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, zeroblob(192))
 ON CONFLICT (id) DO NOTHING;
 
 -- 368 bytes are the most that `settle` can add: 4 for the state, 80 replica, 24 times, 15 outcome and blame,
@@ -57,9 +57,10 @@ WHERE call_id = ? AND n = ? AND owner_epoch = ? AND hold_state = 'held';
 -- The whole call, where it never held anything; else only its end.
 -- name: close_call
 INSERT INTO call (id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed,
-                  generation, received_ns, deadline_ns, prompt_bytes, route, owner_epoch,
+                  generation, received_ns, deadline_ns, prompt_bytes, route, owner_epoch, receipt, receipt_of,
+                  avoided_input, avoided_output, avoided_nanos,
                   first_event_ns, last_event_ns, finish_reasons, error_code, end_state)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE
 SET first_event_ns = excluded.first_event_ns, last_event_ns = excluded.last_event_ns,
     finish_reasons = excluded.finish_reasons, error_code = excluded.error_code,
@@ -68,12 +69,14 @@ WHERE call.end_state IS NULL AND call.owner_epoch = excluded.owner_epoch;
 
 -- name: read_call
 SELECT id, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed, generation,
-       received_ns, first_event_ns, last_event_ns, prompt_bytes, route, finish_reasons, error_code, end_state
+       received_ns, first_event_ns, last_event_ns, prompt_bytes, route, finish_reasons, error_code, end_state,
+       receipt, receipt_of, avoided_input, avoided_output, avoided_nanos
 FROM call WHERE id = ?;
 
 -- name: read_calls
 SELECT id, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed, generation,
-       received_ns, first_event_ns, last_event_ns, prompt_bytes, route, finish_reasons, error_code, end_state
+       received_ns, first_event_ns, last_event_ns, prompt_bytes, route, finish_reasons, error_code, end_state,
+       receipt, receipt_of, avoided_input, avoided_output, avoided_nanos
 FROM call WHERE id > :after ORDER BY id LIMIT :limit;
 
 -- name: read_counted
@@ -90,7 +93,8 @@ FROM attempt WHERE call_id BETWEEN :first AND :last ORDER BY call_id, n;
 -- Newest first. A condition that is NULL holds for every call.
 -- name: find_calls
 SELECT id, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed, generation,
-       received_ns, first_event_ns, last_event_ns, prompt_bytes, route, finish_reasons, error_code, end_state
+       received_ns, first_event_ns, last_event_ns, prompt_bytes, route, finish_reasons, error_code, end_state,
+       receipt, receipt_of, avoided_input, avoided_output, avoided_nanos
 FROM call
 WHERE id < :before AND id >= :first
   AND (:key IS NULL OR key = :key) AND (:team IS NULL OR team = :team) AND (:tag IS NULL OR tag = :tag)

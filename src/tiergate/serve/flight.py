@@ -1,0 +1,253 @@
+"""A flight: one question on its way upstream, in a task of its own, and what has come back of it so far.
+
+    LOOKING ──answered before──────────────────────► LANDED     nothing is asked; the answer is the kept one
+       │
+       └─asks──► OPEN ──first content──► BEGUN ──end──► LANDED     the books say success, the answer is kept
+                  │                       │
+                  └──────failure──────────┴──────────► FAILED     the receipt is free again
+                  └──last reader left─────┴──────────► ABANDONED  at once, or when it has been drained
+
+The flight owns attempts and holds; whoever opened it pays. Its readers come and go and never disturb the
+books: the upstream is stopped when the last of them has left.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+from tiergate.core import AnswerNotKept, Call, Chunk, Origin
+from tiergate.ledger import Answered, Fresh, Receipt
+from tiergate.metering import Account
+from tiergate.serve.begun import Begun
+from tiergate.serve.books import STOPPING, CallBooks, Stopping, meaning
+from tiergate.serve.doors import Doors
+from tiergate.serve.kept import KEPT_BYTES_MAX, KeptAnswer, read_kept, write_kept
+from tiergate.serve.stream import StreamReply
+
+_AHEAD_BYTES_MAX: Final = 256 * 1024
+"""So far may the upstream be ahead of the slowest reader, where the answer is too long to be kept."""
+
+
+class Place(Protocol):
+    """How far a reader has come: `at` is the number of the piece that it takes next."""
+
+    at: int
+
+
+class Ask(Protocol):
+    """Asks the upstream, with every door that it opens left open in `doors`."""
+
+    async def __call__(
+        self,
+        doors: Doors,
+        *,
+        receipt: Receipt | None,
+        resent_of: str | None,
+        on_books: Callable[[CallBooks], None],
+    ) -> Begun:
+        """Return when the first content is here; without a stream, when the whole reply is.
+
+        `on_books` is given the call's books as soon as they are open.
+        """
+        ...
+
+
+class Flight:
+    """One question; everything that is read of it waits here until its readers have taken it."""
+
+    def __init__(
+        self,
+        call: Call,
+        receipt: Receipt | None,
+        *,
+        recall: Callable[[Receipt], Awaitable[Fresh | Answered]],
+        drain_s: Callable[[str], float],
+        close: Callable[["Flight"], None],
+    ) -> None:
+        self._recall_receipt = recall
+        self._drain_s = drain_s
+        self._close = close
+        """Lets nobody board any more; may be called twice."""
+        self.call = call
+        self.receipt = receipt
+        self.task: asyncio.Task[None]
+        self.readers: list[Place] = []
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._log: list[Sequence[Chunk]] = []
+        self._dropped = 0
+        """Pieces of the log that all readers have taken and nobody can ask for again."""
+        self._bytes = 0
+        self._kept_bytes_max = 0 if receipt is None else KEPT_BYTES_MAX
+        self._draining: asyncio.TimerHandle | None = None
+        self.answered: Answered | None = None
+        """The answer was there before; nothing was asked."""
+        self.resent_of: str | None = None
+        self.origin: Origin | None = None
+        """Where the answer comes from; None: there is none yet."""
+        self.books: CallBooks | None = None
+        """Of the call that pays, once it asks."""
+        self.account: Account | None = None
+        """Of the answer, when it is complete."""
+        self._stream: StreamReply | None = None
+        self.error: BaseException | None = None
+        self.is_over = False
+
+    @property
+    def is_joinable(self) -> bool:
+        """Whether the whole answer can still be read from its beginning."""
+        return self._bytes <= self._kept_bytes_max
+
+    def start(self, ask: Ask) -> None:
+        """Begin."""
+        self.task = asyncio.create_task(self._run(ask))
+
+    async def _run(self, ask: Ask) -> None:
+        try:
+            found = await self._recall()
+            if isinstance(found, Answered):
+                self._replay(found)
+            else:
+                self.resent_of = found.resent_of
+                await self._fly(ask)
+        except BaseException as error:  # noqa: BLE001 - the task's border: whoever reads the answer is told
+            self.error = meaning(error)
+        finally:
+            self.is_over = True
+            if self._draining is not None:
+                self._draining.cancel()
+            self._close(self)
+            self._tell()
+
+    async def _recall(self) -> Fresh | Answered:
+        if self.receipt is None:
+            return Fresh()
+        return await self._recall_receipt(self.receipt)
+
+    def _replay(self, found: Answered) -> None:
+        kept = read_kept(found.reply)
+        if kept is None:
+            raise AnswerNotKept(
+                f"This question was answered, as call {found.call_id}, and that answer cannot be read any "
+                "more. Send another Idempotency-Key to ask, and to pay, again."
+            )
+        self.answered = found
+        self.account = Account(usage=kept.usage, source=kept.source, cash_nanos=kept.cash_nanos)
+        self.origin = Origin(call_id=found.call_id, target=kept.target, attempts=0)
+        self._log = [kept.chunks]
+
+    async def _fly(self, ask: Ask) -> None:
+        with Doors() as doors:
+            begun = await ask(doors, receipt=self.receipt, resent_of=self.resent_of, on_books=self._use_books)
+            books = self.books
+            assert books is not None
+            self.origin = Origin(call_id=self.call.id, target=begun.target, attempts=begun.n)
+            if self.call.streamed:
+                with StreamReply(begun, books, doors.hand_over()) as self._stream:
+                    self._tell()
+                    async for chunks in self._stream:
+                        self._add(chunks)
+                        await self._pace()
+            else:
+                self._add(begun.first)
+        self.account = books.account
+
+    def _use_books(self, books: CallBooks) -> None:
+        self.books = books
+        books.keep = self._kept
+
+    def _kept(self) -> bytes | None:
+        """Give the answer as it is kept; asked for when it is complete and its account is known."""
+        if not self.is_joinable:
+            return None
+        assert self.books is not None
+        assert self.books.account is not None
+        assert self.origin is not None
+        return write_kept(
+            KeptAnswer(
+                target=self.origin.target,
+                usage=self.books.account.usage,
+                source=self.books.account.source,
+                cash_nanos=self.books.cash_nanos(),
+                chunks=tuple(chunk for chunks in self._log for chunk in chunks),
+            )
+        )
+
+    # The log.
+
+    def _add(self, chunks: Sequence[Chunk]) -> None:
+        self._log.append(chunks)
+        self._bytes += sum(len(chunk.data) for chunk in chunks)
+        self._drop()
+        self._tell()
+
+    async def _pace(self) -> None:
+        """Wait while the slowest reader is too far behind, where the log does not take everything anyway."""
+        while not self.is_joinable and self.readers and self._behind() > _AHEAD_BYTES_MAX:
+            self._room.clear()
+            await self._room.wait()
+
+    def _behind(self) -> int:
+        slowest = min(reader.at for reader in self.readers)
+        waiting = self._log[max(0, slowest - self._dropped) :]
+        return sum(len(chunk.data) for chunks in waiting for chunk in chunks)
+
+    def _drop(self) -> None:
+        if self.is_joinable:
+            return
+        taken = min((reader.at for reader in self.readers), default=self._dropped + len(self._log))
+        del self._log[: taken - self._dropped]
+        self._dropped = taken
+
+    def piece(self, at: int) -> Sequence[Chunk] | None:
+        """Give a piece of the answer by its number; None: it has not come yet, or there is none."""
+        return self._log[at - self._dropped] if at - self._dropped < len(self._log) else None
+
+    def took(self) -> None:
+        """Take note that a reader has gone on."""
+        self._drop()
+        self._room.set()
+
+    async def news(self) -> None:
+        """Wait until there is more of the answer, or its end."""
+        await self._news.wait()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def cash_nanos(self) -> int | None:
+        """What the call costs, as far as is known."""
+        if self._stream is not None and not self.is_over:
+            return self._stream.cash_nanos
+        return None if self.books is None else self.books.cash_nanos()
+
+    # Readers.
+
+    def enter(self, reader: Place) -> None:
+        """Let a reader on board."""
+        self.readers.append(reader)
+        if self._draining is not None:
+            self._draining.cancel()
+            self._draining = None
+            if self.books is not None:
+                self.books.is_deserted = False
+
+    def leave(self, reader: Place, error: BaseException | None) -> None:
+        """Let a reader go; with the last one the flight ends, at once or when it has been drained."""
+        self.readers.remove(reader)
+        self.took()
+        if self.readers or self.is_over:
+            return
+        books, is_stopping = self.books, isinstance(error, Stopping)
+        target = None if books is None else books.target
+        drain_s = 0.0 if target is None or is_stopping else self._drain_s(target.provider)
+        if drain_s > 0 and books is not None:
+            books.is_deserted = True
+            self._draining = asyncio.get_running_loop().call_later(drain_s, self._abandon)
+        else:
+            self._abandon(*((STOPPING,) if is_stopping else ()))
+
+    def _abandon(self, *message: str) -> None:
+        self._close(self)
+        self.task.cancel(*message)

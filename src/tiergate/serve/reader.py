@@ -1,0 +1,239 @@
+"""A reader of a flight: one caller's way through the answer, and its own entry where somebody else pays."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+import msgspec
+
+from tiergate.core import (
+    Cause,
+    Chunk,
+    Clock,
+    DeadlineExceeded,
+    Origin,
+    ReceiptUse,
+    Reply,
+    UsageSource,
+)
+from tiergate.ledger import CallOpened, Shared
+from tiergate.serve.books import CallBooks, CallerLeft, Stopping, meaning
+from tiergate.serve.doors import Doors
+from tiergate.serve.flight import Flight
+from tiergate.serve.stream import StreamEnd
+
+
+class Reader:
+    """One caller's way through the answer; a context, which leaves the flight.
+
+    `pays`: whether it opened the flight: its entry is then the flight's own, unless nothing had to be asked.
+    """
+
+    def __init__(
+        self,
+        flight: Flight,
+        opened: CallOpened,
+        *,
+        pays: bool,
+        books: Callable[[CallOpened], CallBooks],
+        clock: Clock,
+        deadline: float | None = None,
+    ) -> None:
+        self._flight = flight
+        self._books_of = books
+        self._clock = clock
+        self._opened = opened
+        self._pays = pays
+        self._deadline = deadline
+        self._books: CallBooks | None = None
+        self._is_on_board = False
+        self.at = 0
+        """The number of the piece that it takes next."""
+
+    def __enter__(self) -> "Reader":
+        self._flight.enter(self)
+        self._is_on_board = True
+        if not self._pays:
+            self._open_books()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        error = meaning(error)
+        if self._is_on_board:
+            self._is_on_board = False
+            self._flight.leave(self, error)
+        books, self._books = self._books, None
+        if books is not None:
+            books.shared = self._shared() if error is None else None
+            books.__exit__(None if error is None else type(error), error, None)
+
+    def _open_books(self) -> None:
+        if self._flight.answered is not None:
+            call = msgspec.structs.replace(self._opened.call, cause=Cause.REPLAY)
+            self._opened = msgspec.structs.replace(self._opened, call=call)
+        self._books = self._books_of(self._opened).__enter__()
+
+    def _shared(self) -> Shared:
+        account, answered = self._flight.account, self._flight.answered
+        assert account is not None
+        return Shared(
+            use=self._use(),
+            of=self._flight.call.id if answered is None else answered.call_id,
+            usage=account.usage,
+            cash_nanos=account.cash_nanos,
+        )
+
+    def _use(self) -> ReceiptUse:
+        if self._flight.answered is not None:
+            return ReceiptUse.REPLAYED
+        if not self._pays:
+            return ReceiptUse.JOINED
+        return ReceiptUse.NEW if self._flight.resent_of is None else ReceiptUse.RESENT
+
+    async def begin(self) -> None:
+        """Wait for the first content.
+
+        Raises:
+            TiergateError: there will be none.
+            DeadlineExceeded: not within this reader's own time.
+        """
+        while self._flight.piece(self.at) is None:
+            await self._more()
+        if self._pays and self._flight.answered is not None:
+            self._pays = False
+            self._open_books()
+        if self._books is not None:
+            self._books.mark_first_event()
+
+    async def __anext__(self) -> Sequence[Chunk]:
+        while (chunks := self._flight.piece(self.at)) is None:
+            if self._flight.is_over and self._flight.error is None:
+                raise StopAsyncIteration
+            await self._more()
+        self.at += 1
+        self._flight.took()
+        return chunks
+
+    async def whole(self) -> Reply:
+        """Wait for the end of an answer that is not streamed."""
+        while not (self._flight.is_over and self._flight.error is None):
+            await self._more()
+        (whole,) = await self.__anext__()
+        account = self._flight.account
+        assert account is not None
+        return Reply(
+            origin=self.origin,
+            data=whole.data,
+            text=whole.text,
+            finish=whole.finish,
+            usage=account.usage,
+            cash_nanos=self.cash_nanos,
+        )
+
+    async def _more(self) -> None:
+        flight = self._flight
+        if flight.error is not None:
+            # Nobody is left on board of a flight that was abandoned.
+            raise Stopping if isinstance(flight.error, CallerLeft) else flight.error
+        if flight.is_over:
+            return
+        if self._deadline is None:
+            await flight.news()
+            return
+        try:
+            async with asyncio.timeout(self._deadline - self._clock.monotonic()):
+                await flight.news()
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                "The time for this call was over before the answer that it was waiting for."
+            ) from error
+
+    @property
+    def origin(self) -> Origin:
+        """Where the answer comes from, as this reader is told it."""
+        flight = self._flight
+        assert flight.origin is not None
+        answered = flight.answered
+        age_ns = 0 if answered is None else self._opened.call.received_ns - answered.created_ns
+        return Origin(
+            call_id=self._opened.call.id,
+            target=flight.origin.target,
+            attempts=flight.origin.attempts if self._pays else 0,
+            receipt=None if flight.receipt is None else self._use(),
+            age_s=None if answered is None else max(0, age_ns // 1_000_000_000),
+        )
+
+    @property
+    def cash_nanos(self) -> int | None:
+        """What the answer costs this reader: nothing, where somebody else pays."""
+        return self._flight.cash_nanos() if self._pays else 0
+
+    def end(self) -> StreamEnd:
+        """Give the account of a complete answer, as this reader is told it."""
+        account, books = self._flight.account, self._books or self._flight.books
+        assert account is not None
+        assert books is not None
+        assert books.ttft_ms is not None
+        return StreamEnd(
+            usage=None if account.source is UsageSource.BOUNDED else account.usage,
+            ttft_ms=books.ttft_ms,
+            latency_ms=books.elapsed_ms,
+            cash_nanos=self.cash_nanos,
+        )
+
+
+class SharedStream:
+    """A stream read from a flight; the same to its receiver as a `StreamReply`."""
+
+    def __init__(self, reader: Reader, doors: Doors) -> None:
+        self._reader = reader
+        self._doors = doors
+        self._is_open = True
+        self._end: StreamEnd | None = None
+        self.origin = reader.origin
+
+    @property
+    def cash_nanos(self) -> int | None:
+        """The cost of the call as far as it was reported, in nano-dollars; None where it is not known."""
+        return self._reader.cash_nanos
+
+    def end(self) -> StreamEnd:
+        """Give the account of a complete answer."""
+        assert self._end is not None, "the stream has not ended"
+        return self._end
+
+    def close(self) -> None:
+        """Leave, now; does nothing where the stream has ended."""
+        self._leave(CallerLeft())
+
+    def __enter__(self) -> "SharedStream":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        left = error is None or isinstance(error, GeneratorExit)
+        self._leave(CallerLeft() if left else meaning(error))
+
+    def __aiter__(self) -> "SharedStream":
+        return self
+
+    async def __anext__(self) -> Sequence[Chunk]:
+        if not self._is_open:
+            raise StopAsyncIteration
+        try:
+            return await self._reader.__anext__()
+        except StopAsyncIteration:
+            self._end = self._reader.end()
+            self._leave(None)
+            raise
+        except BaseException as error:
+            self._leave(meaning(error))
+            raise
+
+    def _leave(self, error: BaseException | None) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._doors.__exit__(None if error is None else type(error), error, None)

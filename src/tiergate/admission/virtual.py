@@ -12,6 +12,7 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
+from tiergate.admission.limits import KeyLimits
 from tiergate.core import Caller, DataClass
 
 KEY_PREFIX: Final = "tg-"
@@ -47,6 +48,7 @@ class VirtualKey:
     tiers: tuple[str, ...] | None = None
     data_class: DataClass = DataClass.ANY
     budget: KeyBudget | None = None
+    limits: KeyLimits | None = None
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     expires_ns: int | None = None
     revoked_ns: int | None = None
@@ -59,7 +61,12 @@ class VirtualKey:
     def caller(self) -> Caller:
         """Who calls with it."""
         return Caller(
-            key=self.name, team=self.team, models=self.models, tiers=self.tiers, data_class=self.data_class
+            key=self.name,
+            team=self.team,
+            models=self.models,
+            tiers=self.tiers,
+            data_class=self.data_class,
+            expires_ns=self.expires_ns,
         )
 
     def is_good(self, now_ns: int) -> bool:

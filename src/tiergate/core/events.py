@@ -82,6 +82,10 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     code: str
     status: int
+    key: str | None = None
+    """Whose limit it was, where it was one."""
+    limit: str | None = None
+    """Which limit of the key: `rpm`, `tpm` or `concurrency`."""
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):

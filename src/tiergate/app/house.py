@@ -180,7 +180,7 @@ async def open_house(
         stack.callback(learning.cancel)
         rooms = Rooms(
             rules=fill.rules(settings, generation=1),
-            admission=Admission(_keyring(settings, token, cabinet)),
+            admission=Admission(_keyring(settings, token, cabinet), monotonic=clock.monotonic),
             permits=Permits(fill.concurrency(settings)),
             book=book,
             lines=lines,

@@ -221,7 +221,7 @@ class OpenHold:
         error = meaning(error)
         now = self._clock.monotonic()
         account = self._account(error, now)
-        self._books.settle(account)
+        self._books.settle(account, tokens=self.meter.rate_tokens(account))
         self._books.finish = self.meter.finish
         self._book.settle(self._settled(error, account, now))
         if self._held.shape is not None and account.source is UsageSource.REPORTED:

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from tiergate.admission import Visitor
 from tiergate.core import Call, NoTargetAvailable, Origin, Reply
 from tiergate.ledger import CallOpened
 from tiergate.resilience import drive
@@ -9,6 +10,7 @@ from tiergate.routing import Route, route
 from tiergate.serve.attempt import Begun, attempt
 from tiergate.serve.books import CallBooks
 from tiergate.serve.doors import Doors
+from tiergate.serve.entrance import entrance
 from tiergate.serve.resolve import Resolved, resolve
 from tiergate.serve.rooms import Rooms
 from tiergate.serve.stream import StreamReply
@@ -27,10 +29,10 @@ async def handle(rooms: Rooms, call: Call) -> Reply | StreamReply:
         StorageUnavailable: money could not be held.
     """
     with Doors() as doors:
-        doors.open(rooms.admission.enter(call.caller))
+        visitor = doors.open(entrance(rooms, call))
         resolved = resolve(call, rooms.rules)
         way = route(resolved.targets, policy=resolved.policy, data_class=resolved.data_class)
-        books = doors.open(_books(rooms, call, resolved, way))
+        books = doors.open(_books(rooms, call, resolved, way, visitor))
         targets = way.targets
         if not targets:
             raise NoTargetAvailable(call.asked_model, way.reasons)
@@ -49,14 +51,14 @@ async def handle(rooms: Rooms, call: Call) -> Reply | StreamReply:
     return _reply(begun, books)
 
 
-def _books(rooms: Rooms, call: Call, resolved: Resolved, way: Route) -> CallBooks:
+def _books(rooms: Rooms, call: Call, resolved: Resolved, way: Route, visitor: Visitor) -> CallBooks:
     opened = CallOpened(
         call=call,
         generation=resolved.generation,
         deadline_ns=call.received_ns + int((resolved.deadline - call.received) * 1e9),
         route=dumps(way.reasons).decode(),
     )
-    return CallBooks(opened, book=rooms.book, clock=rooms.clock, emit=rooms.emit)
+    return CallBooks(opened, book=rooms.book, clock=rooms.clock, emit=rooms.emit, count=visitor.count)
 
 
 def _reply(begun: Begun, books: CallBooks) -> Reply:

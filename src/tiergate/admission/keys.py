@@ -90,7 +90,7 @@ def _limits(given: Mapping[str, KeyLimits], virtual: Sequence[VirtualKey]) -> di
     """Put the limits of all keys together; one that limits nothing is left out."""
     found = dict(given)
     for key in virtual:
-        if key.limits is not None:
+        if key.limits is not None and key.revoked_ns is None:
             found[key.name] = key.limits.lower(found.get(key.name, NO_LIMITS))
     return {name: limits for name, limits in found.items() if limits != NO_LIMITS}
 

@@ -108,6 +108,7 @@ class House:
         self.rooms.book.use(ceilings, alerts_at=new.settings.alerts.at)
         self._webhook.use(fill.webhook(new.settings))
         self._reloaded(new.settings)
+        _tell_of_shared(self.cabinet, new.settings, self.emit)
         for notice in new.notices:
             self.emit(Notice(word="settings", message=notice))
         message = f"The settings were reloaded: generation {new.generation}."
@@ -132,6 +133,16 @@ def _tell_of_unknown(cabinet: KeyCabinet, tell: Emit) -> None:
             f"settings), or rotate them."
         )
         tell(Notice(word="keys_unknown", message=message, severe=True))
+
+
+def _tell_of_shared(cabinet: KeyCabinet, settings: Settings, tell: Emit) -> None:
+    names = cabinet.shared(key.name for key in settings.keys)
+    if names:
+        message = (
+            f"A key of the settings and one that was made have the same name: {', '.join(names)}. Records, "
+            "budgets and limits take the two for one. Rename that of the settings, or revoke the other one."
+        )
+        tell(Notice(word="keys_shared", message=message, severe=True))
 
 
 def _keyring(settings: Settings, token: str, cabinet: KeyCabinet) -> Keyring:
@@ -172,6 +183,7 @@ async def open_house(
         cabinet = KeyCabinet(journal, KeyMaker(_secret(settings), randomness=os.urandom), clock)
         await cabinet.open()
         _tell_of_unknown(cabinet, tell)
+        _tell_of_shared(cabinet, settings, tell)
         ceilings = fill.ceilings(settings, cabinet.keys)
         book = Book(journal, ceilings=ceilings, alerts_at=settings.alerts.at, emit=tell)
         await book.balances(clock.wall_ns())  # so that no call waits for them

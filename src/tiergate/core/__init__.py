@@ -32,6 +32,7 @@ from tiergate.core.errors import (
     UpstreamUnreachable,
 )
 from tiergate.core.events import (
+    ADMIN,
     AttemptFailed,
     BudgetReached,
     CallEnded,
@@ -49,6 +50,7 @@ from tiergate.core.usage import NOTHING, Usage, UsageDoubt, UsageSource
 from tiergate.core.version import VERSION
 
 __all__ = [
+    "ADMIN",
     "LOCAL",
     "NANOS_PER_USD",
     "NOTHING",

@@ -1,6 +1,7 @@
 """Events: one frozen record for each thing worth telling; `telemetry` decides how it is told."""
 
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -74,6 +75,10 @@ class BudgetReached(msgspec.Struct, frozen=True, kw_only=True):
     amount_nanos: int
     window_start_ns: int
     window_end_ns: int | None
+
+
+ADMIN: Final = "admin"
+"""Stands for all endpoints of the admin plane."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,10 +2,11 @@
 
 import json
 import sqlite3
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
-from tiergate.admission import KeyBudget, VirtualKey
+from tiergate.admission import KeyBudget, KeyLimits, VirtualKey
 from tiergate.core import DataClass
 from tiergate.store.rows import Row
 from tiergate.store.statements import statements
@@ -34,13 +35,14 @@ def add_key(connection: sqlite3.Connection, key: VirtualKey) -> bool:
         "created_ns": key.created_ns,
         "expires_ns": key.expires_ns,
         "made_under": key.made_under,
+        "limits": None if key.limits is None else json.dumps(asdict(key.limits)),
     }
     return connection.execute(statements("keys")["add"], facts).rowcount > 0
 
 
 def _key_of(row: Row) -> VirtualKey:
     name, digest, hint, team, models, tiers, data_class, budget, metadata, *times = row
-    created_ns, expires_ns, revoked_ns, old_digest, old_until_ns, made_under = times
+    created_ns, expires_ns, revoked_ns, old_digest, old_until_ns, made_under, limits = times
     return VirtualKey(
         name=name,
         digest=digest,
@@ -57,6 +59,7 @@ def _key_of(row: Row) -> VirtualKey:
         old_digest=old_digest,
         old_until_ns=old_until_ns,
         made_under=made_under,
+        limits=None if limits is None else KeyLimits(**json.loads(limits)),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from contract.ledger_records import BEGAN_NS, closed, held, opened, settled
 from tiergate.admin import Desk, KeyWish, admin_plane
 from tiergate.admission import VirtualKey
-from tiergate.core import Caller
+from tiergate.core import Caller, Event
 from tiergate.ledger import Book, Ceiling, Period, Scope
 from tiergate.testing import MemoryJournal
 from tiergate.wire import dumps, loads
@@ -90,7 +90,9 @@ class Plane:
             metrics=metrics,
             wall_ns=lambda: BEGAN_NS,
         )
-        self.app = admin_plane(desk, token=TOKEN, hosts=frozenset({"localhost", "[::1]"}))
+        self.events: list[Event] = []
+        hosts = frozenset({"localhost", "[::1]"})
+        self.app = admin_plane(desk, emit=self.events.append, token=TOKEN, hosts=hosts)
 
     async def _create(self, wish: KeyWish) -> tuple[VirtualKey, str]:
         key = VirtualKey(name=wish.name, digest=b"d", hint="tg-…abcd", created_ns=0, models=wish.models)

@@ -43,7 +43,7 @@ def duration_text(seconds: float) -> str:
     ('120ms', '1s', '7.66s', '6m0s', '0s')
     """
     # Parts of a millisecond that a float adds would round a whole number up.
-    ms = ceil(round(seconds * 1e3, 3))
+    ms = ceil(seconds * 1e3 - 1e-6)
     if 0 < ms < 1_000:
         return f"{ms}ms"
     minutes, ms = divmod(ms, 60_000)

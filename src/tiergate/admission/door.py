@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from typing import Final
+
+from msgspec.structs import replace
 
 from tiergate.admission.keys import Keyring
 from tiergate.admission.limits import (

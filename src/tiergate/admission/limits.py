@@ -17,8 +17,11 @@ All amounts inside are whole numbers: a call or a token has so many parts that e
 `per_minute` of them, and nothing is lost by rounding.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 RPM_MAX: Final = 10_000_000
 TPM_MAX: Final = 100_000_000_000
@@ -48,8 +51,7 @@ class KeyLimits:
 NO_LIMITS: Final = KeyLimits()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bucket:
+class Bucket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What stands in the queue: the parts that ever came, less those that are gone."""
 
     per_minute: int
@@ -110,8 +112,7 @@ class Bucket:
         return replace(self, per_minute=per_minute, gone=self.gone + max(0, standing - most))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
     """What a key has used of its limits per minute. None: nothing that counts."""
 
     calls: Bucket | None = None
@@ -133,8 +134,7 @@ class Rates:
 NOTHING_USED: Final = Rates()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hit:
+class Hit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A limit that keeps a call out: `rpm`, `tpm` or `concurrency`, what it allows and what is left of it."""
 
     limit: str
@@ -168,16 +168,14 @@ def hit(limits: KeyLimits, rates: Rates, *, inside: int, tokens: int) -> Hit | N
     return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slip:
+class Slip(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a call took of its key's tokens, and up to where: it is corrected by this when the call ends."""
 
     taken_to: int
     took: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateLeft:
+class RateLeft(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is left of a rate, and seconds until all of it is there again."""
 
     limit: int
@@ -185,8 +183,7 @@ class RateLeft:
     full_in_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allowance:
+class Allowance(msgspec.Struct, frozen=True, kw_only=True):
     """What a key may do, and what is left of it now. None: no limit."""
 
     limits: KeyLimits

@@ -4,6 +4,7 @@ import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from tiergate.core import ADMIN, Emit, Refusal
 from tiergate.wire import write_error
 
 Scope = MutableMapping[str, Any]
@@ -17,13 +18,17 @@ class Guard:
 
     Args:
         app: what is guarded.
+        emit: is told of each request that is refused.
         token: what `Authorization: Bearer` must hold.
         hosts: names, in lower case and without ports, that requests may be addressed to.
         body_bytes_max: a request with a longer body is refused.
     """
 
-    def __init__(self, app: App, *, token: str, hosts: frozenset[str], body_bytes_max: int = 1 << 20) -> None:
+    def __init__(
+        self, app: App, *, emit: Emit, token: str, hosts: frozenset[str], body_bytes_max: int = 1 << 20
+    ) -> None:
         self._app = app
+        self._emit = emit
         self._token = token.encode()
         self._hosts = hosts
         self._body_bytes_max = body_bytes_max
@@ -38,6 +43,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         status, kind, code, message = refusal
+        self._emit(Refusal(endpoint=ADMIN, code=code, status=status))
         body = write_error(message, type=kind, code=code)
         more = [(b"www-authenticate", b"Bearer")] if status == 401 else []
         start = {

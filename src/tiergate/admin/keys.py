@@ -2,17 +2,20 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from tiergate.admin.objects import time_text
-from tiergate.admission import KeyBudget, VirtualKey
+from tiergate.admission import CONCURRENCY_MAX, RPM_MAX, TPM_MAX, KeyBudget, KeyLimits, VirtualKey
 from tiergate.core import DataClass, InvalidRequest, Tier, nanos_to_usd, usd_to_nanos
 from tiergate.ledger import Period
 
-KNOWN: Final = frozenset({"name", "team", "models", "tiers", "data", "expires", "budget", "metadata"})
+KNOWN: Final = frozenset(
+    {"name", "team", "models", "tiers", "data", "expires", "budget", "limits", "metadata"}
+)
+_LIMITS: Final = {"rpm": RPM_MAX, "tpm": TPM_MAX, "concurrency": CONCURRENCY_MAX}
 _BUDGET: Final = frozenset({"usd", "per", "slack_usd"})
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _MODEL: Final = re.compile(r"[!-~]{1,200}")
@@ -36,6 +39,7 @@ class KeyWish:
     data_class: DataClass = DataClass.ANY
     expires_ns: int | None = None
     budget: KeyBudget | None = None
+    limits: KeyLimits | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -53,6 +57,7 @@ def read_wish(body: Mapping[str, Any], *, now_ns: int) -> KeyWish:
         data_class=_data_class(body),
         expires_ns=_expires_ns(body, now_ns),
         budget=_budget(body),
+        limits=_limits(body),
         metadata=_metadata(body),
     )
 
@@ -87,6 +92,7 @@ def key_object(key: VirtualKey) -> dict[str, Any]:
             "per": budget.per,
             "slack_usd": nanos_to_usd(budget.slack_nanos),
         },
+        "limits": None if key.limits is None else asdict(key.limits),
         "metadata": dict(key.metadata),
         "created": time_text(key.created_ns),
         "expires": None if key.expires_ns is None else time_text(key.expires_ns),
@@ -171,6 +177,20 @@ def _budget(body: Mapping[str, Any]) -> KeyBudget | None:
     return KeyBudget(
         amount_nanos=_nanos(given["usd"]), per=per, slack_nanos=_nanos(given.get("slack_usd", 0))
     )
+
+
+def _limits(body: Mapping[str, Any]) -> KeyLimits | None:
+    given = body.get("limits")
+    if given is None:
+        return None
+    if not isinstance(given, Mapping) or not set(given) <= set(_LIMITS):
+        raise InvalidRequest("`limits` must be an object of rpm, tpm and concurrency.", param="limits")
+    found = {name: given[name] for name in given if given[name] is not None}
+    for name, limit in found.items():
+        if type(limit) is not int or not 1 <= limit <= _LIMITS[name]:
+            said = f"`{name}` must be a whole number from 1 to {_LIMITS[name]}; leave it out for no limit."
+            raise InvalidRequest(said, param="limits")
+    return KeyLimits(**found) if found else None
 
 
 def _nanos(given: object) -> int:

@@ -14,7 +14,7 @@ from tiergate.admin.desk import Desk
 from tiergate.admin.guard import Guard
 from tiergate.admin.keys import KNOWN, key_object, read_seconds, read_wish
 from tiergate.admin.objects import budget_object, entry_object
-from tiergate.core import InvalidRequest, StorageUnavailable, TiergateError, nanos_to_usd, usd_to_nanos
+from tiergate.core import Emit, InvalidRequest, StorageUnavailable, TiergateError, nanos_to_usd, usd_to_nanos
 from tiergate.ledger import EntryQuery
 from tiergate.reports import groups_of, span_object, span_of, spend, spend_object
 from tiergate.wire import dumps, loads, write_error
@@ -25,11 +25,12 @@ _USD_MAX: Final = Decimal(1_000_000)
 _REASON_CHARS: Final = 500
 
 
-def admin_plane(desk: Desk, *, token: str, hosts: frozenset[str]) -> Guard:
+def admin_plane(desk: Desk, *, emit: Emit, token: str, hosts: frozenset[str]) -> Guard:
     """Build the admin plane as an ASGI application.
 
     Args:
         desk: what it works with.
+        emit: is told of requests that its door refuses.
         token: what opens it.
         hosts: names that it may be called by.
     """
@@ -51,7 +52,7 @@ def admin_plane(desk: Desk, *, token: str, hosts: frozenset[str]) -> Guard:
         Route("/metrics", plane.metrics, methods=["GET"]),
     ]
     app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found})
-    return Guard(app, token=token, hosts=hosts)
+    return Guard(app, emit=emit, token=token, hosts=hosts)
 
 
 class NotThere(TiergateError):

@@ -1,4 +1,4 @@
-"""Who is calling: keys as keyed digests, and the door through which every call enters.
+"""Who is calling: keys as keyed digests, and what each may do.
 
 A key itself is never kept. What is kept is its BLAKE2b digest under a random key of this process, so the
 look-up takes the same time for every wrong key and a copy of this object's memory opens nothing else.
@@ -7,11 +7,11 @@ look-up takes the same time for every wrong key and a copy of this object's memo
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Final
 
+from tiergate.admission.limits import NO_LIMITS, KeyLimits
 from tiergate.admission.virtual import KEY_PREFIX, VirtualKey, digests
 from tiergate.core import LOCAL, Caller, InvalidKey
 
@@ -22,7 +22,8 @@ class Keyring:
     """The keys that open the door; in open mode every caller is `local`.
 
     Args:
-        keys: those of the settings, as they are sent, with their callers.
+        keys: those of the settings, as they are sent, with their callers, and
+        limits: what they may do, by name; keys that are not named have no limits.
         is_open: whether who brings none, or none that we know, may call too.
         virtual: those that were made here, and
         digest: what is kept of such a key.
@@ -33,6 +34,7 @@ class Keyring:
         self,
         keys: Iterable[tuple[str, Caller]],
         *,
+        limits: Mapping[str, KeyLimits] = MappingProxyType({}),
         is_open: bool = False,
         virtual: Sequence[VirtualKey] = (),
         digest: Callable[[str], bytes] | None = None,
@@ -40,6 +42,8 @@ class Keyring:
     ) -> None:
         assert digest is not None or not virtual
         self._callers: Mapping[bytes, Caller] = {_digest(secret): caller for secret, caller in keys}
+        self.limits: Mapping[str, KeyLimits] = _limits(limits, virtual)
+        """What each key may do, by name; where two have one name, the lower of each limit."""
         self._is_open = is_open
         self._virtual = digests(virtual)
         self._virtual_digest = digest
@@ -82,58 +86,13 @@ class Keyring:
         return key.caller
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdmissionStatistics:
-    """Calls inside, by key."""
-
-    inside: Mapping[str, int]
-
-
-class Admission:
-    """The door. `identify` says who; `enter` lets a call in and counts it until it leaves."""
-
-    def __init__(self, keyring: Keyring) -> None:
-        self._keyring = keyring
-        self._inside: dict[str, int] = {}
-
-    def use(self, keyring: Keyring) -> None:
-        """Take another keyring; calls inside stay inside."""
-        self._keyring = keyring
-
-    def identify(self, credential: str | None) -> Caller:
-        """Tell who presents this credential.
-
-        Raises:
-            InvalidKey: none was given, or none that we know.
-        """
-        return self._keyring.caller(credential)
-
-    def enter(self, caller: Caller) -> AbstractContextManager[object]:
-        """Let a call in, until the context ends."""
-        return _Inside(self._inside, caller.key)
-
-    def statistics(self) -> AdmissionStatistics:
-        """Who is inside now."""
-        return AdmissionStatistics(inside=dict(self._inside))
-
-
-class _Inside:
-    __slots__ = ("_inside", "_key")
-
-    def __init__(self, inside: dict[str, int], key: str) -> None:
-        self._inside = inside
-        self._key = key
-
-    def __enter__(self) -> "_Inside":
-        self._inside[self._key] = self._inside.get(self._key, 0) + 1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        left = self._inside[self._key] - 1
-        if left:
-            self._inside[self._key] = left
-        else:
-            del self._inside[self._key]
+def _limits(given: Mapping[str, KeyLimits], virtual: Sequence[VirtualKey]) -> dict[str, KeyLimits]:
+    """Put the limits of all keys together; one that limits nothing is left out."""
+    found = dict(given)
+    for key in virtual:
+        if key.limits is not None and key.revoked_ns is None:
+            found[key.name] = key.limits.lower(found.get(key.name, NO_LIMITS))
+    return {name: limits for name, limits in found.items() if limits != NO_LIMITS}
 
 
 def _digest(secret: str) -> bytes:

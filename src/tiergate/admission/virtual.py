@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
+from tiergate.admission.limits import KeyLimits
 from tiergate.core import Caller, DataClass, derived
 
 KEY_PREFIX: Final = "tg-"
@@ -46,6 +47,7 @@ class VirtualKey:
     tiers: tuple[str, ...] | None = None
     data_class: DataClass = DataClass.ANY
     budget: KeyBudget | None = None
+    limits: KeyLimits | None = None
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     expires_ns: int | None = None
     revoked_ns: int | None = None
@@ -58,7 +60,12 @@ class VirtualKey:
     def caller(self) -> Caller:
         """Who calls with it."""
         return Caller(
-            key=self.name, team=self.team, models=self.models, tiers=self.tiers, data_class=self.data_class
+            key=self.name,
+            team=self.team,
+            models=self.models,
+            tiers=self.tiers,
+            data_class=self.data_class,
+            expires_ns=self.expires_ns,
         )
 
     def is_good(self, now_ns: int) -> bool:

@@ -35,7 +35,7 @@ async def administered(loaded: Loaded, environ: Mapping[str, str]) -> AsyncItera
     owner = find_owner(loaded.settings.data_dir)
     if owner is None:
         async with open_house(loaded, environ=environ, emit=_say_if_severe) as house:
-            plane = admin_plane(desk_of(house), token=_TOKEN, hosts=frozenset({_HOST}))
+            plane = admin_plane(desk_of(house), emit=house.emit, token=_TOKEN, hosts=frozenset({_HOST}))
             yield partial(_in_process, plane)
         return
     if owner.admin is None:

@@ -1,6 +1,6 @@
 """The cabinet of virtual keys: makes, revokes and rotates them, and tells the house."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from tiergate.admin import KeyWish
@@ -34,6 +34,11 @@ class KeyCabinet:
         """Give the names of keys that open nothing, since the house's secret is another one than it was."""
         return [key.name for key in self.keys if key.revoked_ns is None and not self._maker.knows(key)]
 
+    def shared(self, names: Iterable[str]) -> list[str]:
+        """Give those of these names that keys in use have, too."""
+        used = {key.name for key in self.keys if key.revoked_ns is None}
+        return [name for name in names if name in used]
+
     async def open(self) -> None:
         """Read them.
 
@@ -63,6 +68,7 @@ class KeyCabinet:
             tiers=wish.tiers,
             data_class=wish.data_class,
             budget=wish.budget,
+            limits=wish.limits,
             metadata=wish.metadata,
             created_ns=self._clock.wall_ns(),
             expires_ns=wish.expires_ns,

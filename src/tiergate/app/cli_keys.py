@@ -30,6 +30,11 @@ def create(
     ] = False,
     budget_usd: Annotated[str | None, typer.Option(help="What it may spend in each window.")] = None,
     per: Annotated[str, typer.Option(help="The window: total, day, week or month.")] = "month",
+    rpm: Annotated[int | None, typer.Option(help="Calls that it may make per minute.")] = None,
+    tpm: Annotated[int | None, typer.Option(help="Tokens that it may use per minute.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Calls that it may have inside at one time.")
+    ] = None,
     expires: Annotated[str | None, typer.Option(help="A moment, or how long, such as 30d.")] = None,
     note: Annotated[str | None, typer.Option(help="Something to remember about it.")] = None,
     config: Config = None,
@@ -44,6 +49,7 @@ def create(
     body["tiers"] = None if tiers is None else _names(tiers)
     body["data"] = "private-only" if private_only else "any"
     body["budget"] = None if budget_usd is None else {"usd": budget_usd, "per": per}
+    body["limits"] = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
     body["metadata"] = None if note is None else {"note": note}
     run_to_end(create_key(file_or_default(config, os.environ), os.environ, body, as_json=as_json))
 

@@ -109,6 +109,7 @@ class House:
         self.rooms.flights.receipts_kept_s = new.settings.retention.receipts
         self._webhook.use(fill.webhook(new.settings))
         self._reloaded(new.settings)
+        _tell_of_shared(self.cabinet, new.settings, self.emit)
         for notice in new.notices:
             self.emit(Notice(word="settings", message=notice))
         message = f"The settings were reloaded: generation {new.generation}."
@@ -133,6 +134,16 @@ def _tell_of_unknown(cabinet: KeyCabinet, tell: Emit) -> None:
             f"settings), or rotate them."
         )
         tell(Notice(word="keys_unknown", message=message, severe=True))
+
+
+def _tell_of_shared(cabinet: KeyCabinet, settings: Settings, tell: Emit) -> None:
+    names = cabinet.shared(key.name for key in settings.keys)
+    if names:
+        message = (
+            f"A key of the settings and one that was made have the same name: {', '.join(names)}. Records, "
+            "budgets and limits take the two for one. Rename that of the settings, or revoke the other one."
+        )
+        tell(Notice(word="keys_shared", message=message, severe=True))
 
 
 def _keyring(settings: Settings, token: str, cabinet: KeyCabinet) -> Keyring:
@@ -174,6 +185,7 @@ async def open_house(
         cabinet = KeyCabinet(journal, KeyMaker(secret, randomness=os.urandom), clock)
         await cabinet.open()
         _tell_of_unknown(cabinet, tell)
+        _tell_of_shared(cabinet, settings, tell)
         ceilings = fill.ceilings(settings, cabinet.keys)
         book = Book(journal, ceilings=ceilings, alerts_at=settings.alerts.at, emit=tell)
         await book.balances(clock.wall_ns())  # so that no call waits for them
@@ -191,7 +203,7 @@ async def open_house(
         stack.callback(learning.cancel)
         rooms = Rooms(
             rules=fill.rules(settings, generation=1),
-            admission=Admission(_keyring(settings, token, cabinet)),
+            admission=Admission(_keyring(settings, token, cabinet), monotonic=clock.monotonic),
             permits=Permits(fill.concurrency(settings)),
             book=book,
             flights=flights,

@@ -45,7 +45,7 @@ async def list_keys(loaded: Loaded, environ: Mapping[str, str], *, as_json: bool
     if not answer["data"]:
         print("No keys were made yet: tiergate keys create NAME. Those of the settings are not listed here.")
         return
-    table = plain_table("name", "key", "team", "models", "tiers", "budget", "created", "state")
+    table = plain_table("name", "key", "team", "models", "tiers", "budget", "limits", "created", "state")
     for key in answer["data"]:
         budget = key["budget"]
         table.add_row(
@@ -55,6 +55,7 @@ async def list_keys(loaded: Loaded, environ: Mapping[str, str], *, as_json: bool
             shown(", ".join(key["models"] or ["all"])),
             ", ".join(key["tiers"] or ["all"]) + (", private data" if key["data"] != "any" else ""),
             "-" if budget is None else f"${budget['usd']:f} {_per(budget['per'])}",
+            _limits(key["limits"] or {}),
             key["created"][:10],
             _state(key),
         )
@@ -74,6 +75,12 @@ def _print_made(made: Mapping[str, Any], *, as_json: bool) -> None:
 
 def _per(per: str) -> str:
     return "in total" if per == "total" else f"per {per}"
+
+
+def _limits(limits: Mapping[str, int | None]) -> str:
+    """Write limits short, such as `60 rpm, 4 at once`."""
+    words = {"rpm": "rpm", "tpm": "tpm", "concurrency": "at once"}
+    return ", ".join(f"{limits[name]} {word}" for name, word in words.items() if limits.get(name)) or "-"
 
 
 def _state(key: Mapping[str, Any]) -> str:

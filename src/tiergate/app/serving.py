@@ -76,7 +76,7 @@ def _admin(house: House) -> tuple[AdminListener, str]:
     )
     address = settings.admin.listen
     hosts = frozenset({*settings.hosts, *LOOPBACK_NAMES, _reached(address)})
-    plane = admin_plane(desk_of(house), token=token, hosts=hosts)
+    plane = admin_plane(desk_of(house), emit=house.emit, token=token, hosts=hosts)
     return AdminListener(plane, host=address.host, port=address.port), token
 
 

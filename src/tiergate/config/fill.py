@@ -6,7 +6,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Final
 
-from tiergate.admission import KeyBudget, Keyring, VirtualKey
+from tiergate.admission import KeyBudget, KeyLimits, Keyring, VirtualKey
 from tiergate.catalog import (
     BUCKETS,
     BilledBy,
@@ -121,6 +121,7 @@ def keyring(
     keys = [(key.secret.reveal(), Caller(key=key.name, team=key.team)) for key in settings.keys]
     return Keyring(
         [*keys, (house_token, Caller(key="local"))],
+        limits={key.name: KeyLimits(**key.limits.model_dump()) for key in settings.keys},
         is_open=settings.auth == "open",
         virtual=virtual,
         digest=digest,

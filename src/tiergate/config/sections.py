@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WrapSerializer
 
+from tiergate.admission import CONCURRENCY_MAX, RPM_MAX, TPM_MAX
 from tiergate.config.addresses import Address
 from tiergate.config.values import (
     Api,
@@ -340,6 +341,20 @@ class Budget(Section):
     )
 
 
+class CallerLimits(Section):
+    """What a key may do in each gateway process."""
+
+    rpm: Annotated[Annotated[int, whole(1, RPM_MAX)] | None, OPTIONAL] = Field(
+        default=None, description="Calls per minute. None: no limit."
+    )
+    tpm: Annotated[Annotated[int, whole(1, TPM_MAX)] | None, OPTIONAL] = Field(
+        default=None, description="Tokens per minute, input and output together. None: no limit."
+    )
+    concurrency: Annotated[Annotated[int, whole(1, CONCURRENCY_MAX)] | None, OPTIONAL] = Field(
+        default=None, description="Calls inside at the same time; a stream is, until it ends. None: no limit."
+    )
+
+
 class CallerKey(Section):
     """A key for callers."""
 
@@ -347,6 +362,9 @@ class CallerKey(Section):
     secret: Credential = Field(description="What the caller sends as Bearer token, best as `${NAME}`.")
     team: Annotated[CallerName | None, OPTIONAL] = Field(
         default=None, description="Team whose tenant it belongs to; None: a tenant of its own."
+    )
+    limits: CallerLimits = Field(
+        default_factory=CallerLimits, description="What it may do in each gateway process."
     )
 
 

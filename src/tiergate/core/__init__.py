@@ -26,6 +26,7 @@ from tiergate.core.errors import (
     InvalidRequest,
     ModelNotFound,
     NoTargetAvailable,
+    RateLimited,
     Refused,
     RequestTooLarge,
     SettingsError,
@@ -45,6 +46,7 @@ from tiergate.core.errors import (
     UpstreamUnreachable,
 )
 from tiergate.core.events import (
+    ADMIN,
     AttemptFailed,
     BudgetReached,
     CallEnded,
@@ -62,6 +64,7 @@ from tiergate.core.usage import NOTHING, Usage, UsageDoubt, UsageSource
 from tiergate.core.version import VERSION
 
 __all__ = [
+    "ADMIN",
     "LOCAL",
     "NANOS_PER_USD",
     "NOTHING",
@@ -96,6 +99,7 @@ __all__ = [
     "Notice",
     "Origin",
     "Outcome",
+    "RateLimited",
     "ReceiptUse",
     "Refusal",
     "Refused",

@@ -72,6 +72,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     `models`: names that it may ask for, one that ends with `*` for all that begin so; None: every one.
     `tiers`: those that may answer it; None: every one. `data_class`: the least that its calls have.
+    `expires_ns`: when the key opens no longer, nanoseconds since 1970; None: never.
     """
 
     key: str
@@ -79,6 +80,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] | None = None
     tiers: tuple[str, ...] | None = None
     data_class: DataClass = DataClass.ANY
+    expires_ns: int | None = None
 
     @property
     def tenant(self) -> str:

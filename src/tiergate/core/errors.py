@@ -5,6 +5,7 @@
     │   ├── InvalidRequest             malformed, or a field that cannot be
     │   │   └── RequestTooLarge        over a limit of size
     │   ├── InvalidKey                 no key, or none that we know
+    │   ├── RateLimited                a limit of its key is reached; carries the wait
     │   ├── ModelNotFound              no model of that name; carries the list
     │   ├── IdempotencyKeyReused       the key stands for another question
     │   ├── IdempotencyKeyInUse        another process is answering the question
@@ -72,6 +73,24 @@ class InvalidKey(Refused):
     """No key was given, or none that we know."""
 
     code = "invalid_api_key"
+
+
+class RateLimited(Refused):
+    """A limit of the caller's own key is reached.
+
+    Attributes:
+        key: the key's name.
+        limit: `rpm`, `tpm` or `concurrency`.
+        retry_after_s: seconds until the same call can come in, if nothing else of the key does.
+    """
+
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, key: str, limit: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.key = key
+        self.limit = limit
+        self.retry_after_s = retry_after_s
 
 
 class ModelNotFound(Refused):

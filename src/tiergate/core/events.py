@@ -1,6 +1,7 @@
 """Events: one frozen record for each thing worth telling; `telemetry` decides how it is told."""
 
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -77,12 +78,20 @@ class BudgetReached(msgspec.Struct, frozen=True, kw_only=True):
     window_end_ns: int | None
 
 
+ADMIN: Final = "admin"
+"""Stands for all endpoints of the admin plane."""
+
+
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """A request was refused before it became a call; counted, never billed."""
 
     endpoint: str
     code: str
     status: int
+    key: str | None = None
+    """Whose limit it was, where it was one."""
+    limit: str | None = None
+    """Which limit of the key: `rpm`, `tpm` or `concurrency`."""
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):

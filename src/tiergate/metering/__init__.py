@@ -6,6 +6,7 @@ from tiergate.metering.doubts import doubts
 from tiergate.metering.expected import Expected, Lines
 from tiergate.metering.meter import Account, Meter
 from tiergate.metering.parts import CostParts, cost_parts
+from tiergate.metering.rough import rough_tokens
 from tiergate.metering.shape import COUNTED, Shape, shape_of
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "cost_parts",
     "doubts",
     "holds_only_text",
+    "rough_tokens",
     "shape_of",
 ]

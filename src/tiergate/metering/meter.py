@@ -1,16 +1,12 @@
 """The meter of one attempt: folds its chunks into a usage, and knows the account at every moment."""
 
-from typing import Final
-
 import msgspec
 
 from tiergate.catalog import Price, PriceState
 from tiergate.core import NOTHING, Chunk, Usage, UsageSource
 from tiergate.metering.bound import Bound, bounded_usage
 from tiergate.metering.cash import cash_nanos, dearest_nanos
-
-_BYTES_PER_TOKEN: Final = 4
-"""A rule of thumb for English text; used only where nothing is invoiced."""
+from tiergate.metering.rough import BYTES_PER_TOKEN
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +37,8 @@ class Meter:
         self.service_tier: str | None = None
         """The one that the provider says it has used."""
         self._text_bytes = 0
+        self._pieces = 0
+        """Chunks with content; each is a token at least."""
         self.finish: tuple[str, ...] = ()
         """Finish reasons so far."""
 
@@ -57,6 +55,7 @@ class Meter:
         if chunk.service_tier is not None:
             self.service_tier = chunk.service_tier
         self._text_bytes += len(chunk.text.encode())
+        self._pieces += chunk.content
 
     def reported_cash_nanos(self, *, elapsed_s: float) -> int | None:
         """Give the cost of what was reported so far; None where nothing was, or the price is unknown."""
@@ -79,6 +78,17 @@ class Meter:
         if self._reported is not None and self._is_last_word:
             return self._account(self._reported, UsageSource.REPORTED, elapsed_s)
         return self._most(elapsed_s)
+
+    def rate_tokens(self, account: Account) -> int:
+        """Give how many tokens of this attempt count for its caller's rate.
+
+        Where nobody reported, what is charged is the most that can have been used, often many times what was:
+        a caller that breaks off a few answers would be held off for minutes. So what was seen counts here.
+        """
+        if account.source is not UsageSource.BOUNDED:
+            return account.usage.total_tokens
+        seen = self._guess()
+        return min(account.usage.total_tokens, seen.input + max(seen.output, self._pieces))
 
     def undelivered(self) -> Account:
         """Give the account of a request that never arrived, or was refused: nothing, at any price."""
@@ -110,5 +120,6 @@ class Meter:
         return Account(usage=usage, source=UsageSource.BOUNDED, cash_nanos=cash)
 
     def _guess(self) -> Usage:
-        prompt = (self._bound.input_tokens or 0) // _BYTES_PER_TOKEN
-        return Usage(input=prompt, output=-(-self._text_bytes // _BYTES_PER_TOKEN))
+        """Tell from lengths what was used; good enough where nothing is invoiced by it."""
+        prompt = (self._bound.input_tokens or 0) // BYTES_PER_TOKEN
+        return Usage(input=prompt, output=-(-self._text_bytes // BYTES_PER_TOKEN))

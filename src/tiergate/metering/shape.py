@@ -69,7 +69,7 @@ def shape_of(body: Mapping[str, Any]) -> Shape:
     Pictures, sounds and files have none; whoever estimates says so.
     """
     messages = body.get("messages")
-    texts = list(_texts(messages))
+    texts = list(texts_of(messages))
     texts += [
         dumps(body[name]).decode() for name in ("tools", "functions", "response_format") if body.get(name)
     ]
@@ -77,7 +77,8 @@ def shape_of(body: Mapping[str, Any]) -> Shape:
     return (*counts, len(messages) if isinstance(messages, list) else 1)
 
 
-def _texts(messages: object) -> Iterator[str]:
+def texts_of(messages: object) -> Iterator[str]:
+    """Give the texts of messages, and what they say of tools that were called."""
     for message in messages if isinstance(messages, list) else ():
         if not isinstance(message, dict):
             continue

@@ -45,15 +45,21 @@ def meaning(error: BaseException | None) -> BaseException | None:
 
 
 class CallBooks:
-    """A context around a call. What it learns on the way is what its end will say."""
+    """A context around a call. What it learns on the way is what its end will say.
 
-    def __init__(self, opened: CallOpened, *, book: Book, clock: Clock, emit: Emit) -> None:
+    `count` is told the tokens of each attempt.
+    """
+
+    def __init__(
+        self, opened: CallOpened, *, book: Book, clock: Clock, emit: Emit, count: Callable[[int], None]
+    ) -> None:
         self.opened = opened
         self.call: Call = opened.call
         self._zero_ns = opened.call.received_ns - int(opened.call.received * 1e9)
         self._book = book
         self._clock = clock
         self._emit = emit
+        self._count = count
         self.attempts = 0
         self.target: Target | None = None
         self._spent_nanos: int | None = 0
@@ -76,9 +82,13 @@ class CallBooks:
         """Note that content is about to leave for the caller."""
         self._first = self._clock.monotonic()
 
-    def settle(self, account: Account) -> None:
-        """Add the account of an attempt that is over; also of one that failed and is billed all the same."""
+    def settle(self, account: Account, *, tokens: int) -> None:
+        """Add the account of an attempt that is over; also of one that failed and is billed all the same.
+
+        `tokens`: how many count for the caller's rate.
+        """
         self.account = account
+        self._count(tokens)
         self._spent_nanos = _sum(self._spent_nanos, account.cash_nanos)
 
     def cash_nanos(self, running: int | None = 0) -> int | None:

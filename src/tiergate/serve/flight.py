@@ -70,6 +70,8 @@ class Flight:
         """Lets nobody board any more; may be called twice."""
         self.call = call
         self.receipt = receipt
+        self.visit = Doors()
+        """What is open as long as the flight is in the air: the place of the call that pays."""
         self.task: asyncio.Task[None]
         self.readers: list[Place] = []
         self._news = asyncio.Event()
@@ -117,6 +119,7 @@ class Flight:
             if self._draining is not None:
                 self._draining.cancel()
             self._close(self)
+            self.visit.__exit__(None, None, None)
             self._tell()
 
     async def _recall(self) -> Fresh | Answered:

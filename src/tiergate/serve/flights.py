@@ -103,7 +103,7 @@ class Flights:
 
     def _books(self, opened: CallOpened) -> CallBooks:
         """Give the books of a reader that pays nothing."""
-        return CallBooks(opened, book=self._book, clock=self._clock, emit=self._emit)
+        return CallBooks(opened, book=self._book, clock=self._clock, emit=self._emit, count=_uncounted)
 
     def _close(self, flight: Flight) -> None:
         if flight.receipt is not None and self._by_scope.get(flight.receipt.scope) is flight:
@@ -120,3 +120,7 @@ class Flights:
 
     def _make(self, call: Call) -> Receipt:
         return self._maker.receipt(call, canonical(call.body), kept_s=self.receipts_kept_s)
+
+
+def _uncounted(tokens: int) -> None:
+    """Whoever pays nothing has no attempts, and uses no tokens."""

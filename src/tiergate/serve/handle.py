@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from tiergate.admission import Visitor
 from tiergate.core import Call, NoTargetAvailable, Reply
 from tiergate.ledger import CallOpened, Receipt
 from tiergate.resilience import drive
@@ -11,6 +12,7 @@ from tiergate.serve.attempt import attempt
 from tiergate.serve.begun import Begun, whole_reply
 from tiergate.serve.books import CallBooks
 from tiergate.serve.doors import Doors
+from tiergate.serve.entrance import entrance
 from tiergate.serve.reader import SharedStream
 from tiergate.serve.resolve import Resolved, resolve
 from tiergate.serve.rooms import Rooms
@@ -30,12 +32,12 @@ async def handle(rooms: Rooms, call: Call) -> Reply | StreamReply | SharedStream
         StorageUnavailable: money could not be held.
     """
     with Doors() as doors:
-        doors.open(rooms.admission.enter(call.caller))
+        visitor = doors.open(entrance(rooms, call))
         resolved = resolve(call, rooms.rules)
         way = route(resolved.targets, policy=resolved.policy, data_class=resolved.data_class)
         if call.idempotency_key is not None or resolved.may_be_drained:
-            return await _share(rooms, call, resolved, way, doors)
-        books = doors.open(_books(rooms, call, resolved, way))
+            return await _share(rooms, call, resolved, way, visitor, doors)
+        books = doors.open(_books(rooms, call, resolved, way, visitor))
         begun = await _ask(rooms, books, resolved, way, doors)
         if call.streamed:
             return StreamReply(begun, books, doors.hand_over())
@@ -43,18 +45,19 @@ async def handle(rooms: Rooms, call: Call) -> Reply | StreamReply | SharedStream
 
 
 async def _share(
-    rooms: Rooms, call: Call, resolved: Resolved, way: Route, doors: Doors
+    rooms: Rooms, call: Call, resolved: Resolved, way: Route, visitor: Visitor, doors: Doors
 ) -> Reply | SharedStream:
     """Answer a call through a flight: its receipt says whether anything has to be asked."""
-    reader = doors.open(
-        await rooms.flights.board(
-            call,
-            partial(_fly, rooms, call, resolved, way),
-            generation=resolved.generation,
-            deadline=resolved.deadline,
-            drain_s=resolved.drain_s,
-        )
+    reader = await rooms.flights.board(
+        call,
+        partial(_fly, rooms, call, resolved, way, visitor),
+        generation=resolved.generation,
+        deadline=resolved.deadline,
+        drain_s=resolved.drain_s,
     )
+    if reader.pays:
+        reader.leave_open(doors.hand_over())
+    doors.open(reader)
     await reader.begin()
     if call.streamed:
         return SharedStream(reader, doors.hand_over())
@@ -66,13 +69,14 @@ async def _fly(
     call: Call,
     resolved: Resolved,
     way: Route,
+    visitor: Visitor,
     doors: Doors,
     *,
     receipt: Receipt | None,
     resent_of: str | None,
     on_books: Callable[[CallBooks], None],
 ) -> Begun:
-    books = doors.open(_books(rooms, call, resolved, way, receipt, resent_of))
+    books = doors.open(_books(rooms, call, resolved, way, visitor, receipt, resent_of))
     on_books(books)
     return await _ask(rooms, books, resolved, way, doors)
 
@@ -99,6 +103,7 @@ def _books(
     call: Call,
     resolved: Resolved,
     way: Route,
+    visitor: Visitor,
     receipt: Receipt | None = None,
     resent_of: str | None = None,
 ) -> CallBooks:
@@ -110,4 +115,4 @@ def _books(
         receipt=receipt,
         resent_of=resent_of,
     )
-    return CallBooks(opened, book=rooms.book, clock=rooms.clock, emit=rooms.emit)
+    return CallBooks(opened, book=rooms.book, clock=rooms.clock, emit=rooms.emit, count=visitor.count)

@@ -75,7 +75,7 @@ class OpenHold:
         error = meaning(error)
         now = self._clock.monotonic()
         account = self._account(error, now)
-        self._books.settle(account)
+        self._books.settle(account, tokens=self.meter.rate_tokens(account))
         self._books.finish = self.meter.finish
         kept = self._kept() if error is None else None
         self._book.settle(self._settled(error, account, now, kept))

@@ -43,17 +43,21 @@ class Reader:
         self._books_of = books
         self._clock = clock
         self._opened = opened
-        self._pays = pays
+        self.pays = pays
         self._deadline = deadline
         self._books: CallBooks | None = None
         self._is_on_board = False
         self.at = 0
         """The number of the piece that it takes next."""
 
+    def leave_open(self, doors: Doors) -> None:
+        """Leave doors open for as long as the flight is in the air, whoever leaves it."""
+        self._flight.visit = doors
+
     def __enter__(self) -> "Reader":
         self._flight.enter(self)
         self._is_on_board = True
-        if not self._pays:
+        if not self.pays:
             self._open_books()
         return self
 
@@ -88,7 +92,7 @@ class Reader:
     def _use(self) -> ReceiptUse:
         if self._flight.answered is not None:
             return ReceiptUse.REPLAYED
-        if not self._pays:
+        if not self.pays:
             return ReceiptUse.JOINED
         return ReceiptUse.NEW if self._flight.resent_of is None else ReceiptUse.RESENT
 
@@ -101,8 +105,8 @@ class Reader:
         """
         while self._flight.piece(self.at) is None:
             await self._more()
-        if self._pays and self._flight.answered is not None:
-            self._pays = False
+        if self.pays and self._flight.answered is not None:
+            self.pays = False
             self._open_books()
         if self._books is not None:
             self._books.mark_first_event()
@@ -160,7 +164,7 @@ class Reader:
         return Origin(
             call_id=self._opened.call.id,
             target=flight.origin.target,
-            attempts=flight.origin.attempts if self._pays else 0,
+            attempts=flight.origin.attempts if self.pays else 0,
             receipt=None if flight.receipt is None else self._use(),
             age_s=None if answered is None else max(0, age_ns // 1_000_000_000),
         )
@@ -168,7 +172,7 @@ class Reader:
     @property
     def cash_nanos(self) -> int | None:
         """What the answer costs this reader: nothing, where somebody else pays."""
-        return self._flight.cash_nanos() if self._pays else 0
+        return self._flight.cash_nanos() if self.pays else 0
 
     def end(self) -> StreamEnd:
         """Give the account of a complete answer, as this reader is told it."""

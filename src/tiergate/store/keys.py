@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
-from tiergate.admission import KeyBudget, VirtualKey
+from tiergate.admission import KeyBudget, KeyLimits, VirtualKey
 from tiergate.core import DataClass
 from tiergate.store.rows import Row
 
@@ -28,13 +29,14 @@ def key_facts(key: VirtualKey) -> Mapping[str, object]:
         "created_ns": key.created_ns,
         "expires_ns": key.expires_ns,
         "made_under": key.made_under,
+        "limits": None if key.limits is None else json.dumps(asdict(key.limits)),
     }
 
 
 def key_of(row: Row) -> VirtualKey:
     """Read a key back from a row of `all`."""
     name, digest, hint, team, models, tiers, data_class, budget, metadata, *times = row
-    created_ns, expires_ns, revoked_ns, old_digest, old_until_ns, made_under = times
+    created_ns, expires_ns, revoked_ns, old_digest, old_until_ns, made_under, limits = times
     return VirtualKey(
         name=name,
         digest=digest,
@@ -51,6 +53,7 @@ def key_of(row: Row) -> VirtualKey:
         old_digest=old_digest,
         old_until_ns=old_until_ns,
         made_under=made_under,
+        limits=None if limits is None else KeyLimits(**json.loads(limits)),
     )
 
 

@@ -102,10 +102,10 @@ class LineLog:
         while self._waiting:
             event, now_ns = self._waiting.popleft(), self._wall_ns()
             line = line_of(event, now_ns)
-            if isinstance(event, UsageDoubted):
-                left_out = self._repeats.left_out(event, now_ns)
-                if left_out is None:
-                    continue
+            left_out = self._repeats.left_out(event, now_ns)
+            if left_out is None:
+                continue
+            if left_out or isinstance(event, UsageDoubted):
                 line["left_out"] = left_out
             lines.append(_written_line(line))
         events, lost = len(lines), self._dropped - self._dropped_said
@@ -146,14 +146,7 @@ def line_of(event: Event, wall_ns: int) -> dict[str, Any]:
         case BudgetReached():
             return _budget_line(event, wall_ns)
         case Refusal():
-            return {
-                "time": _time(wall_ns),
-                "level": "info",
-                "event": "refused",
-                "endpoint": event.endpoint,
-                "error": event.code,
-                "status": event.status,
-            }
+            return _refusal_line(event, wall_ns)
         case Notice():
             return {
                 "time": _time(wall_ns),
@@ -187,6 +180,18 @@ def _doubt_line(event: UsageDoubted, wall_ns: int) -> dict[str, Any]:
         "bound_usd": cost_number(event.bound_nanos),
         "upstream_cost_usd": cost_number(event.upstream_cost_nanos),
     }
+
+
+def _refusal_line(event: Refusal, wall_ns: int) -> dict[str, Any]:
+    line = {
+        "time": _time(wall_ns),
+        "level": "info",
+        "event": "refused",
+        "endpoint": event.endpoint,
+        "error": event.code,
+        "status": event.status,
+    }
+    return line if event.limit is None else {**line, "key": event.key, "limit": event.limit}
 
 
 def _budget_line(event: BudgetReached, wall_ns: int) -> dict[str, Any]:

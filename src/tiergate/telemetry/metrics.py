@@ -103,6 +103,8 @@ class Metrics:
                 self._count("budget_alerts", (event.budget, f"{event.share:g}"))
             case Refusal():
                 self._count("refusals", (event.endpoint, event.code))
+                if event.limit is not None:
+                    self._count("limit_refusals", (event.endpoint, event.limit))
             case Notice():
                 self._count("notices", (event.word, "error" if event.severe else "info"))
 
@@ -184,6 +186,7 @@ _COUNTERS: Final = {
     "budget_alerts": ("Shares of budgets that were reached.", ("budget", "share")),
     "receipts": ("Calls with an Idempotency-Key, by what it came to.", ("use",)),
     "refusals": ("Requests refused before they became calls.", ("endpoint", "error")),
+    "limit_refusals": ("Calls refused by a limit of their key.", ("endpoint", "limit")),
     "notices": ("What an operator should know.", ("word", "level")),
 }
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tiergate.core import UsageDoubted
+from tiergate.core import ADMIN, Event, Refusal, UsageDoubted
 
 _SAID_EACH_NS: Final = 600 * 1_000_000_000
 _KEPT_MAX: Final = 1_000
@@ -10,14 +10,19 @@ _KEPT_MAX: Final = 1_000
 
 
 class Repeats:
-    """Of the doubts about one target it lets through one in ten minutes."""
+    """Lets through one in ten minutes of the doubts about one target, and of the refusals at the admin plane.
+
+    Whoever tries tokens there must not fill the log; the metrics count every one.
+    """
 
     def __init__(self) -> None:
         self._said: dict[tuple[str, str], tuple[int, int]] = {}
 
-    def left_out(self, event: UsageDoubted, wall_ns: int) -> int | None:
+    def left_out(self, event: Event, wall_ns: int) -> int | None:
         """Give how many of its kind were left out since the last one; None: leave this one out, too."""
-        kind = (event.target.name, event.doubt)
+        kind = _kind(event)
+        if kind is None:
+            return 0
         said_ns, count = self._said.get(kind, (None, 0))
         if said_ns is not None and 0 <= wall_ns - said_ns < _SAID_EACH_NS:
             self._said[kind] = (said_ns, count + 1)
@@ -26,3 +31,14 @@ class Repeats:
             self._said.clear()
         self._said[kind] = (wall_ns, 0)
         return count
+
+
+def _kind(event: Event) -> tuple[str, str] | None:
+    """Tell what an event repeats; None: it is always said."""
+    match event:
+        case UsageDoubted():
+            return (event.target.name, event.doubt)
+        case Refusal(endpoint=endpoint, code=code) if endpoint == ADMIN:
+            return (endpoint, code)
+        case _:
+            return None

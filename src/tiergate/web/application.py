@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from tiergate.core import Caller, InvalidRequest, Notice, Refusal, Refused, Reply, TiergateError, new_id
+from tiergate.core import Caller, InvalidRequest, Notice, Refused, Reply, TiergateError, new_id
 from tiergate.serve import Rooms, Stopping, handle
 from tiergate.web.answers import (
     ChatEvents,
@@ -28,7 +28,8 @@ from tiergate.web.calls import call_of
 from tiergate.web.estimates import estimate
 from tiergate.web.keys import key_object
 from tiergate.web.models import model_object, models_list
-from tiergate.web.statuses import DoorRefused, Unroutable, answer_to, event_of
+from tiergate.web.ratelimits import RATE_HEADERS, rate_headers
+from tiergate.web.statuses import DoorRefused, Unroutable, answer_to, event_of, refusal_of
 from tiergate.web.visit import ClientGone, ConnectionBroken, Visit, check_host
 from tiergate.wire import ChatQuestion, dumps, read_chat, read_object, read_plain_chat, write_event
 
@@ -107,6 +108,8 @@ class DataPlane:
 
     def _head(self, visit: Visit, *headers: tuple[bytes, bytes]) -> Headers:
         """Put the headers of every answer together; a listed origin may read it."""
+        if visit.caller is not None:
+            headers += rate_headers(self._rooms.admission.allowance(visit.caller))
         try:
             origin = visit.header(b"origin")
         except InvalidRequest:
@@ -141,7 +144,8 @@ class DataPlane:
     async def key(self, request: "Request") -> None:
         """Tell a key's holder what it may do, and what is left of its budgets."""
         rooms = self._rooms
-        found = key_object(request.caller, await rooms.book.balances(request.wall_ns))
+        balances = await rooms.book.balances(request.wall_ns)
+        found = key_object(request.caller, rooms.admission.allowance(request.caller), balances)
         await request.visit.answer(200, self._head(request.visit, _JSON), dumps(found))
 
     async def estimate_cost(self, request: "Request") -> None:
@@ -183,7 +187,7 @@ class DataPlane:
         # All of one moment, with the body here: what counts a call by its id and what counts it by its time
         # put it into the same window, however long a client took to send it.
         wall_ns = self._rooms.clock.wall_ns()
-        visit.id = self._new_id(wall_ns)
+        visit.id, visit.caller = self._new_id(wall_ns), request.caller
         call = call_of(
             question,
             call_id=visit.id,
@@ -229,7 +233,7 @@ class DataPlane:
         if isinstance(error, Refused | Unroutable | DoorRefused):
             # Whatever else fails has become a call before, and its end is told by the call.
             endpoint = visit.path if visit.path in _ENDPOINTS else "other"
-            self._rooms.emit(Refusal(endpoint=endpoint, code=answer.code, status=answer.status))
+            self._rooms.emit(refusal_of(error, answer, endpoint))
         headers = self._head(visit, _JSON, (b"x-request-id", request_id.encode()), *answer.headers)
         await visit.answer(answer.status, headers, answer.body)
 
@@ -270,6 +274,8 @@ _EXPOSE: Final = (
             b"x-tiergate-receipt",
             b"cache-status",
             b"age",
+            b"retry-after",
+            *(name.encode() for name in RATE_HEADERS),
         )
     ),
 )

@@ -1,15 +1,17 @@
-"""What a key's holder may know of it: what it may do, and what is left of the budgets that are its own."""
+"""What a key's holder may know of it: what it may do, what is left of its limits and of its own budgets."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from tiergate.admission import Allowance
 from tiergate.core import Caller, nanos_to_usd
 from tiergate.ledger import Balance, Scope
+from tiergate.web.ratelimits import limits_object
 
 
-def key_object(caller: Caller, balances: Sequence[Balance]) -> dict[str, Any]:
-    """Give a key by its caller, with the budgets of itself and of its team, and no others."""
+def key_object(caller: Caller, allowance: Allowance | None, balances: Sequence[Balance]) -> dict[str, Any]:
+    """Give a key by its caller, with its limits, and the budgets of itself and of its team and no others."""
     return {
         "object": "key",
         "name": caller.key,
@@ -17,6 +19,8 @@ def key_object(caller: Caller, balances: Sequence[Balance]) -> dict[str, Any]:
         "models": caller.models,
         "tiers": caller.tiers,
         "data": caller.data_class.value,
+        "expires": None if caller.expires_ns is None else _time(caller.expires_ns),
+        **limits_object(allowance),
         "budgets": [_budget(balance) for balance in balances if _is_its_own(caller, balance)],
     }
 
@@ -37,7 +41,9 @@ def _budget(balance: Balance) -> dict[str, Any]:
         "spent_usd": nanos_to_usd(balance.spent_nanos),
         "held_usd": nanos_to_usd(balance.held_nanos),
         "left_usd": nanos_to_usd(balance.left_nanos),
-        "window_end": None
-        if end_ns is None
-        else datetime.fromtimestamp(end_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "window_end": None if end_ns is None else _time(end_ns),
     }
+
+
+def _time(ns: int) -> str:
+    return datetime.fromtimestamp(ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

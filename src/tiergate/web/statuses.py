@@ -1,6 +1,7 @@
 """Errors as answers: the only place that knows status codes. Every answer has the OpenAI shape."""
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Final
 
 from tiergate.core import (
@@ -13,6 +14,8 @@ from tiergate.core import (
     InvalidRequest,
     ModelNotFound,
     NoTargetAvailable,
+    RateLimited,
+    Refusal,
     RequestTooLarge,
     StorageUnavailable,
     TargetFull,
@@ -79,6 +82,7 @@ _STATUSES: Final[tuple[tuple[type[TiergateError], int, str], ...]] = (
     (IdempotencyKeyInUse, 409, "invalid_request_error"),
     (AnswerNotKept, 409, "invalid_request_error"),
     (ModelNotFound, 404, "invalid_request_error"),
+    (RateLimited, 429, "rate_limit_error"),
     (TargetFull, 429, "rate_limit_error"),
     (Unaffordable, 402, "budget_error"),
     (UpstreamThrottled, 429, "rate_limit_error"),
@@ -114,6 +118,12 @@ def answer_to(error: TiergateError) -> ErrorAnswer:
 def event_of(error: TiergateError) -> bytes:
     """Give the error object that stands in a stream after content has been sent."""
     return answer_to(error).body
+
+
+def refusal_of(error: TiergateError, answer: ErrorAnswer, endpoint: str) -> Refusal:
+    """Give the event of a request that was refused before it became a call."""
+    key, limit = (error.key, error.limit) if isinstance(error, RateLimited) else (None, None)
+    return Refusal(endpoint=endpoint, code=answer.code, status=answer.status, key=key, limit=limit)
 
 
 def _status(error: TiergateError) -> tuple[int, str]:
@@ -153,11 +163,14 @@ def _headers(error: TiergateError, status: int) -> list[tuple[bytes, bytes]]:
     wait_s = error.retry_after_s if isinstance(error, UpstreamThrottled) else None
     if isinstance(error, BudgetBusy | IdempotencyKeyInUse):
         headers.append((b"x-should-retry", b"true"))
+    if isinstance(error, RateLimited):
+        # Never later than clients take it, though the tokens that a key owes may take longer to go away.
+        wait_s = min(error.retry_after_s, RETRY_AFTER_S_MAX)
     if isinstance(error, TargetFull | BudgetBusy | IdempotencyKeyInUse | Stopping | StorageUnavailable):
         wait_s = 1.0
     if wait_s is not None and wait_s <= RETRY_AFTER_S_MAX:
-        headers.append((b"retry-after", str(max(1, round(wait_s))).encode()))
-        headers.append((b"retry-after-ms", str(round(wait_s * 1000)).encode()))
+        headers.append((b"retry-after", str(max(1, ceil(wait_s))).encode()))
+        headers.append((b"retry-after-ms", str(ceil(wait_s * 1000)).encode()))
     if isinstance(error, AnswerNotKept):
         # The official clients take every 409 for something that passes.
         headers.append((b"x-should-retry", b"false"))

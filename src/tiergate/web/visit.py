@@ -13,7 +13,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, NoReturn
 
-from tiergate.core import InvalidRequest, RequestTooLarge
+from tiergate.core import Caller, InvalidRequest, RequestTooLarge
 from tiergate.serve import CallerLeft
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
@@ -92,6 +92,7 @@ class Visit:
         peer: the client's IP address.
         client: address and port of the client's end of the connection.
         id: the call's, which the client is told to quote; empty until its question has been read.
+        caller: who asks for a call, from then on.
         gone: whether the client is known to have left.
         uploading: whether the body has not come to its end.
     """
@@ -109,6 +110,7 @@ class Visit:
         "_too_slow",
         "_unread",
         "_watch",
+        "caller",
         "client",
         "gone",
         "id",
@@ -131,6 +133,7 @@ class Visit:
         self.query: bytes = scope["query_string"]
         self.client: tuple[str, str] = scope["client"]
         self.id = ""
+        self.caller: Caller | None = None
         self.gone = False
         self._receive = receive
         self._send = send

@@ -9,7 +9,7 @@ import pytest
 from contract.ledger_records import BEGAN_NS, closed, held, opened, settled
 from tiergate.admin import Desk, KeyWish, admin_plane
 from tiergate.admission import VirtualKey
-from tiergate.core import Caller
+from tiergate.core import Caller, Event, Refusal
 from tiergate.ledger import Book, Ceiling, Period, Scope
 from tiergate.testing import MemoryJournal
 from tiergate.wire import dumps, loads
@@ -90,10 +90,19 @@ class Plane:
             metrics=metrics,
             wall_ns=lambda: BEGAN_NS,
         )
-        self.app = admin_plane(desk, token=TOKEN, hosts=frozenset({"localhost", "[::1]"}))
+        self.events: list[Event] = []
+        hosts = frozenset({"localhost", "[::1]"})
+        self.app = admin_plane(desk, emit=self.events.append, token=TOKEN, hosts=hosts)
 
     async def _create(self, wish: KeyWish) -> tuple[VirtualKey, str]:
-        key = VirtualKey(name=wish.name, digest=b"d", hint="tg-…abcd", created_ns=0, models=wish.models)
+        key = VirtualKey(
+            name=wish.name,
+            digest=b"d",
+            hint="tg-…abcd",
+            created_ns=0,
+            models=wish.models,
+            limits=wish.limits,
+        )
         self.keys.append(key)
         return key, "tg-secret"
 
@@ -252,6 +261,22 @@ def test_what_cannot_be_is_refused_with_what_to_do(path: str, body: bytes | None
     assert answer.status == 400 and said in answer.error["message"], answer.body
 
 
+@pytest.mark.parametrize(
+    ("limits", "kept"),
+    [
+        ({"rpm": 60, "tpm": 100_000, "concurrency": 4}, {"rpm": 60, "tpm": 100_000, "concurrency": 4}),
+        ({"tpm": 5, "rpm": None}, {"rpm": None, "tpm": 5, "concurrency": None}),
+        ({"rpm": None}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_a_key_is_made_with_its_limits(limits: object, kept: object) -> None:
+    """Those that are left out, or null, do not limit it."""
+    made = ask("/api/keys", method="POST", body=dumps({"name": "x", "limits": limits}))
+    assert made.status == 200 and made.json["limits"] == kept
+
+
 def test_a_key_is_shown_once() -> None:
     """In the answer that made it, and in none after."""
 
@@ -289,6 +314,14 @@ def test_a_key_is_shown_once() -> None:
         {"name": "x", "budget": {"usd": 1, "per": []}},
         {"name": "x", "expires": "9999-12-31"},
         {"name": "x", "expires": "999999y"},
+        {"name": "x", "limits": 5},
+        {"name": "x", "limits": {"rps": 5}},
+        {"name": "x", "limits": {"rpm": 0}},
+        {"name": "x", "limits": {"tpm": -1}},
+        {"name": "x", "limits": {"rpm": 1.5}},
+        {"name": "x", "limits": {"rpm": True}},
+        {"name": "x", "limits": {"concurrency": "4"}},
+        {"name": "x", "limits": {"concurrency": 100_001}},
         {"name": "x", "metadata": {"a": 5}},
         {"name": "x", "metadata": {str(n): "x" for n in range(51)}},
     ],
@@ -355,6 +388,28 @@ def test_s01_s03_s10_every_route_needs_the_token_a_host_of_ours_and_no_page(
     """Each by itself; the token opens nothing where a name or a page is wrong."""
     headers = [(name, value) for name, value in {**GOOD, **changed}.items() if value is not None]
     assert ask(path, method=method, headers=headers).status == status
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "status"),
+    [
+        ({b"authorization": b"Bearer wrong"}, "invalid_api_key", 401),
+        ({b"host": b"evil.example"}, "invalid_request", 421),
+        ({}, None, 200),
+    ],
+)
+def test_a_refusal_at_the_door_leaves_a_trace(
+    changed: dict[bytes, bytes], code: str | None, status: int
+) -> None:
+    """Whoever tries tokens can be seen; neither token nor path is told."""
+
+    async def told() -> list[Event]:
+        plane = Plane()
+        assert (await plane.ask("/api/budgets", headers=[*{**GOOD, **changed}.items()])).status == status
+        return plane.events
+
+    expected = [] if code is None else [Refusal(endpoint="admin", code=code, status=status)]
+    assert asyncio.run(told()) == expected
 
 
 def test_the_routes_above_are_all_there_are() -> None:

@@ -210,7 +210,7 @@ class House:
                 prices=SHEET,
                 retry=RetryPolicy(total_s=20, stream_total_s=40, permit_wait_s=1),
             ),
-            admission=Admission(Keyring([], is_open=True)),
+            admission=Admission(Keyring([], is_open=True), monotonic=self.clock.monotonic),
             permits=Permits(limits or {}),
             book=book,
             flights=Flights(

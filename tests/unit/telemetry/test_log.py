@@ -188,6 +188,26 @@ def test_a_doubt_says_what_to_look_at_and_is_not_said_again_and_again() -> None:
     assert repeats.left_out(DOUBTED, NOW_NS - 60 * minute_ns) == 1
 
 
+def test_refusals_at_the_admin_plane_do_not_fill_the_log() -> None:
+    """One in ten minutes of each kind, with how many were left out; those at the data plane are all there."""
+    wrong, foreign = (Refusal(endpoint="admin", code=code, status=401) for code in ("invalid_api_key", "x"))
+    data = Refusal(endpoint="chat", code="invalid_api_key", status=401)
+    lines = [json.loads(line) for line in logged(*[wrong, data] * 5, foreign).splitlines()]
+    assert [line["endpoint"] for line in lines] == ["admin", *["chat"] * 5, "admin"]
+    repeats = Repeats()
+    said = [repeats.left_out(wrong, NOW_NS + minute * 60_000_000_000) for minute in (0, 1, 9, 10)]
+    assert said == [0, None, None, 2]
+
+
+def test_a_refusal_by_a_limit_says_whose_and_which() -> None:
+    """Others say neither."""
+    limited = Refusal(endpoint="chat", code="rate_limit_exceeded", status=429, key="ci", limit="rpm")
+    unknown = Refusal(endpoint="chat", code="invalid_api_key", status=401)
+    said, other = [json.loads(line) for line in logged(limited, unknown).splitlines()]
+    assert (said["event"], said["key"], said["limit"]) == ("refused", "ci", "rpm")
+    assert not {"key", "limit"} & set(other)
+
+
 def test_a_budget_that_is_reached_is_told_with_its_amounts() -> None:
     """Which one, how far, until when."""
     line = json.loads(logged(REACHED))

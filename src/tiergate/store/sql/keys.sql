@@ -2,14 +2,14 @@
 
 -- name: all
 SELECT name, digest, hint, team, models, tiers, data_class, budget, metadata, created_ns, expires_ns, revoked_ns,
-       old_digest, old_until_ns, made_under
+       old_digest, old_until_ns, made_under, limits
 FROM virtual_key ORDER BY created_ns, name;
 
 -- name: add
 INSERT INTO virtual_key (name, digest, hint, team, models, tiers, data_class, budget, metadata, created_ns, expires_ns,
-                         made_under)
+                         made_under, limits)
 VALUES (:name, :digest, :hint, :team, :models, :tiers, :data_class, :budget, :metadata, :created_ns, :expires_ns,
-        :made_under)
+        :made_under, :limits)
 ON CONFLICT (name) DO NOTHING;
 
 -- name: revoke

@@ -9,9 +9,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from tiergate.core import StorageUnavailable
+from tiergate.core import StorageUnavailable, Target, Tier, Usage, UsageSource
 from tiergate.ledger import About, SpentBy
-from tiergate.reports import GROUPS, Span, Spent, Timed
+from tiergate.reports import GROUPS, Span, Spent, Timed, Used
 from tiergate.reports.ports import SLOT_NS
 from tiergate.store.reader import snapshot
 from tiergate.store.rows import Row, first_id
@@ -21,6 +21,8 @@ from tiergate.store.trouble import word_of
 _NO_END_NS: Final = 1 << 62
 _ABOUT: Final = GROUPS[:-1]
 """The columns by which all statements begin; the last group, `day`, is told from the slot."""
+
+_BUCKETS: Final = Usage.__struct_fields__
 
 
 class LedgerPast:
@@ -57,6 +59,29 @@ class LedgerPast:
                     first_ms=None if first_ns is None else first_ns / 1e6,
                     total_ms=total_ns / 1e6,
                     output_tokens=tokens,
+                )
+
+    def used(self, span: Span) -> Iterator[Used]:
+        """Give every settled attempt that tells of savings and is kept; see `reports.Past`.
+
+        Raises:
+            StorageUnavailable: the ledger cannot be read.
+        """
+        with snapshot(self._ledger) as connection:
+            facts = {**_ids(span.start_ns, span.end_ns), "slot_ns": SLOT_NS}
+            for row in connection.execute(statements("past")["used"], facts):
+                about = dict(zip(_ABOUT, row[: len(_ABOUT)], strict=True))
+                slot, sent_ns, ended_ns, service_tier, source, *buckets = row[len(_ABOUT) :]
+                provider, _, model = about["target"].partition("/")
+                yield Used(
+                    about=about,
+                    slot=slot,
+                    target=Target(provider=provider, model=model, tier=Tier(about["tier"])),
+                    usage=Usage(**dict(zip(_BUCKETS, buckets, strict=True))),
+                    source=UsageSource(source),
+                    service_tier=service_tier,
+                    sent_ns=sent_ns,
+                    ended_ns=ended_ns,
                 )
 
     def calls_from_ns(self) -> int:
@@ -111,7 +136,7 @@ def _spent(connection: sqlite3.Connection, span: Span, *, slots: bool) -> list[R
 def _spent_of(row: Row) -> Spent:
     about, (slot, calls, succeeded, attempts, unpriced, *sums) = row[: len(_ABOUT)], row[len(_ABOUT) :]
     uncached, read, write_5m, write_1h, output, reasoning, audio_in, audio_out, _images, *amounts = sums
-    cash, lapsed, bounded, _gpu_ms = amounts
+    cash, lapsed, bounded, _gpu_ms, avoided_input, avoided_output, avoided = amounts
     return Spent(
         about=dict(zip(_ABOUT, about, strict=True)),
         slot=slot,
@@ -125,6 +150,9 @@ def _spent_of(row: Row) -> Spent:
         cash_nanos=cash,
         lapsed_nanos=lapsed,
         bounded_nanos=bounded,
+        avoided_input=avoided_input,
+        avoided_output=avoided_output,
+        avoided_nanos=avoided,
     )
 
 

@@ -6,8 +6,10 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from tiergate.admission import VirtualKey
 from tiergate.core import StorageUnavailable
 from tiergate.ledger import Counted, Entry, EntryQuery
+from tiergate.store.keys import read_keys
 from tiergate.store.rows import adjustment_of, counted_of, entries_of, entry_of, first_id
 from tiergate.store.statements import statements
 from tiergate.store.trouble import word_of
@@ -79,6 +81,16 @@ def read_counted(path: Path, *, limit: int) -> list[Counted]:
     with snapshot(path) as connection:
         rows = connection.execute(statements("ledger")["read_counted"], (limit,)).fetchall()
     return [counted_of(row) for row in reversed(rows)]
+
+
+def kept_keys(path: Path) -> list[VirtualKey]:
+    """Read the virtual keys, the oldest first, whoever owns the ledger.
+
+    Raises:
+        StorageUnavailable: the file cannot be read.
+    """
+    with snapshot(path) as connection:
+        return read_keys(connection)
 
 
 def frozen(path: Path) -> sqlite3.Connection:

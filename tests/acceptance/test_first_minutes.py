@@ -3,8 +3,10 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
@@ -246,6 +248,20 @@ def test_report_savings_is_no_profit(thrifty: Path) -> None:
     (row,) = (line for line in table.splitlines() if line.startswith("alone"))
     assert row.split()[-4:] == ["unknown", "no", "hosted", "counterpart"]
     assert "1,010 private tokens are in no amount" in table
+
+
+def test_tables_show_the_time_of_the_settings(thrifty: Path) -> None:
+    """And say whose it is; JSON stays UTC, so that programs need not ask."""
+    entry = json.loads(cli("entries", "list", "--json", folder=thrifty).stdout)["data"][0]
+    assert entry["received"].endswith("Z")
+    there = datetime.fromisoformat(entry["received"]).astimezone(ZoneInfo("Asia/Kolkata"))
+    clock = f"{there:%Y-%m-%d %H:%M:%S}"
+    listed = cli("entries", "list", folder=thrifty).stdout
+    assert "received (Asia/Kolkata)" in listed.splitlines()[0] and clock in listed
+    assert f"{clock} (Asia/Kolkata)" in cli("entries", "show", entry["id"], folder=thrifty).stdout
+    span = ("--from", "2026-01-01", "--to", "2026-01-01")
+    said = cli("report", "spend", *span, folder=thrifty).stdout
+    assert "From 2026-01-01 00:00:00 to 2026-01-02 00:00:00; times and days in Asia/Kolkata." in said
 
 
 @pytest.mark.parametrize(

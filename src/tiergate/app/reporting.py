@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tiergate.app.listing import counted
+from tiergate.app.moments import clock_text, zoned_text
 from tiergate.app.table import plain_table, print_table, shown
 from tiergate.config import Loaded
 from tiergate.core import CannotStart, nanos_to_usd
@@ -65,7 +66,7 @@ def report_latency(loaded: Loaded, *, by: str, begin: str, end: str | None, form
     else:
         _print_latency(names, rows, span)
         if span.start_ns < kept_ns:
-            kept = moment_text(kept_ns)
+            kept = zoned_text(kept_ns, span.zone)
             say(f"Calls before {kept} are kept no longer (`retention.calls`) and are not in it.")
 
 
@@ -189,8 +190,8 @@ def _print_latency(by: Sequence[str], rows: Sequence[Latency], span: Span) -> No
 
 def print_report(table: Table, span: Span) -> None:
     """Print the span and the rows, or that there are none."""
-    said = span_object(span)
-    say(f"From {said['from']} to {said['to']}; days in {span.zone}.")
+    begin, end = clock_text(span.start_ns, span.zone), clock_text(span.end_ns, span.zone)
+    say(f"From {begin} to {end}; times and days in {span.zone}.")
     if not table.row_count:
         say("No calls.")
         return

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from tiergate.app.listing import counted
+from tiergate.app.moments import zoned_text
 from tiergate.app.reporting import asked, group_cells, print_csv, print_report, say, usd_cell
 from tiergate.app.table import plain_table
 from tiergate.config import Loaded, fill
@@ -41,7 +42,7 @@ def report_savings(loaded: Loaded, *, by: str, begin: str, end: str | None, form
     else:
         _print_savings(names, rows, span)
         if span.start_ns < kept_ns:
-            kept = moment_text(kept_ns)
+            kept = zoned_text(kept_ns, span.zone)
             say(f"Of calls before {kept}, which are kept no longer, only avoided answers are in it.")
 
 

@@ -71,7 +71,9 @@ class Settings(Section):
     cors: tuple[CorsOrigin, ...] = Field(
         default=(), description="Exact origins of browser pages that may call. None: browsers are refused."
     )
-    timezone: TimeZone = Field(default="UTC", description="Time zone of budget windows and days in reports.")
+    timezone: TimeZone = Field(
+        default="UTC", description="Time zone of budget windows, of days in reports and of times in tables."
+    )
     retention: Retention = Field(default_factory=Retention, description="How long records are kept.")
     limits: Limits = Field(default_factory=Limits, description="Limits of size.")
     classes: Classes = Field(default_factory=Classes, description="What in time means.")

@@ -6,14 +6,18 @@ from types import MappingProxyType
 from typing import Any
 
 from tiergate.admission import KeyBudget, VirtualKey
-from tiergate.core import DataClass
+from tiergate.core import DataClass, StorageUnavailable
 from tiergate.store.rows import Row
 from tiergate.store.statements import statements
 
 
 def read_keys(connection: sqlite3.Connection) -> list[VirtualKey]:
-    """Give all keys, the oldest first."""
-    return [_key_of(row) for row in connection.execute(statements("keys")["all"]).fetchall()]
+    """Give all keys, the oldest first.
+
+    Raises:
+        StorageUnavailable: one of them cannot be read, so nobody can tell whom it lets in.
+    """
+    return [_read(row) for row in connection.execute(statements("keys")["all"]).fetchall()]
 
 
 def add_key(connection: sqlite3.Connection, key: VirtualKey) -> bool:
@@ -36,6 +40,16 @@ def add_key(connection: sqlite3.Connection, key: VirtualKey) -> bool:
         "made_under": key.made_under,
     }
     return connection.execute(statements("keys")["add"], facts).rowcount > 0
+
+
+def _read(row: Row) -> VirtualKey:
+    try:
+        return _key_of(row)
+    except (ValueError, TypeError, LookupError) as error:
+        raise StorageUnavailable(
+            f"The record of the key {str(row[0])[:64]!r} in the ledger is damaged ({type(error).__name__}): "
+            "nobody can tell whom it lets in. `tiergate restore` brings a backup back."
+        ) from error
 
 
 def _key_of(row: Row) -> VirtualKey:

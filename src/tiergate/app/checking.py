@@ -3,7 +3,7 @@
 Settings that are right all the same: a key can be made tomorrow, and a price written down.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from tiergate.admission import VirtualKey
 from tiergate.catalog import PriceState
@@ -25,6 +25,7 @@ def doubts(loaded: Loaded, *, wall_ns: int) -> tuple[str, ...]:
     return (
         *_nobodys(settings, rules, keys),
         *_unpriced(rules, ceilings, wall_ns),
+        *_endless(rules, ceilings),
     )
 
 
@@ -74,19 +75,42 @@ def _is_model(name: str, rules: Rules) -> bool:
 
 def _unpriced(rules: Rules, ceilings: Sequence[Ceiling], wall_ns: int) -> Iterator[str]:
     """Say which targets have no price and stand under a budget that refuses what it cannot hold."""
-    found: dict[str, list[str]] = {}
-    for model, entry in rules.models.items():
-        for target in entry.targets:
-            if rules.prices.find(target, wall_ns).state is PriceState.UNKNOWN:
-                for ceiling in ceilings:
-                    if not ceiling.allows_unbounded and _may_cover(ceiling, model, target):
-                        found.setdefault(target.name, []).append(ceiling.id)
-    if found:
-        budgets = _listed(sorted({name for names in found.values() for name in names}))
+
+    def lacks_price(target: Target) -> bool:
+        return rules.prices.find(target, wall_ns).state is PriceState.UNKNOWN
+
+    targets, budgets = _refused(rules, ceilings, lacks_price)
+    if targets:
         yield (
-            f"prices: no price is known of {_listed(sorted(found))}, and calls of them that count against a "
-            f"budget ({budgets}) are refused with 402: write a price, or `unbounded: allow` in the budget"
+            f"prices: no price is known of {targets}, and calls of them that count against a budget "
+            f"({budgets}) are refused with 402: write a price, or `unbounded: allow` in the budget"
         )
+
+
+def _endless(rules: Rules, ceilings: Sequence[Ceiling]) -> Iterator[str]:
+    """Say which targets have answers without a known end."""
+
+    def lacks_end(target: Target) -> bool:
+        return target.tier is Tier.HOSTED and rules.facts(target).output_tokens is None
+
+    targets, budgets = _refused(rules, ceilings, lacks_end)
+    if targets:
+        yield (
+            f"facts: the longest answer of {targets} is not known, and calls of them without max_tokens that "
+            f"count against a budget ({budgets}) get 402: write `max_output_tokens` under `facts`"
+        )
+
+
+def _refused(rules: Rules, ceilings: Sequence[Ceiling], lacks: Callable[[Target], bool]) -> tuple[str, str]:
+    """Give the targets that lack something and stand under a budget that needs it, and those budgets."""
+    found: dict[str, set[str]] = {}
+    for model, entry in rules.models.items():
+        for target in filter(lacks, entry.targets):
+            for ceiling in ceilings:
+                if not ceiling.allows_unbounded and _may_cover(ceiling, model, target):
+                    found.setdefault(target.name, set()).add(ceiling.id)
+    budgets = {name for names in found.values() for name in names}
+    return _listed(sorted(found)), _listed(sorted(budgets))
 
 
 def _may_cover(ceiling: Ceiling, model: str, target: Target) -> bool:

@@ -17,6 +17,7 @@ from tiergate.config.sections import (
     Cache,
     CallerKey,
     Classes,
+    Facts,
     Limits,
     Log,
     ModelTable,
@@ -88,6 +89,9 @@ class Settings(Section):
     )
     prices: tuple[Price, ...] = Field(
         default=(), description="Prices; the cost of a hosted target without one is unknown."
+    )
+    facts: tuple[Facts, ...] = Field(
+        default=(), description="Limits of targets; they win over the data that comes along."
     )
     budgets: tuple[Budget, ...] = Field(default=(), description="Ceilings for money.")
     keys: tuple[CallerKey, ...] = Field(default=(), description="Keys for callers.")

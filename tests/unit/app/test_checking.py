@@ -28,6 +28,7 @@ def said(folder: Path, *budgets: dict[str, Any], **more: Any) -> tuple[str, ...]
             "blank": {"targets": ["rack/own", "shop/blank"]},
         },
         "prices": [{"target": "shop/dear", "usd_per_1m": {"input": 1, "output": 2}}],
+        "facts": [{"target": f"shop/{name}", "max_output_tokens": 100} for name in ("dear", "blank")],
         "keys": [{"name": "web", "secret": "web-key-0123456789abcdef", "team": "red"}],
         "auth": "keys",
         "budgets": list(budgets),
@@ -77,7 +78,8 @@ def test_every_name_is_a_model_where_any_is(tmp_path: Path) -> None:
 def test_a_tier_without_a_provider_is_doubted(tmp_path: Path) -> None:
     """Its budget would hold nobody."""
     providers = {"rack": {"base_url": "http://10.0.0.7:8000/v1", "tier": "private"}}
-    (only,) = said(tmp_path, budget("tier:hosted"), providers=providers, models={}, prices=[])
+    nothing: dict[str, Any] = {"models": {}, "prices": [], "facts": []}
+    (only,) = said(tmp_path, budget("tier:hosted"), providers=providers, **nothing)
     assert "tier:hosted: no provider is of this tier" in only
 
 
@@ -101,3 +103,11 @@ def test_a_target_without_a_price_under_a_budget_is_doubted(tmp_path: Path) -> N
     assert "(team:red in total)" in only and "`unbounded: allow`" in only
     assert said(tmp_path, budget("all"), budget("model:dear", unbounded="refuse")) == ()
     assert said(tmp_path, budget("tier:private", unbounded="refuse")) == ()
+
+
+def test_a_target_without_a_longest_answer_under_a_budget_is_doubted(tmp_path: Path) -> None:
+    """Calls of it that ask for no limit are refused; a private server invoices nothing."""
+    facts = [{"target": "shop/blank", "max_output_tokens": 100}]
+    (only,) = said(tmp_path, budget("model:dear", unbounded="refuse"), facts=facts)
+    assert only.startswith("facts: the longest answer of shop/dear is not known")
+    assert "`max_output_tokens` under `facts`" in only

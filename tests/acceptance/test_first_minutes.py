@@ -235,6 +235,8 @@ def test_report_savings(thrifty: Path) -> None:
     assert (both["private_cash_avoided_usd"], both["hosted_counterparts"]) == (0.00305, ["shop/twin"])
     assert (alone["private_cash_avoided_usd"], alone["unmatched_private_tokens"]) == (None, 1010)
     assert (report["avoided_usd"], report["discount_usd"]) == (0, 0.0072)
+    tokens = ("avoided_tokens", "discounted_tokens", "billed_equivalent_tokens")
+    assert [report[name] for name in tokens] == [0, 800, 280]
     assert report["private_cash_avoided_usd"] == 0.00305 and "GPU-hours" in report["note"]
     lines = cli("report", "savings", "--by", "day,model", "--csv", folder=thrifty).stdout.splitlines()
     assert lines[0].startswith("day,model,avoided_calls,") and len(lines) == 4
@@ -244,7 +246,7 @@ def test_report_savings_is_no_profit(thrifty: Path) -> None:
     """The table names what it compares with, what it leaves out, and that GPU-hours are not in it."""
     table = cli("report", "savings", "--by", "model,tier", folder=thrifty).stdout
     assert "800 of 1,000 tokens into hosted targets came from their caches" in table
-    assert "2 calls would have cost $0.0030 elsewhere" in table and "this is no profit" in table
+    assert "2 calls, 2,020 tokens; elsewhere $0.0030?." in table and "this is no profit" in table
     (row,) = (line for line in table.splitlines() if line.startswith("alone"))
     assert row.split()[-4:] == ["unknown", "no", "hosted", "counterpart"]
     assert "1,010 private tokens are in no amount" in table

@@ -61,6 +61,9 @@ def _hosted_for(rules: Rules) -> Callable[[str], Sequence[Target]]:
 
 def _totals(rows: Sequence[Savings]) -> dict[str, Any]:
     return {
+        "avoided_tokens": sum(row.avoided.input_tokens + row.avoided.output_tokens for row in rows),
+        "discounted_tokens": sum(row.discounted.read_tokens for row in rows),
+        "billed_equivalent_tokens": sum(row.discounted.billed_tokens for row in rows),
         "avoided_usd": nanos_to_usd(sum(row.avoided.nanos for row in rows)),
         "discount_usd": nanos_to_usd(sum(row.discounted.nanos or 0 for row in rows)),
         "private_cash_avoided_usd": nanos_to_usd(sum(row.private.nanos or 0 for row in rows)),
@@ -119,11 +122,14 @@ def _discounted_said(rows: Sequence[Savings]) -> list[str]:
 
 def _private_said(rows: Sequence[Savings]) -> list[str]:
     found = [row.private for row in rows]
-    calls, usd = sum(one.calls for one in found), usd_cell(sum(one.nanos or 0 for one in found))
+    calls = sum(one.calls for one in found)
+    unmatched = sum(one.unmatched_tokens for one in found)
     said = []
     if calls:
-        said.append(f"Private: {counted(calls, 'call')} would have cost {usd} elsewhere. {NOT_A_PROFIT}")
-    if unmatched := sum(one.unmatched_tokens for one in found):
+        tokens = counted(sum(one.input_tokens + one.output_tokens for one in found), "token")
+        usd = _amount(sum(one.nanos or 0 for one in found), unmatched)
+        said += [f"Private: {counted(calls, 'call')}, {tokens}; elsewhere {usd}.", NOT_A_PROFIT]
+    if unmatched:
         left_out = counted(unmatched, "private token")
         said.append(f"? {left_out} are in no amount: `models` has no hosted target with a price for them.")
     if unreported := sum(one.unreported_calls for one in found):

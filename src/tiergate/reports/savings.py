@@ -116,7 +116,8 @@ class _Group:
     def __init__(self) -> None:
         self._avoided = [0, 0, 0, 0]
         self._input = self._read = self._written = self._unpriced = 0
-        self._less, self._less_tokens, self._is_priced = Fraction(), Fraction(), False
+        self._less: dict[tuple[int, int], int] = {}
+        """What was taken off, in scaled nano-dollars: by the scale and the scaled price of fresh input."""
         self._calls = self._private_input = self._private_output = self._unreported = 0
         self._unmatched = self._elsewhere = 0
         self._hosted: set[str] = set()
@@ -156,9 +157,7 @@ class _Group:
         assert fresh is not None and read is not None and write_5m is not None and write_1h is not None
         less = usage.cache_read * (fresh - read)
         less += usage.cache_write_5m * (fresh - write_5m) + usage.cache_write_1h * (fresh - write_1h)
-        self._is_priced = True
-        self._less += Fraction(less, rates.scale)
-        self._less_tokens += Fraction(less, fresh) if fresh else 0
+        self._less[rates.scale, fresh] = self._less.get((rates.scale, fresh), 0) + less
 
     def add_private(self, used: Used, prices: PriceBook, hosted: Sequence[Target]) -> None:
         usage = used.usage
@@ -179,6 +178,8 @@ class _Group:
 
     def row(self, group: Mapping[str, str]) -> Savings:
         calls, tokens_in, tokens_out, nanos = self._avoided
+        taken_off = sum(Fraction(less, scale) for (scale, _), less in self._less.items())
+        worth = sum(Fraction(less, fresh) for (_, fresh), less in self._less.items() if fresh)
         return Savings(
             group=group,
             avoided=Avoided(calls=calls, input_tokens=tokens_in, output_tokens=tokens_out, nanos=nanos),
@@ -187,8 +188,8 @@ class _Group:
                 read_tokens=self._read,
                 written_tokens=self._written,
                 unpriced_tokens=self._unpriced,
-                nanos=None if self._unpriced and not self._is_priced else round(self._less),
-                billed_tokens=round(self._input - self._less_tokens),
+                nanos=None if self._unpriced and not self._less else round(taken_off),
+                billed_tokens=round(self._input - worth),
             ),
             private=Private(
                 calls=self._calls,

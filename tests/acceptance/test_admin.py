@@ -164,7 +164,8 @@ def test_what_a_kill_left_is_resolved_with_the_budget(mock: MockProcess, tmp_pat
         assert resolved.returncode == 0 and "resolved" in resolved.stdout
         assert chat(gateway, "m", 40).status == 200
         again = cli("entries", "resolve", lapsed[0]["id"], "--cost-usd", "0.001", folder=tmp_path)
-        assert again.returncode == 1 and "no lapsed attempt 1" in again.stderr
+        assert again.returncode == 1
+        assert f"Attempt 1 of the call {lapsed[0]['id']} was already settled, with $0.001." in again.stderr
         # What the provider bills for the day settles the rest of what lapsed, through the running gateway.
         day = lapsed[0]["received"][:10]
         (tmp_path / "usage.csv").write_text(f"day,model,cost_usd\n{day},slow,0.011\n{day},m,0.003\n")

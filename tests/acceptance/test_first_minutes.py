@@ -3,8 +3,10 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
@@ -192,6 +194,78 @@ def test_report_latency(house: Path) -> None:
     assert 0 < row["ttft_ms_p50"] <= row["total_ms_p99"] * 1.02
 
 
+@pytest.fixture(scope="module")
+def thrifty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which three calls were made: one with cached input, two that a private target answered."""
+    folder = tmp_path_factory.mktemp("saved")
+    usage = {"prompt_tokens": 1000, "completion_tokens": 10, "total_tokens": 1010}
+    cached = {**usage, "prompt_tokens_details": {"cached_tokens": 800}}
+    rules = [{"when": {"model": "long"}, "then": {"words": 3, "usage": cached}}]
+    with MockProcess(json.dumps({"default": {"words": 3, "usage": usage}, "rules": rules})) as mock:
+        settings = {
+            "data_dir": "data",
+            "timezone": "Asia/Kolkata",
+            "providers": {
+                "shop": {"base_url": mock.base_url},
+                "rack": {"base_url": mock.base_url, "tier": "private"},
+            },
+            "models": {
+                "long": {"targets": ["shop/long"]},
+                "both": {"targets": ["rack/own", "shop/blank", "shop/twin"]},
+                "alone": {"targets": ["rack/own"]},
+            },
+            "prices": [
+                {"target": "shop/long", "usd_per_1m": {"input": 10, "output": 20, "cache_read": 1}},
+                {"target": "shop/twin", "usd_per_1m": {"input": 3, "output": 5}},
+            ],
+        }
+        (folder / "tiergate.yaml").write_text(yaml.safe_dump(settings))
+        for model in ("long", "both", "alone"):
+            assert cli("chat", "hello", "-m", model, folder=folder).returncode == 0
+        yield folder
+
+
+def test_report_savings(thrifty: Path) -> None:
+    """800 tokens for 1 in place of 10 dollars a million; 1,000 in and 10 out that a hosted twin sells."""
+    report = json.loads(cli("report", "savings", "--json", folder=thrifty).stdout)
+    rows = {row["model"]: row for row in report["rows"]}
+    long, both, alone = rows["long"], rows["both"], rows["alone"]
+    assert (long["hosted_input_tokens"], long["cache_read_tokens"]) == (1000, 800)
+    assert (long["discount_usd"], long["billed_equivalent_tokens"]) == (0.0072, 280)
+    assert (both["private_cash_avoided_usd"], both["hosted_counterparts"]) == (0.00305, ["shop/twin"])
+    assert (alone["private_cash_avoided_usd"], alone["unmatched_private_tokens"]) == (None, 1010)
+    assert (report["avoided_usd"], report["discount_usd"]) == (0, 0.0072)
+    tokens = ("avoided_tokens", "discounted_tokens", "billed_equivalent_tokens")
+    assert [report[name] for name in tokens] == [0, 800, 280]
+    assert report["private_cash_avoided_usd"] == 0.00305 and "GPU-hours" in report["note"]
+    lines = cli("report", "savings", "--by", "day,model", "--csv", folder=thrifty).stdout.splitlines()
+    assert lines[0].startswith("day,model,avoided_calls,") and len(lines) == 4
+
+
+def test_report_savings_is_no_profit(thrifty: Path) -> None:
+    """The table names what it compares with, what it leaves out, and that GPU-hours are not in it."""
+    table = cli("report", "savings", "--by", "model,tier", folder=thrifty).stdout
+    assert "800 of 1,000 tokens into hosted targets came from their caches" in table
+    assert "2 calls, 2,020 tokens; elsewhere $0.0030?." in table and "this is no profit" in table
+    (row,) = (line for line in table.splitlines() if line.startswith("alone"))
+    assert row.split()[-4:] == ["unknown", "no", "hosted", "counterpart"]
+    assert "1,010 private tokens are in no amount" in table
+
+
+def test_tables_show_the_time_of_the_settings(thrifty: Path) -> None:
+    """And say whose it is; JSON stays UTC, so that programs need not ask."""
+    entry = json.loads(cli("entries", "list", "--json", folder=thrifty).stdout)["data"][0]
+    assert entry["received"].endswith("Z")
+    there = datetime.fromisoformat(entry["received"]).astimezone(ZoneInfo("Asia/Kolkata"))
+    clock = f"{there:%Y-%m-%d %H:%M:%S}"
+    listed = cli("entries", "list", folder=thrifty).stdout
+    assert "received (Asia/Kolkata)" in listed.splitlines()[0] and clock in listed
+    assert f"{clock} (Asia/Kolkata)" in cli("entries", "show", entry["id"], folder=thrifty).stdout
+    span = ("--from", "2026-01-01", "--to", "2026-01-01")
+    said = cli("report", "spend", *span, folder=thrifty).stdout
+    assert "From 2026-01-01 00:00:00 to 2026-01-02 00:00:00; times and days in Asia/Kolkata." in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
@@ -305,7 +379,7 @@ def test_a_chat_that_fails_says_so_of_each_target_and_as_json_too(tmp_path: Path
 
 def test_a_report_of_nothing_says_so(house: Path) -> None:
     """No table of no rows."""
-    for what in ("spend", "latency"):
+    for what in ("spend", "savings", "latency"):
         done = cli("report", what, "--from", "1980-01-01", "--to", "1980-01-02", folder=house)
         assert done.returncode == 0 and done.stdout.splitlines()[-1] == "No calls."
 

@@ -159,6 +159,34 @@ def test_a_call_counts_at_its_last_target_and_each_attempt_at_its_own(tmp_path: 
     with_journal(tmp_path, test)
 
 
+def test_attempts_that_tell_of_savings(tmp_path: Path) -> None:
+    """Settled ones of hosted targets; of private targets those that answered, none that failed."""
+
+    async def test(books: Journal) -> None:
+        await books.hold(held(1, 1, target=PRIVATE))
+        books.settle(settled(1, 1, cash_nanos=0, usage=Usage(output=999)))
+        await books.hold(held(1, 2, target=HOSTED))
+        books.settle(settled(1, 2, usage=Usage(input=1, cache_read=2, cache_write_5m=3, output=4)))
+        books.close(closed(1, attempts=2))
+        await books.hold(held(2, 1, target=HOSTED))
+        books.settle(released(2, 1))
+        await books.hold(held(2, 2, target=PRIVATE))
+        books.settle(settled(2, 2, cash_nanos=0, usage=Usage(input=5, reasoning=6), service_tier=None))
+        books.close(closed(2, attempts=2))
+        await books.hold(held(3, 1, target=PRIVATE))
+        books.settle(settled(3, 1, cash_nanos=0, usage=Usage(output=999)))
+        books.close(closed(3, end=EndState.CLIENT_CLOSED))
+        await books.hold(held(4, 1, target=HOSTED))
+        await books.flush()
+        hosted, private = LedgerPast(look_at(tmp_path / LEDGER_FILE)).used(ALL)
+        assert (hosted.target, hosted.service_tier, hosted.sent_ns) == (HOSTED, "default", BEGAN_NS + 3)
+        assert hosted.usage == Usage(input=1, cache_read=2, cache_write_5m=3, output=4)
+        assert (private.target, private.service_tier) == (PRIVATE, None)
+        assert (private.usage, private.source) == (Usage(input=5, reasoning=6), UsageSource.REPORTED)
+
+    with_journal(tmp_path, test)
+
+
 def test_a_span_takes_the_calls_that_were_received_in_it(tmp_path: Path) -> None:
     """From its beginning on, its end not included; also while the ledger is written."""
 

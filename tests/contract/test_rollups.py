@@ -240,6 +240,32 @@ def test_calls_are_forgotten_and_their_sums_are_not(tmp_path: Path) -> None:
     with_journal(tmp_path, after)
 
 
+def test_what_was_avoided_outlives_its_calls(tmp_path: Path) -> None:
+    """An answer that was given again has no attempt, and its call is forgotten like any other."""
+
+    async def test(books: LedgerJournal) -> None:
+        for number in (1, 2, 3):
+            begun = opened(number, caller=Caller(key="alice"))
+            books.close(closed(number, opened=begun, attempts=0))
+        await make(books, 4, GOOD)
+        await books.flush()
+        with closing(sqlite3.connect(tmp_path / LEDGER_FILE, isolation_level=None)) as other:
+            other.execute(
+                "UPDATE call SET avoided_input = 10, avoided_output = 2, avoided_nanos = 7 WHERE id <= ?",
+                (opened(2).call.id,),
+            )
+        before = seen(tmp_path, ALL, ("day", "key", "target"))
+        avoided = [(row.avoided_input, row.avoided_output, row.avoided_nanos) for row in before]
+        assert avoided == [(0, 0, 0), (20, 4, 14)]
+        await add_up(books)
+        assert seen(tmp_path, ALL, ("day", "key", "target")) == before
+        await forget(books, FOREVER_NS)
+        assert count(tmp_path, "call") == 0
+        assert seen(tmp_path, ALL, ("day", "key", "target")) == before
+
+    with_journal(tmp_path, test)
+
+
 def test_a_settlement_that_a_crash_lost_lapses_in_the_sums_too(tmp_path: Path) -> None:
     """The call had ended, so that its quarter of an hour was added up."""
 

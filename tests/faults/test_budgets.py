@@ -136,6 +136,20 @@ def test_a_budget_is_a_reason_to_go_on_to_another_target(mock: MockProcess, tmp_
         assert [len(entry.attempts) for entry in gateway.check_books()] == [1, 1, 1]
 
 
+def test_a_longest_answer_of_the_settings_bounds_a_call(mock: MockProcess, tmp_path: Path) -> None:
+    """A call without a limit of its own holds that much; one with a limit holds what it asked for."""
+    budget = {"scope": "team:shop", "usd": 0.05}
+    facts = [{"target": "dear/tail", "max_output_tokens": 40}]
+    with GatewayProcess(tmp_path, settings(mock, budget, facts=facts)) as gateway:
+        assert chat(gateway, "tail", None).status == 200
+        (entry,) = gateway.check_books()
+        assert entry.attempts[0].bound_nanos == round(40 * PER_TOKEN_USD * 1e9)
+        gateway.start()
+        refused = chat(gateway, "tail", 60)
+        assert (refused.status, refused.error["code"]) == (402, "budget_exceeded")
+        assert f"${60 * PER_TOKEN_USD:g}" in refused.error["message"]
+
+
 def test_what_has_no_bound_is_refused_under_a_ceiling(mock: MockProcess, tmp_path: Path) -> None:
     """No known price, no limit of the answer: each says what to do. Without a ceiling it goes through."""
     budget = {"scope": "team:shop", "usd": 5, "per": "day"}

@@ -114,12 +114,12 @@ CASES = {
     ),
     "broken": Case(502, "upstream_protocol_error", ("main", "connection"), model="main/breaks", retry=False),
     "failed": Case(502, "upstream_fault", ("main", "its own side (500)"), model="main/fails", retry=False),
-    "no-target": Case(
-        503,
-        "no_target_available",
-        ("main/good", "private"),
+    "no-private-target": Case(
+        400,
+        "invalid_request",
+        ("'good' has no private target",),
         headers=(("x-tiergate-data", "private-only"),),
-        retry=False,
+        param="model",
     ),
     "too-slow": Case(
         504,
@@ -272,7 +272,8 @@ def test_ledger_that_cannot_be_written_is_503(upstream: Recorder, tmp_path: Path
 
 def test_every_error_of_the_tree_is_known_at_the_door() -> None:
     """No error that a call can end with falls through to `internal_error`; each code is provoked above."""
-    elsewhere = {"shutting_down", "storage_unavailable", "budget_busy"}
+    # No policy leaves out every target yet: a private-only call without a private one is refused before.
+    elsewhere = {"shutting_down", "storage_unavailable", "budget_busy", "no_target_available"}
     here = {case.code for case in CASES.values()} | elsewhere
     not_of_calls = {"internal_error", "invalid_settings", "store_owned", "cannot_start"}
     pending = [errors.TiergateError]

@@ -404,12 +404,11 @@ def test_unknown_model_lists_the_known(asker: Asker) -> None:
 def test_private_only_call_without_private_target(client: OpenAI, mock: MockProcess) -> None:
     """A private-only call never leaves for a hosted tier, though nothing else is left."""
     before = len(calls_of(mock, "good"))
-    with pytest.raises(openai.InternalServerError, match="main/good") as raised:
+    with pytest.raises(openai.BadRequestError, match="'good' has no private target") as raised:
         client.chat.completions.create(
             model="good", messages=QUESTION, extra_headers={"x-tiergate-data": "private-only"}
         )
-    assert raised.value.status_code == 503
-    assert raised.value.code == "no_target_available"
+    assert (raised.value.code, raised.value.param) == ("invalid_request", "model")
     assert len(calls_of(mock, "good")) == before
 
 

@@ -15,7 +15,7 @@ from tiergate.admin.guard import Guard
 from tiergate.admin.keys import KNOWN, key_object, read_seconds, read_wish
 from tiergate.admin.objects import budget_object, entry_object
 from tiergate.core import Emit, InvalidRequest, StorageUnavailable, TiergateError, nanos_to_usd, usd_to_nanos
-from tiergate.ledger import EntryQuery
+from tiergate.ledger import EntryQuery, HoldState
 from tiergate.reports import groups_of, span_object, span_of, spend, spend_object
 from tiergate.wire import dumps, loads, write_error
 
@@ -61,6 +61,12 @@ class NotThere(TiergateError):
     code = "not_found"
 
 
+class AlreadySettled(TiergateError):
+    """The attempt is not lapsed: somebody settled it, or it never was."""
+
+    code = "already_settled"
+
+
 class _Plane:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -88,7 +94,7 @@ class _Plane:
         }
 
     async def entries(self, request: Request) -> Any:
-        query = _query(request.query_params, now_ns=self._desk.wall_ns())
+        query = _query(request.query_params, now_ns=self._desk.wall_ns(), zone=self._desk.zone())
         found = await self._desk.find(query)
         following = found[-1].call_id if len(found) == query.limit else None
         return _listed([entry_object(entry) for entry in found], following=following)
@@ -101,7 +107,7 @@ class _Plane:
         call_id, body = request.path_params["call_id"], await _body(request, {"attempt", "cost_usd"})
         n, cost_nanos = _attempt(body), _nanos(body, "cost_usd", least=Decimal(0))
         if not await self._desk.resolve(call_id, n, cost_nanos):
-            raise NotThere(f"The call {call_id[:64]} has no lapsed attempt {n}.")
+            raise _not_lapsed(await self._entry(call_id), n)
         return await self._entry(call_id)
 
     async def adjust(self, request: Request) -> Any:
@@ -170,6 +176,24 @@ class _Plane:
         return entry_object(found[0])
 
 
+def _not_lapsed(entry: Mapping[str, Any], n: int) -> TiergateError:
+    """Say why an attempt cannot be resolved, and what can be done with it."""
+    attempts = {attempt["n"]: attempt for attempt in entry["attempts"]}
+    what = f"Attempt {n} of the call {entry['id']}"
+    if n not in attempts:
+        return NotThere(f"The call {entry['id']} has no lapsed attempt {n}.")
+    match attempts[n]["state"]:
+        case HoldState.SETTLED:
+            cost = attempts[n]["cost_usd"]
+            amount = "at an unknown cost" if cost is None else f"with ${cost:f}"
+            said = f"{what} was already settled, {amount}. `adjust` changes what is settled."
+        case HoldState.RELEASED:
+            said = f"{what} was released: it was never delivered, and cost nothing."
+        case _:
+            said = f"{what} has not lapsed: it is still under way, and will be settled when it ends."
+    return AlreadySettled(said)
+
+
 def _answered(ask: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         try:
@@ -186,6 +210,8 @@ def _error(error: TiergateError) -> Response:
             status, kind = 400, "invalid_request_error"
         case NotThere():
             status, kind = 404, "invalid_request_error"
+        case AlreadySettled():
+            status, kind = 409, "invalid_request_error"
         case StorageUnavailable():
             status, kind = 503, "server_error"
         case _:
@@ -206,7 +232,7 @@ def _listed(rows: list[Any], *, following: str | None = None) -> dict[str, Any]:
     return {"data": rows, "next": following}
 
 
-def _query(asked: Mapping[str, str], *, now_ns: int) -> EntryQuery:
+def _query(asked: Mapping[str, str], *, now_ns: int, zone: str) -> EntryQuery:
     known = {"after", "limit", "key", "team", "tag", "model", "state", "from"}
     unknown = sorted(set(asked) - known)
     if unknown:
@@ -222,7 +248,7 @@ def _query(asked: Mapping[str, str], *, now_ns: int) -> EntryQuery:
     since = asked.get("from")
     return EntryQuery(
         before=asked.get("after"),
-        since_ns=0 if since is None else span_of(since, None, zone="UTC", now_ns=now_ns).start_ns,
+        since_ns=0 if since is None else span_of(since, None, zone=zone, now_ns=now_ns).start_ns,
         limit=int(limit),
         key=asked.get("key"),
         team=asked.get("team"),

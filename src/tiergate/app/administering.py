@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from tiergate.admin import admin_plane
-from tiergate.app.client import GatewayClient, GatewayError
+from tiergate.app.client import ANSWER_S, GatewayClient, GatewayError
 from tiergate.app.desk import desk_of
 from tiergate.app.house import open_house
 from tiergate.config import Loaded
@@ -26,8 +26,10 @@ _HOST: Final = "localhost"
 
 
 @asynccontextmanager
-async def administered(loaded: Loaded, environ: Mapping[str, str]) -> AsyncIterator[Ask]:
-    """Give a way to ask the admin plane of a data folder.
+async def administered(
+    loaded: Loaded, environ: Mapping[str, str], *, answer_s: float = ANSWER_S
+) -> AsyncIterator[Ask]:
+    """Give a way to ask the admin plane of a data folder; a gateway that runs may take `answer_s` seconds.
 
     Raises:
         CannotStart: somebody owns the folder and has no admin plane.
@@ -43,7 +45,7 @@ async def administered(loaded: Loaded, environ: Mapping[str, str]) -> AsyncItera
             f"Process {owner.pid} owns the data folder {loaded.settings.data_dir} and is no gateway that can "
             "be asked. Try again when it has ended."
         )
-    client = GatewayClient(owner.admin, token=owner.admin_token)
+    client = GatewayClient(owner.admin, token=owner.admin_token, pid=owner.pid, answer_s=answer_s)
     try:
         yield partial(_over_http, client)
     finally:

@@ -11,7 +11,7 @@ from tiergate.app.options import AsJson, Config, run_to_end
 FAILED = 1
 
 report = typer.Typer(
-    help="Answer from the ledger: what was spent, how long calls took.",
+    help="Answer from the ledger: what was spent and what was not, how long calls took.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -41,6 +41,23 @@ def report_spend(
 
     loaded, form = file_or_default(config, os.environ), _form(as_json, as_csv)
     reporting.report_spend(loaded, by=by, begin=begin, end=end, form=form)
+
+
+@report.command("savings", epilog="Example: tiergate report savings --by model --from 7d")
+def report_savings(
+    by: By = "model",
+    begin: From = "30d",
+    end: To = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Say what was not spent: answers given again, providers' cached input, private answers."""
+    from tiergate.app import saving
+    from tiergate.app.starting import file_or_default
+
+    loaded, form = file_or_default(config, os.environ), _form(as_json, as_csv)
+    saving.report_savings(loaded, by=by, begin=begin, end=end, form=form)
 
 
 @report.command("latency", epilog="Example: tiergate report latency --by target --from 24h --json")

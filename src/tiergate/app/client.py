@@ -4,15 +4,30 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import closing
 from decimal import Decimal
 from math import inf
+from time import monotonic
 from typing import Any, Final
 
-from tiergate.core import NOTHING, Chunk, Origin, ReceiptUse, Reply, Target, Tier, TiergateError, usd_to_nanos
+from tiergate.core import (
+    NOTHING,
+    Chunk,
+    Origin,
+    ReceiptUse,
+    Reply,
+    Target,
+    Tier,
+    TiergateError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+    usd_to_nanos,
+)
 from tiergate.core import UpstreamProtocolError as ProtocolError
 from tiergate.upstream import Endpoint, Response, Timing, Transport, open_transport
 from tiergate.upstream import Origin as Server
 from tiergate.wire import ChatStream, ErrorInStream, choices_asked, dumps, loads, read_error, read_reply
 
 _LABEL: Final = "the gateway"
+ANSWER_S: Final = 30.0
+"""How long the gateway may take for a document; nothing that it looks up takes so long while it lives."""
 
 
 class GatewayError(TiergateError):
@@ -25,9 +40,26 @@ class GatewayError(TiergateError):
 
 
 class GatewayClient:
-    """Calls a running gateway. `address` is `host:port`."""
+    """Calls a running gateway.
 
-    def __init__(self, address: str, *, token: str | None = None, transport: Transport | None = None) -> None:
+    Args:
+        address: `host:port`.
+        token: what it accepts from us.
+        pid: of its process, to be named where it does not answer.
+        answer_s: how long it may take for a document. Answers of models take as long as it lets them.
+        transport: carries the requests.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str | None = None,
+        pid: int | None = None,
+        answer_s: float = ANSWER_S,
+        transport: Transport | None = None,
+    ) -> None:
+        self._address, self._pid, self._answer_s = address, pid, answer_s
         host, _, port = address.rpartition(":")
         self._server = Server(scheme="http", host=host.strip("[]"), port=int(port))
         self._headers = () if token is None else (("authorization", f"Bearer {token}"),)
@@ -38,21 +70,17 @@ class GatewayClient:
         """Get a JSON document.
 
         Raises:
-            GatewayError: the gateway said no.
+            GatewayError: the gateway said no, or nothing in time.
         """
-        response = await self._send("GET", path, b"", {})
-        with closing(response):
-            return loads(await _whole(response))
+        return await self._document("GET", path, b"")
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Post a JSON document and get one.
 
         Raises:
-            GatewayError: the gateway said no.
+            GatewayError: the gateway said no, or nothing in time.
         """
-        response = await self._send("POST", path, dumps(body), {})
-        with closing(response):
-            return loads(await _whole(response))
+        return await self._document("POST", path, dumps(body))
 
     async def chat(self, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None) -> Reply:
         """Ask for a whole reply.
@@ -95,9 +123,31 @@ class GatewayClient:
         """Close the connections."""
         await self._transport.aclose()
 
-    async def _send(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Response:
+    async def _document(self, method: str, path: str, body: bytes) -> Any:
+        try:
+            response = await self._send(method, path, body, {}, deadline=monotonic() + self._answer_s)
+            with closing(response):
+                return loads(await _whole(response))
+        except (UpstreamTimeout, UpstreamUnreachable) as error:
+            raise self._silent(method, error) from error
+
+    def _silent(self, method: str, error: UpstreamTimeout | UpstreamUnreachable) -> GatewayError:
+        late = isinstance(error, UpstreamTimeout)
+        what = f"did not answer within {self._answer_s:g} s" if late else "cannot be reached"
+        process = "" if self._pid is None else f" (process {self._pid})"
+        done = "" if method == "GET" else " Whether it has done what was asked is not known."
+        end = "" if self._pid is None else f" (`kill -CONT {self._pid}`, or `kill {self._pid}`)"
+        message = (
+            f"The gateway at {self._address}{process} {what}.{done if late else ''} If it hangs or was "
+            f"stopped, let it go on or end it{end}, and try again."
+        )
+        return GatewayError(message, status=504, code=error.code)
+
+    async def _send(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str], *, deadline: float = inf
+    ) -> Response:
         response = await self._transport.send(
-            self._endpoint(method, path, tuple(headers.items())), body, timing=Timing(deadline=inf)
+            self._endpoint(method, path, tuple(headers.items())), body, timing=Timing(deadline=deadline)
         )
         if response.status >= 400:
             with closing(response):

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tiergate.app.administering import administered
+from tiergate.app.moments import clock_text, zoned_text
 from tiergate.app.table import plain_table, print_table, shown
 from tiergate.config import Loaded
 from tiergate.wire import dumps
@@ -24,10 +25,11 @@ async def list_entries(
     if as_json:
         print(dumps(answer).decode())
         return
-    names = ("call", "received", "key", "model", "target", "end")
+    zone = loaded.settings.timezone
+    names = ("call", f"received ({zone})", "key", "model", "target", "end")
     table = plain_table(*names, right=("tokens in", "out", "cost"))
     for entry in answer["data"]:
-        table.add_row(*_row(entry))
+        table.add_row(*_row(entry, zone))
     _print(table, "No calls.")
     if answer["next"] is not None:
         print(f"There are more: --after {answer['next']}")
@@ -37,7 +39,7 @@ async def show_entry(loaded: Loaded, environ: Mapping[str, str], call_id: str, *
     """Print one call with its attempts."""
     async with administered(loaded, environ) as ask:
         entry = await ask(f"/api/entries/{quote(call_id, safe='')}", None)
-    _show(entry, as_json=as_json)
+    _show(entry, loaded.settings.timezone, as_json=as_json)
 
 
 async def change_entry(
@@ -52,7 +54,7 @@ async def change_entry(
     """Resolve or adjust an attempt, and print the call as it is now; `how` is `resolve` or `adjust`."""
     async with administered(loaded, environ) as ask:
         entry = await ask(f"/api/entries/{quote(call_id, safe='')}/{how}", body)
-    _show(entry, as_json=as_json)
+    _show(entry, loaded.settings.timezone, as_json=as_json)
 
 
 async def report_budgets(loaded: Loaded, environ: Mapping[str, str], *, as_json: bool) -> None:
@@ -63,22 +65,26 @@ async def report_budgets(loaded: Loaded, environ: Mapping[str, str], *, as_json:
         print(dumps(answer).decode())
         return
     table = plain_table("budget", right=("ceiling", "spent", "of it lapsed", "held", "left"))
-    table.add_column("until", no_wrap=True)
+    zone = loaded.settings.timezone
+    table.add_column(f"until ({zone})", no_wrap=True)
     for budget in answer["data"]:
         amounts = [_usd(budget[name]) for name in ("usd", "spent_usd", "lapsed_usd", "held_usd", "left_usd")]
         per = "in total" if budget["per"] == "total" else f"per {budget['per']}"
-        table.add_row(shown(f"{budget['scope']} {per}"), *amounts, budget["window_end"] or "for ever")
+        end = budget["window_end"]
+        until = "for ever" if end is None else clock_text(end, zone)
+        table.add_row(shown(f"{budget['scope']} {per}"), *amounts, until)
     _print(table, "The settings have no budgets. docs/budgets.md says how to write one.")
 
 
-def _show(entry: Mapping[str, Any], *, as_json: bool) -> None:
+def _show(entry: Mapping[str, Any], zone: str, *, as_json: bool) -> None:
     if as_json:
         print(dumps(entry).decode())
         return
     console = Console(highlight=False, soft_wrap=True)
+    told = {**entry, "received": zoned_text(entry["received"], zone)}
     for name in ("id", "received", "key", "team", "tag", "endpoint", "model", "class", "end", "error"):
-        if entry[name] is not None:
-            console.print(Text(f"{name:10}"), shown(str(entry[name])))
+        if told[name] is not None:
+            console.print(Text(f"{name:10}"), shown(str(told[name])))
     if entry["receipt"] is not None:
         of = entry["receipt_of"]
         console.print(Text(f"{'receipt':10}"), shown(entry["receipt"] + ("" if of is None else f", of {of}")))
@@ -97,13 +103,13 @@ def _show(entry: Mapping[str, Any], *, as_json: bool) -> None:
         console.print(shown(said + adjustment["reason"]))
 
 
-def _row(entry: Mapping[str, Any]) -> list[Any]:
+def _row(entry: Mapping[str, Any], zone: str) -> list[Any]:
     last = entry["attempts"][-1] if entry["attempts"] else None
     usage = entry["usage"] or {"input_tokens": 0, "output_tokens": 0}
     lapsed = any(attempt["state"] == "lapsed" for attempt in entry["attempts"])
     return [
         entry["id"],
-        entry["received"][:19].replace("T", " "),
+        clock_text(entry["received"], zone),
         shown(entry["key"]),
         shown(entry["model"]),
         shown("-" if last is None else last["target"]),

@@ -59,13 +59,12 @@ def _price_list() -> str:
 def _answer(loaded: Loaded, body: Mapping[str, Any]) -> Any:
     owner = None if loaded.path is None else find_owner(loaded.settings.data_dir)
     if owner is not None and owner.address is not None:
-        return asyncio.run(_ask(owner.address, owner.token, body))
+        return asyncio.run(_ask(GatewayClient(owner.address, token=owner.token, pid=owner.pid), body))
     rules = fill.rules(loaded.settings, generation=1)
     return estimate(body, rules, Lines(), wall_ns=SystemClock().wall_ns())
 
 
-async def _ask(address: str, token: str | None, body: Mapping[str, Any]) -> Any:
-    client = GatewayClient(address, token=token)
+async def _ask(client: GatewayClient, body: Mapping[str, Any]) -> Any:
     try:
         return await client.post("/v1/estimate-cost", body)
     finally:

@@ -63,9 +63,19 @@ class Gateway:
             owner = find_owner(self._loaded.settings.data_dir)
             if owner is None or owner.address is None:
                 raise
-            self._client = GatewayClient(owner.address, token=owner.token)
-            self._doors.push_async_callback(self._client.aclose)
+            client = GatewayClient(owner.address, token=owner.token, pid=owner.pid)
+            self._doors.push_async_callback(client.aclose)
+            await self._see_that_it_lives(client)
+            self._client = client
         return self
+
+    async def _see_that_it_lives(self, client: GatewayClient) -> None:
+        """Ask the gateway for what it can say at once: a call may take long, so its silence says nothing."""
+        try:
+            await client.get("/health/live")
+        except BaseException:
+            await self._doors.aclose()
+            raise
 
     async def __aexit__(self, *_: object) -> None:
         self._house = self._client = None

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tiergate.app.administering import administered
+from tiergate.app.moments import clock_text, zoned_text
 from tiergate.app.table import plain_table, print_table, shown
 from tiergate.config import Loaded
 from tiergate.wire import dumps
@@ -18,7 +19,7 @@ async def create_key(
     given = {name: value for name, value in body.items() if value is not None}
     async with administered(loaded, environ) as ask:
         made = await ask("/api/keys", given)
-    _print_made(made, as_json=as_json)
+    _print_made(made, loaded.settings.timezone, as_json=as_json)
     if not as_json and loaded.settings.auth == "open":
         print("note: `auth: open` lets everybody on this machine call; `auth: keys` asks for keys.")
 
@@ -30,7 +31,7 @@ async def change_key(
     async with administered(loaded, environ) as ask:
         changed = await ask(f"/api/keys/{quote(name, safe='')}/{how}", body)
     if how == "rotate" or as_json:
-        _print_made(changed, as_json=as_json)
+        _print_made(changed, loaded.settings.timezone, as_json=as_json)
     else:
         print(f"The key {name} is revoked.")
 
@@ -45,7 +46,10 @@ async def list_keys(loaded: Loaded, environ: Mapping[str, str], *, as_json: bool
     if not answer["data"]:
         print("No keys were made yet: tiergate keys create NAME. Those of the settings are not listed here.")
         return
-    table = plain_table("name", "key", "team", "models", "tiers", "budget", "limits", "created", "state")
+    zone = loaded.settings.timezone
+    table = plain_table(
+        "name", "key", "team", "models", "tiers", "budget", "limits", f"created ({zone})", "state"
+    )
     for key in answer["data"]:
         budget = key["budget"]
         table.add_row(
@@ -56,20 +60,20 @@ async def list_keys(loaded: Loaded, environ: Mapping[str, str], *, as_json: bool
             ", ".join(key["tiers"] or ["all"]) + (", private data" if key["data"] != "any" else ""),
             "-" if budget is None else f"${budget['usd']:f} {_per(budget['per'])}",
             _limits(key["limits"] or {}),
-            key["created"][:10],
-            _state(key),
+            clock_text(key["created"], zone)[:10],
+            _state(key, zone),
         )
     print_table(table)
 
 
-def _print_made(made: Mapping[str, Any], *, as_json: bool) -> None:
+def _print_made(made: Mapping[str, Any], zone: str, *, as_json: bool) -> None:
     if as_json:
         print(dumps(made).decode())
         return
     print(made["key"])
     until = made["old_key_until"]
     if until is not None:
-        print(f"The old key is good until {until}.")
+        print(f"The old key is good until {zoned_text(until, zone)}.")
     print("It is shown this once and kept nowhere. Callers send it as Authorization: Bearer KEY.")
 
 
@@ -83,11 +87,11 @@ def _limits(limits: Mapping[str, int | None]) -> str:
     return ", ".join(f"{limits[name]} {word}" for name, word in words.items() if limits.get(name)) or "-"
 
 
-def _state(key: Mapping[str, Any]) -> str:
+def _state(key: Mapping[str, Any], zone: str) -> str:
     if key["revoked"] is not None:
-        return f"revoked {key['revoked'][:10]}"
+        return f"revoked {clock_text(key['revoked'], zone)[:10]}"
     expires = key["expires"]
     if expires is None:
         return "good"
     is_over = datetime.fromisoformat(expires) <= datetime.now(UTC)
-    return f"{'expired' if is_over else 'expires'} {expires[:16]}Z"
+    return f"{'expired' if is_over else 'expires'} {clock_text(expires, zone)[:16]}"

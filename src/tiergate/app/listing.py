@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tiergate.app.checking import doubts
 from tiergate.config import Loaded, fill, json_schema, load, reference_markdown
 from tiergate.core import SettingsError, SystemClock
 from tiergate.web import models_list
@@ -42,10 +43,11 @@ def check_settings(config: Path | None, *, as_json: bool) -> bool:
         else:
             print(error, file=sys.stderr)
         return False
+    notices = [*loaded.notices, *doubts(loaded, wall_ns=SystemClock().wall_ns())]
     if as_json:
-        print(dumps({"ok": True, "path": str(loaded.path), "notices": loaded.notices}).decode())
+        print(dumps({"ok": True, "path": str(loaded.path), "notices": notices}).decode())
         return True
-    for notice in loaded.notices:
+    for notice in notices:
         print(f"note: {notice}")
     print(
         f"{loaded.path} is right: {counted(len(loaded.settings.providers), 'provider')}, "

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tiergate.app.listing import counted
+from tiergate.app.moments import clock_text, zoned_text
 from tiergate.app.table import plain_table, print_table, shown
 from tiergate.config import Loaded
 from tiergate.core import CannotStart, nanos_to_usd
@@ -37,7 +38,7 @@ DEFAULT_FROM: Final = "30d"
 
 def report_spend(loaded: Loaded, *, by: str, begin: str, end: str | None, form: str) -> None:
     """Print what was spent; `form` is `table`, `json` or `csv`."""
-    names, span, past = _asked(loaded, by, begin, end)
+    names, span, past = asked(loaded, by, begin, end)
     rows = spend(past, span, names)
     said = [spend_object(row) for row in rows]
     if form == "json":
@@ -47,26 +48,26 @@ def report_spend(loaded: Loaded, *, by: str, begin: str, end: str | None, form: 
         }
         print(dumps({**span_object(span), **total, "rows": said}).decode())
     elif form == "csv":
-        _print_csv(names, _SPEND, said)
+        print_csv(names, _SPEND, said)
     else:
         _print_spend(names, rows, span)
 
 
 def report_latency(loaded: Loaded, *, by: str, begin: str, end: str | None, form: str) -> None:
     """Print how long successful calls took; `form` is `table`, `json` or `csv`."""
-    names, span, past = _asked(loaded, by, begin, end)
+    names, span, past = asked(loaded, by, begin, end)
     rows = latency(past, span, names)
     said = [latency_object(row) for row in rows]
     kept_ns = past.calls_from_ns()
     if form == "json":
         print(dumps({**span_object(span), "calls_kept_from": moment_text(kept_ns), "rows": said}).decode())
     elif form == "csv":
-        _print_csv(names, _LATENCY, said)
+        print_csv(names, _LATENCY, said)
     else:
         _print_latency(names, rows, span)
         if span.start_ns < kept_ns:
-            kept = moment_text(kept_ns)
-            _say(f"Calls before {kept} are kept no longer (`retention.calls`) and are not in it.")
+            kept = zoned_text(kept_ns, span.zone)
+            say(f"Calls before {kept} are kept no longer (`retention.calls`) and are not in it.")
 
 
 def run_backup(loaded: Loaded, target: Path) -> None:
@@ -88,7 +89,13 @@ def run_restore(loaded: Loaded, backup: Path) -> None:
     print(f"{data_dir} holds what {backup} held." + ("" if kept is None else f" What it held is in {kept}."))
 
 
-def _asked(loaded: Loaded, by: str, begin: str, end: str | None) -> tuple[tuple[str, ...], Span, LedgerPast]:
+def asked(loaded: Loaded, by: str, begin: str, end: str | None) -> tuple[tuple[str, ...], Span, LedgerPast]:
+    """Give the groups, the span and the past that a report was asked for.
+
+    Raises:
+        InvalidRequest: as `groups_of` and `span_of`.
+        CannotStart: there is no ledger.
+    """
     names = groups_of(by)
     span = span_of(begin, end, zone=loaded.settings.timezone, now_ns=time.time_ns())
     ledger = loaded.settings.data_dir / LEDGER_FILE
@@ -109,7 +116,8 @@ _LATENCY: Final = (
 )  # fmt: skip
 
 
-def _print_csv(by: Sequence[str], columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+def print_csv(by: Sequence[str], columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows for a spreadsheet."""
     writer = csv.DictWriter(sys.stdout, [*by, *columns], lineterminator="\n")
     writer.writeheader()
     for row in rows:
@@ -127,39 +135,40 @@ def _print_spend(by: Sequence[str], rows: Sequence[Spend], span: Span) -> None:
     table = plain_table(*by, right=("calls", "tokens in", "cached", "tokens out", "cost"))
     for row in rows:
         table.add_row(
-            *_names(row.group),
+            *group_cells(row.group),
             f"{row.calls:,}",
             f"{row.input_tokens:,}",
             f"{row.cached_tokens:,}",
             f"{row.output_tokens:,}",
             _cost(row),
         )
-    _print(table, span)
+    print_report(table, span)
     if not rows:
         return
     total, lapsed = sum(row.cash_nanos for row in rows), sum(row.lapsed_nanos for row in rows)
     bounded = sum(row.bounded_nanos for row in rows)
     unpriced = sum(row.unpriced for row in rows)
     calls, succeeded = sum(row.calls for row in rows), sum(row.succeeded for row in rows)
-    said = [f"{counted(calls, 'call')}, {succeeded:,} of them successful; {_usd(total)} in all."]
+    said = [f"{counted(calls, 'call')}, {succeeded:,} of them successful; {usd_cell(total)} in all."]
     if lapsed:
         said.append(
-            f"* {_usd(lapsed)} of it is the worst case of attempts that a dead process left unsettled."
+            f"* {usd_cell(lapsed)} of it is the worst case of attempts that a dead process left unsettled."
         )
     if bounded:
         said.append(
-            f"* {_usd(bounded)} of it is the most that can have been used: the provider reported nothing, or "
-            "the answer was cut."
+            f"* {usd_cell(bounded)} of it is the most that can have been used: the provider reported "
+            "nothing, or the answer was cut."
         )
     if unpriced:
         said.append(f"? {unpriced:,} attempts have no known price and are in no amount; see `prices`.")
-    _say(*said)
+    say(*said)
 
 
 def _cost(row: Spend) -> str:
     if row.known_nanos is None:
         return "unknown"
-    return _usd(row.cash_nanos) + "*" * bool(row.lapsed_nanos or row.bounded_nanos) + "?" * bool(row.unpriced)
+    worst_case = row.lapsed_nanos or row.bounded_nanos
+    return usd_cell(row.cash_nanos) + "*" * bool(worst_case) + "?" * bool(row.unpriced)
 
 
 def _print_latency(by: Sequence[str], rows: Sequence[Latency], span: Span) -> None:
@@ -170,30 +179,33 @@ def _print_latency(by: Sequence[str], rows: Sequence[Latency], span: Span) -> No
     for row in rows:
         rate = row.output_tokens_per_s
         cells = (_three(row.first_event), _three(row.total), "-" if rate is None else f"{rate:,.1f}")
-        table.add_row(*_names(row.group), f"{row.calls:,}", *cells)
-    _print(table, span)
+        table.add_row(*group_cells(row.group), f"{row.calls:,}", *cells)
+    print_report(table, span)
     if not rows:
         return
-    _say(
+    say(
         "Successful calls. A percentile is right within one percent; P99 of fewer than 500 calls says little."
     )
 
 
-def _print(table: Table, span: Span) -> None:
-    said = span_object(span)
-    _say(f"From {said['from']} to {said['to']}; days in {span.zone}.")
+def print_report(table: Table, span: Span) -> None:
+    """Print the span and the rows, or that there are none."""
+    begin, end = clock_text(span.start_ns, span.zone), clock_text(span.end_ns, span.zone)
+    say(f"From {begin} to {end}; times and days in {span.zone}.")
     if not table.row_count:
-        _say("No calls.")
+        say("No calls.")
         return
     print_table(table)
 
 
-def _say(*lines: str) -> None:
+def say(*lines: str) -> None:
+    """Print sentences."""
     for line in lines:
         print(line)
 
 
-def _names(group: Mapping[str, str]) -> list[Text]:
+def group_cells(group: Mapping[str, str]) -> list[Text]:
+    """Give the cells of what a row is grouped under."""
     return [shown(name or "none") for name in group.values()]
 
 
@@ -201,7 +213,9 @@ def _three(percentiles: Mapping[int, float]) -> str:
     return " / ".join(f"{ms:,.0f}" for ms in percentiles.values()) or "-"
 
 
-def _usd(nanos: int) -> str:
-    usd = nanos_to_usd(nanos)
+def usd_cell(nanos: int) -> str:
+    """Write an amount for a table."""
+    usd, sign = nanos_to_usd(abs(nanos)), "-" * (nanos < 0)
     # Four decimals; a smaller amount with all of them, so that it is not taken for nothing.
-    return f"${usd:,.4f}" if not nanos or nanos >= 100_000 else f"${usd:.9f}".rstrip("0")
+    text = f"${usd:,.4f}" if not nanos or abs(nanos) >= 100_000 else f"${usd:.9f}".rstrip("0")
+    return sign + text

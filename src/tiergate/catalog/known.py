@@ -17,10 +17,14 @@ class Catalog:
     """Facts about the targets of a settings file, found by whose API each of its providers is.
 
     `vendors`: by the provider's name; a provider that is nobody's has no entry, and nothing is known of it.
+    `longest`: the user's own word on the longest answer of a target, by its name; it wins.
     """
 
-    def __init__(self, vendors: Mapping[str, Vendor]) -> None:
+    def __init__(
+        self, vendors: Mapping[str, Vendor], *, longest: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         self._vendors = vendors
+        self._longest = longest
         self._facts: dict[str, ModelFacts] = {}
 
     def vendor(self, target: Target) -> Vendor | None:
@@ -44,14 +48,17 @@ class Catalog:
 
     def facts(self, target: Target) -> ModelFacts:
         """Give its limits, and its abilities as far as its vendor's endpoint lets them through."""
-        vendor = self.vendor(target)
-        if vendor is None:
+        vendor, longest = self.vendor(target), self._longest.get(target.name)
+        if vendor is None and longest is None:
             return NOTHING_KNOWN
         facts = self._facts.get(target.name)
         if facts is None:
             if len(self._facts) >= _FACTS_MAX:
                 self._facts.clear()
-            facts = self._facts[target.name] = _facts(vendor, target.model)
+            facts = NOTHING_KNOWN if vendor is None else _facts(vendor, target.model)
+            if longest is not None:
+                facts = replace(facts, output_tokens=longest)
+            self._facts[target.name] = facts
         return facts
 
 

@@ -29,6 +29,7 @@ def contradictions(settings: object) -> tuple[Said, ...]:
         *_providers(settings),
         *_models(settings),
         *_prices(settings),
+        *_facts(settings),
         *_budgets(settings),
         *_callers(settings),
         *_secrets(settings),
@@ -171,6 +172,21 @@ def _prices(settings: object) -> Iterator[Said]:
                 f"has a price from the same day in number {seen[target, day] + 1} of this list: remove one",
             )
         seen.setdefault((target, day), index)
+
+
+def _facts(settings: object) -> Iterator[Said]:
+    seen: dict[str, int] = {}
+    for index, row in _list(settings, "facts"):
+        target = _text(_item(row, "target"))
+        where: Path = ("facts", index, "target")
+        unknown = _unknown_provider(settings, target)
+        if unknown:
+            yield where, unknown
+        elif target.endswith("/*"):
+            yield where, "needs one model: limits are per target"
+        elif target and target in seen:
+            yield where, f"has its facts in number {seen[target] + 1} of this list: remove one"
+        seen.setdefault(target, index)
 
 
 def _budgets(settings: object) -> Iterator[Said]:

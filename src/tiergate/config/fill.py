@@ -43,7 +43,8 @@ _SINCE_EVER: Final = date(1970, 1, 1)
 def rules(settings: Settings, *, generation: int) -> Rules:
     """Give the rules that calls are resolved under."""
     any_model = settings.models.get(ANY_MODEL)
-    catalog = Catalog(vendors(settings))
+    longest = {row.target: row.max_output_tokens for row in settings.facts}
+    catalog = Catalog(vendors(settings), longest=longest)
     return Rules(
         generation=generation,
         models={

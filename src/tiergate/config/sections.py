@@ -325,6 +325,15 @@ class Price(Section):
     source: FreeText = Field(default="settings", description="Where the price was read.")
 
 
+class Facts(Section):
+    """What a target's own documentation says of it, where no data of ours knows it."""
+
+    target: TargetName = Field(description="The target as provider/upstream-name.")
+    max_output_tokens: Annotated[int, whole(1, 100_000_000)] = Field(
+        description="Its longest answer. A budget holds that much where a call asks for no limit of its own."
+    )
+
+
 class Budget(Section):
     """A ceiling for money."""
 

@@ -17,6 +17,7 @@ from tiergate.config.sections import (
     Cache,
     CallerKey,
     Classes,
+    Facts,
     Limits,
     Log,
     ModelTable,
@@ -71,7 +72,9 @@ class Settings(Section):
     cors: tuple[CorsOrigin, ...] = Field(
         default=(), description="Exact origins of browser pages that may call. None: browsers are refused."
     )
-    timezone: TimeZone = Field(default="UTC", description="Time zone of budget windows and days in reports.")
+    timezone: TimeZone = Field(
+        default="UTC", description="Time zone of budget windows, of days in reports and of times in tables."
+    )
     retention: Retention = Field(default_factory=Retention, description="How long records are kept.")
     limits: Limits = Field(default_factory=Limits, description="Limits of size.")
     classes: Classes = Field(default_factory=Classes, description="What in time means.")
@@ -86,6 +89,9 @@ class Settings(Section):
     )
     prices: tuple[Price, ...] = Field(
         default=(), description="Prices; the cost of a hosted target without one is unknown."
+    )
+    facts: tuple[Facts, ...] = Field(
+        default=(), description="Limits of targets; they win over the data that comes along."
     )
     budgets: tuple[Budget, ...] = Field(default=(), description="Ceilings for money.")
     keys: tuple[CallerKey, ...] = Field(default=(), description="Keys for callers.")

@@ -26,7 +26,8 @@ def unbounded_sentence(target: Target, balance: Balance) -> str:
     return (
         f"The budget {balance.ceiling.id} cannot hold a call to {target.name}, since nobody can tell what it "
         "could cost at most: its price or its longest answer is not known, or the question holds something "
-        "else than text. Set max_tokens, give the target a price, or let such calls pass (unbounded: allow)."
+        "else than text. Set max_tokens, give the target a price and its longest answer (`prices`, "
+        "`facts`), or let such calls pass (unbounded: allow)."
     )
 
 

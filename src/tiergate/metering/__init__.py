@@ -5,7 +5,7 @@ from tiergate.metering.cash import cash_nanos
 from tiergate.metering.doubts import doubts
 from tiergate.metering.expected import Expected, Lines
 from tiergate.metering.meter import Account, Meter
-from tiergate.metering.parts import CostParts, cost_parts
+from tiergate.metering.parts import CostParts, charged_rates, cost_parts
 from tiergate.metering.rough import rough_tokens
 from tiergate.metering.shape import COUNTED, Shape, shape_of
 
@@ -22,6 +22,7 @@ __all__ = [
     "bound",
     "bounded_usage",
     "cash_nanos",
+    "charged_rates",
     "cost_parts",
     "doubts",
     "holds_only_text",

@@ -40,13 +40,30 @@ def cost_parts(
     if total is None or record is None:
         return None
     fee = usd_to_nanos(record.usd_per_request)
-    tariffs = record.tariffs(service_tier, received_ns=at_ns, completed_ns=at_ns)
-    each = [tariff.for_input(usage.input_tokens) for tariff in tariffs]
-    rates = next(rates for rates in each if nanos_at(usage, rates) == total - fee)
+    rates = charged_rates(usage, price, service_tier=service_tier, sent_ns=at_ns, ended_ns=at_ns)
+    assert rates is not None, "what has a cost has rates"
     fresh, cached = _part(rates, 0, usage.input), _part(rates, 1, usage.cache_read)
     return CostParts(
         input_nanos=fresh, cached_nanos=cached, output_nanos=total - fee - fresh - cached, fee_nanos=fee
     )
+
+
+def charged_rates(
+    usage: Usage, price: Price, *, service_tier: str | None, sent_ns: int, ended_ns: int
+) -> Rates | None:
+    """Give the rates that `cash_nanos` charges a usage by; None: it has no known price."""
+    if price.record is None:
+        return None
+    tariffs = price.record.tariffs(service_tier, received_ns=sent_ns, completed_ns=ended_ns)
+    dearest, found = -1, None
+    for tariff in tariffs:
+        rates = tariff.for_input(usage.input_tokens)
+        nanos = nanos_at(usage, rates)
+        if nanos is None:
+            return None
+        if nanos > dearest:
+            dearest, found = nanos, rates
+    return found
 
 
 def _part(rates: Rates, place: int, tokens: int) -> int:

@@ -1,30 +1,38 @@
-"""Answers questions about the past: spend and latency, by key, model, tier and day."""
+"""Answers questions about the past: spend, savings and latency, by key, model, tier and day."""
 
 from tiergate.reports.asked import groups_of, span_of
 from tiergate.reports.latency import PERCENTILES, Latency, latency
-from tiergate.reports.objects import latency_object, moment_text, span_object, spend_object
-from tiergate.reports.ports import GROUPS, Past, Span, Spent, Timed
+from tiergate.reports.objects import latency_object, moment_text, savings_object, span_object, spend_object
+from tiergate.reports.ports import GROUPS, Past, Span, Spent, Timed, Used
 from tiergate.reports.reconcile import SAID, Difference, Finding, read_invoice, reconcile, shares
+from tiergate.reports.savings import Avoided, Discounted, Private, Savings, savings
 from tiergate.reports.spend import Spend, spend
 
 __all__ = [
     "GROUPS",
     "PERCENTILES",
     "SAID",
+    "Avoided",
     "Difference",
+    "Discounted",
     "Finding",
     "Latency",
     "Past",
+    "Private",
+    "Savings",
     "Span",
     "Spend",
     "Spent",
     "Timed",
+    "Used",
     "groups_of",
     "latency",
     "latency_object",
     "moment_text",
     "read_invoice",
     "reconcile",
+    "savings",
+    "savings_object",
     "shares",
     "span_object",
     "span_of",

@@ -1,11 +1,13 @@
 """Reports as objects for machines: the same from the command line and from the admin plane."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from tiergate.core import nanos_to_usd
 from tiergate.reports.latency import PERCENTILES, Latency
 from tiergate.reports.ports import Span
+from tiergate.reports.savings import Savings
 from tiergate.reports.spend import Spend
 
 
@@ -37,6 +39,35 @@ def latency_object(row: Latency) -> dict[str, Any]:
         **{f"total_ms_p{percent}": _rounded(row.total.get(percent)) for percent in PERCENTILES},
         "output_tokens_per_s": _rounded(rate),
     }
+
+
+def savings_object(row: Savings) -> dict[str, Any]:
+    """Give a row of savings; amounts are USD, null where nothing is known."""
+    avoided, discounted, private = row.avoided, row.discounted, row.private
+    return {
+        **row.group,
+        "avoided_calls": avoided.calls,
+        "avoided_input_tokens": avoided.input_tokens,
+        "avoided_output_tokens": avoided.output_tokens,
+        "avoided_usd": nanos_to_usd(avoided.nanos),
+        "hosted_input_tokens": discounted.input_tokens,
+        "cache_read_tokens": discounted.read_tokens,
+        "cache_write_tokens": discounted.written_tokens,
+        "billed_equivalent_tokens": discounted.billed_tokens,
+        "discount_usd": _usd(discounted.nanos),
+        "unpriced_cache_tokens": discounted.unpriced_tokens,
+        "private_calls": private.calls,
+        "private_input_tokens": private.input_tokens,
+        "private_output_tokens": private.output_tokens,
+        "private_cash_avoided_usd": _usd(private.nanos),
+        "hosted_counterparts": list(private.hosted),
+        "unmatched_private_tokens": private.unmatched_tokens,
+        "unreported_private_calls": private.unreported_calls,
+    }
+
+
+def _usd(nanos: int | None) -> Decimal | None:
+    return None if nanos is None else nanos_to_usd(nanos)
 
 
 def _rounded(number: float | None) -> float | None:

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 from zoneinfo import ZoneInfo
 
+from tiergate.core import Target, Usage, UsageSource
+
 GROUPS: Final = ("key", "team", "tag", "model", "class", "target", "tier", "day")
 """What a report can be grouped by. `model` is the one that was asked for, `target` the one that answered."""
 
@@ -44,6 +46,10 @@ class Sums:
     """The part of the amount that is a worst case nobody has settled."""
     bounded_nanos: int
     """The part that is the most that can have been used: the provider reported nothing that can be."""
+    avoided_input: int = 0
+    """Tokens that a stored or shared answer saved, and below what they would have cost."""
+    avoided_output: int = 0
+    avoided_nanos: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +71,20 @@ class Timed:
     output_tokens: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Used:
+    """What one settled attempt used; one at a private target only where it was the call's answer."""
+
+    about: Mapping[str, str]
+    slot: int
+    target: Target
+    usage: Usage
+    source: UsageSource
+    service_tier: str | None
+    sent_ns: int
+    ended_ns: int
+
+
 class Past(Protocol):
     """The ledger, read and never written."""
 
@@ -74,6 +94,10 @@ class Past(Protocol):
 
     def timed(self, span: Span) -> Iterator[Timed]:
         """Give every successful call, one by one, in no order."""
+        ...
+
+    def used(self, span: Span) -> Iterator[Used]:
+        """Give every attempt that tells of savings, one by one, in no order."""
         ...
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from tiergate.catalog import ModelFacts, PriceBook
-from tiergate.core import LOCAL, Call, Caller, DataClass, InvalidRequest, ModelNotFound, Target
+from tiergate.core import LOCAL, Call, Caller, DataClass, InvalidRequest, ModelNotFound, Target, Tier
 from tiergate.resilience import RetryPolicy
 from tiergate.routing import Policy
 from tiergate.serve.rules import ModelEntry, Rules
@@ -44,6 +44,7 @@ def resolve(call: Call, rules: Rules) -> Resolved:
 
     Raises:
         ModelNotFound: the asked model is none of ours.
+        InvalidRequest: it has no target that may answer this call, whatever is up or down.
     """
     entry = find_model(call.asked_model, rules, call.caller)
     retry = rules.retry
@@ -65,15 +66,23 @@ def resolve(call: Call, rules: Rules) -> Resolved:
 
 
 def _allowed(call: Call, entry: ModelEntry) -> tuple[Target, ...]:
-    """Give the targets that may answer the caller's key."""
-    tiers = call.caller.tiers
-    if tiers is None:
-        return entry.targets
-    found = tuple(target for target in entry.targets if target.tier.value in tiers)
+    """Give the targets that may answer the caller's key; those that the data may not go to are among them.
+
+    Routing leaves those out, and says so in the route.
+    """
+    tiers, model = call.caller.tiers, f"{call.asked_model[:200]!r}"
+    found = tuple(target for target in entry.targets if tiers is None or target.tier.value in tiers)
     if not found:
         raise InvalidRequest(
-            f"This key is answered by the tier {' or '.join(tiers)} only, and {call.asked_model[:200]!r} "
-            "has no target there.",
+            f"This key is answered by the tier {' or '.join(tiers or ())} only, and {model} has no target "
+            "there.",
+            param="model",
+        )
+    is_private = call.data_class is DataClass.PRIVATE_ONLY
+    if is_private and all(target.tier is not Tier.PRIVATE for target in found):
+        raise InvalidRequest(
+            f"The call is private-only, and {model} has no private target that may answer it. Ask for a "
+            "model that has one.",
             param="model",
         )
     return found

@@ -5,6 +5,7 @@ from tiergate.store.folder import kept_secret
 from tiergate.store.journal import LEDGER_FILE, LedgerJournal, open_journal
 from tiergate.store.owner import LiveOwner, OwnerLock, find_owner
 from tiergate.store.past import LedgerPast
+from tiergate.store.reader import kept_keys
 from tiergate.store.sqlite import look_at
 from tiergate.store.writer import WriterLimits
 
@@ -18,6 +19,7 @@ __all__ = [
     "back_up",
     "damage",
     "find_owner",
+    "kept_keys",
     "kept_secret",
     "look_at",
     "open_journal",

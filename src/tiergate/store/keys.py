@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tiergate.admission import KeyBudget, KeyLimits, VirtualKey
-from tiergate.core import DataClass
+from tiergate.core import DataClass, StorageUnavailable
 from tiergate.store.rows import Row
 
 
@@ -34,7 +34,21 @@ def key_facts(key: VirtualKey) -> Mapping[str, object]:
 
 
 def key_of(row: Row) -> VirtualKey:
-    """Read a key back from a row of `all`."""
+    """Read a key back from a row of `all`.
+
+    Raises:
+        StorageUnavailable: it cannot be read, so nobody can tell whom it lets in.
+    """
+    try:
+        return _key_of(row)
+    except (ValueError, TypeError, LookupError) as error:
+        raise StorageUnavailable(
+            f"The record of the key {str(row[0])[:64]!r} in the ledger is damaged ({type(error).__name__}): "
+            "nobody can tell whom it lets in. `tiergate restore` brings a backup back."
+        ) from error
+
+
+def _key_of(row: Row) -> VirtualKey:
     name, digest, hint, team, models, tiers, data_class, budget, metadata, *times = row
     created_ns, expires_ns, revoked_ns, old_digest, old_until_ns, made_under, limits = times
     return VirtualKey(

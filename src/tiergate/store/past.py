@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Final
 
+from tiergate.core import Target, Tier, Usage, UsageSource
 from tiergate.ledger import About, SpentBy
-from tiergate.reports import GROUPS, Span, Spent, Timed
+from tiergate.reports import GROUPS, Span, Spent, Timed, Used
 from tiergate.reports.ports import SLOT_NS
 from tiergate.store.rows import Row, first_id
 from tiergate.store.session import Look, Reading
@@ -16,6 +17,8 @@ from tiergate.store.session import Look, Reading
 _NO_END_NS: Final = 1 << 62
 _ABOUT: Final = GROUPS[:-1]
 """The columns by which all statements begin; the last group, `day`, is told from the slot."""
+
+_BUCKETS: Final = Usage.__struct_fields__
 
 
 class LedgerPast:
@@ -52,6 +55,29 @@ class LedgerPast:
                     first_ms=None if first_ns is None else first_ns / 1e6,
                     total_ms=total_ns / 1e6,
                     output_tokens=tokens,
+                )
+
+    def used(self, span: Span) -> Iterator[Used]:
+        """Give every settled attempt that tells of savings and is kept; see `reports.Past`.
+
+        Raises:
+            StorageUnavailable: the ledger cannot be read.
+        """
+        with self._look() as reading:
+            facts = {**_ids(span.start_ns, span.end_ns), "slot_ns": SLOT_NS}
+            for row in reading.each("past", "used", facts):
+                about = dict(zip(_ABOUT, row[: len(_ABOUT)], strict=True))
+                slot, sent_ns, ended_ns, service_tier, source, *buckets = row[len(_ABOUT) :]
+                provider, _, model = about["target"].partition("/")
+                yield Used(
+                    about=about,
+                    slot=slot,
+                    target=Target(provider=provider, model=model, tier=Tier(about["tier"])),
+                    usage=Usage(**dict(zip(_BUCKETS, buckets, strict=True))),
+                    source=UsageSource(source),
+                    service_tier=service_tier,
+                    sent_ns=sent_ns,
+                    ended_ns=ended_ns,
                 )
 
     def calls_from_ns(self) -> int:
@@ -102,7 +128,7 @@ def _spent(reading: Reading, span: Span, *, slots: bool) -> list[Row]:
 def _spent_of(row: Row) -> Spent:
     about, (slot, calls, succeeded, attempts, unpriced, *sums) = row[: len(_ABOUT)], row[len(_ABOUT) :]
     uncached, read, write_5m, write_1h, output, reasoning, audio_in, audio_out, _images, *amounts = sums
-    cash, lapsed, bounded, _gpu_ms = amounts
+    cash, lapsed, bounded, _gpu_ms, avoided_input, avoided_output, avoided = amounts
     return Spent(
         about=dict(zip(_ABOUT, about, strict=True)),
         slot=slot,
@@ -116,6 +142,9 @@ def _spent_of(row: Row) -> Spent:
         cash_nanos=cash,
         lapsed_nanos=lapsed,
         bounded_nanos=bounded,
+        avoided_input=avoided_input,
+        avoided_output=avoided_output,
+        avoided_nanos=avoided,
     )
 
 

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
+from tiergate.admission import VirtualKey
 from tiergate.ledger import Counted, Entry, EntryQuery, Receipt, ReceiptEntry
+from tiergate.store.keys import key_of
 from tiergate.store.rows import adjustment_of, counted_of, entries_of, entry_of, first_id, receipt_of
 from tiergate.store.session import Look
 
@@ -59,6 +61,16 @@ def find_entries(look: Look, query: EntryQuery) -> list[Entry]:
             entry = entry_of(call, attempts)
             found.append(replace(entry, adjustments=tuple(map(adjustment_of, adjustments))))
     return found
+
+
+def kept_keys(look: Look) -> list[VirtualKey]:
+    """Read the virtual keys, the oldest first, whoever owns the ledger.
+
+    Raises:
+        StorageUnavailable: they cannot be read.
+    """
+    with look() as reading:
+        return [key_of(row) for row in reading.rows("keys", "all")]
 
 
 def read_receipt(look: Look, receipt: Receipt) -> ReceiptEntry | None:

@@ -18,6 +18,7 @@ from tiergate.core import (
     AttemptFailed,
     BudgetReached,
     CallEnded,
+    EndState,
     Event,
     Notice,
     Refusal,
@@ -95,6 +96,8 @@ class Metrics:
                 self._of(event).take(event)
                 if event.receipt is not None:
                     self._count("receipts", (event.receipt.value,))
+                if event.end is not EndState.SUCCESS:
+                    self._count("failed_calls", (event.endpoint, event.error_code or "", event.end.value))
             case AttemptFailed():
                 self._count("failed_attempts", (event.target.name, event.error_code))
             case UsageDoubted():
@@ -181,6 +184,10 @@ def gauge(name: str, text: str, labels: Sequence[str], values: Iterable[tuple[La
 
 _KINDS: Final = ("input", "cached_input", "output", "reasoning")
 _COUNTERS: Final = {
+    "failed_calls": (
+        "Calls without success, by the code of their error.",
+        ("endpoint", "error", "end"),
+    ),
     "failed_attempts": ("Attempts that did not carry their call.", ("target", "error")),
     "usage_doubts": ("Attempts whose usage or cost is odd.", ("target", "doubt")),
     "budget_alerts": ("Shares of budgets that were reached.", ("budget", "share")),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from contract.ledger_records import BEGAN_NS, closed, held, opened, settled
+from contract.ledger_records import BEGAN_NS, closed, held, opened, released, settled
 from tiergate.admin import Desk, KeyWish, admin_plane
 from tiergate.admission import VirtualKey
 from tiergate.core import Caller, Event, Refusal
@@ -238,6 +238,32 @@ def test_an_adjustment_stands_beside_the_call_and_counts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("number", "n", "status", "said"),
+    [
+        (2, 1, 409, "was already settled, with $0.1. `adjust` changes what"),
+        (3, 1, 409, "has not lapsed: it is still under way"),
+        (4, 1, 409, "was released: it was never delivered"),
+        (2, 7, 404, "has no lapsed attempt 7"),
+    ],
+)
+def test_what_has_not_lapsed_is_not_resolved(number: int, n: int, status: int, said: str) -> None:
+    """It says what became of it, and nothing is changed."""
+
+    async def test() -> None:
+        plane = Plane()
+        await plane.fill()
+        await plane.book.hold(held(4, opened=opened(4)))
+        plane.book.settle(released(4))
+        path, body = f"/api/entries/{opened(number).call.id}", f'{{"cost_usd": 9, "attempt": {n}}}'
+        before = (await plane.ask(path)).json
+        refused = await plane.ask(f"{path}/resolve", method="POST", body=body.encode())
+        assert refused.status == status and said in refused.error["message"]
+        assert (await plane.ask(path)).json == before
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
     ("path", "body", "said"),
     [
         ("/api/entries?limit=0", None, "`limit` must be"),
@@ -344,7 +370,7 @@ def test_what_is_not_there_is_404() -> None:
         answer = ask(path, method=method)
         assert answer.status in (404, 405) and answer.error["code"] == "not_found", path
     missing = ask("/api/entries/x/resolve", method="POST", body=b'{"cost_usd": 1}')
-    assert missing.status == 404 and "no lapsed attempt 1" in missing.error["message"]
+    assert missing.status == 404 and "There is no call x in the ledger" in missing.error["message"]
 
 
 def test_a_reload_that_is_refused_says_where_to_look() -> None:

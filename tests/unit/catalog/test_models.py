@@ -22,6 +22,18 @@ def test_of_every_vendor_with_prices_something_is_known(vendor: Vendor) -> None:
     assert sum(row.context is not None and row.output is not None for row in known.values()) > len(known) / 2
 
 
+def test_the_users_own_word_on_the_longest_answer_wins() -> None:
+    """Of a model that the data knows, and of one that it does not; the rest is as known as before."""
+    vendors = {vendor.name: vendor for vendor in VENDORS}
+    catalog = Catalog(vendors, longest={"openai/gpt-4.1-nano": 100, "shop/m": 8_192})
+    known = catalog.facts(Target(provider="openai", model="gpt-4.1-nano", tier=Tier.HOSTED))
+    assert (known.output_tokens, known.context_tokens) == (100, 1_047_576)
+    assert catalog.facts(Target(provider="shop", model="m", tier=Tier.HOSTED)) == ModelFacts(
+        output_tokens=8_192
+    )
+    assert catalog.facts(Target(provider="shop", model="n", tier=Tier.HOSTED)) is NOTHING_KNOWN
+
+
 @pytest.mark.parametrize(
     ("name", "context", "output"),
     [

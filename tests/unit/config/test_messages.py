@@ -100,6 +100,19 @@ def with_provider(text: str) -> str:
             "prices[0].usd_per_1m.output: is missing: Answer",
         ),
         (
+            "facts: [{target: rack/x, max_output_tokens: 0}]",
+            "facts[0].max_output_tokens: needs a whole number from 1 to 100000000, not '0'",
+        ),
+        (
+            "facts: [{target: rcak/x, max_output_tokens: 9}]",
+            "there is no provider 'rcak'; did you mean 'rack'?",
+        ),
+        ("facts: [{target: rack/*, max_output_tokens: 9}]", "facts[0].target: needs one model"),
+        (
+            "facts: [{target: rack/x, max_output_tokens: 9}, {target: rack/x, max_output_tokens: 8}]",
+            "facts[1].target: has its facts in number 1 of this list",
+        ),
+        (
             "prices: [{target: rack/x, usd_per_1m: {input: 1, output: 1}, from: 1.2.26}]",
             "needs a day such as 2026",
         ),

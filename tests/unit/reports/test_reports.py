@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiergate.reports import GROUPS, Span, Spent, Timed, latency, spend
+from tiergate.reports import GROUPS, Span, Spent, Timed, Used, latency, spend
 from tiergate.reports.ports import SLOT_NS
 
 SPAN = Span(start_ns=0, end_ns=10**19)
@@ -29,6 +29,9 @@ class Told:
 
     def timed(self, span: Span) -> Iterator[Timed]:
         return iter(self._timed)
+
+    def used(self, span: Span) -> Iterator[Used]:
+        return iter(())
 
 
 def about(**names: str) -> dict[str, str]:

@@ -31,6 +31,7 @@ from tiergate.serve import STOPPING, SharedStream, Stopping, handle
 from tiergate.serve.kept import KEPT_BYTES_MAX
 from unit.serve.stage import (
     ONE,
+    RACK,
     REPLY,
     ROLE,
     SAID,
@@ -310,7 +311,7 @@ def test_an_answer_is_good_for_so_long() -> None:
 @pytest.mark.parametrize("wait_s", [1, 10])
 def test_another_question_with_the_same_key_is_refused(other: dict[str, Any], wait_s: float) -> None:
     """While the first is in flight and when it is over; nothing is asked, nothing is written of it."""
-    house = House({"a": SLOW_REPLY}, targets=[A])
+    house = House({"rack": SLOW_REPLY}, targets=[RACK])
     if "call_class" in other:
         other = {"call_class": house.call().call_class.__class__("batch")}
 

@@ -238,7 +238,7 @@ def test_a_caller_without_a_key_has_no_limits() -> None:
 
 def test_who_is_given_anothers_answer_uses_no_tokens() -> None:
     """Joined and replayed answers cost the rate what they cost the budget."""
-    house = Limited({"a": Answer((1.0, [ROLE], [ONE], [TWO, STOP], [USAGE]))}, tpm=LIMIT, concurrency=2)
+    house = Limited({"a": STREAM}, tpm=LIMIT, concurrency=2)
 
     async def client(number: int) -> None:
         stream = await handle(house.rooms, house.call(id=f"0{number}call", idempotency_key="k"))

@@ -3,7 +3,7 @@
 import pytest
 
 from tiergate.catalog import PriceBook
-from tiergate.core import LOCAL, Call, DataClass, ModelNotFound, Target, Tier
+from tiergate.core import LOCAL, Call, Caller, DataClass, InvalidRequest, ModelNotFound, Target, Tier
 from tiergate.resilience import RetryPolicy
 from tiergate.routing import Policy
 from tiergate.serve import ModelEntry, Rules, find_model, resolve
@@ -112,6 +112,16 @@ def test_the_deadline_is_the_nearer_of_ours_and_the_callers(
 def test_the_first_event_is_due_at_the_nearer_time(asked_s: float | None, limit_s: float) -> None:
     """The same rule."""
     assert resolve(call(first_event_limit_s=asked_s), rules()).first_event_s == limit_s
+
+
+@pytest.mark.parametrize("tiers", [None, ("hosted", "private"), ("hosted",)])
+def test_a_private_only_call_needs_a_private_target_that_may_answer(tiers: tuple[str, ...] | None) -> None:
+    """The settings and the key decide that, not who is up: 400, and no 503 that invites to try again."""
+    caller = Caller(key="k", tiers=tiers)
+    asked = "holysheep/x" if tiers is None or "private" in tiers else "deepseek-v3.2"
+    with pytest.raises(InvalidRequest, match="has no private target that may answer it") as refusal:
+        resolve(call(asked_model=asked, caller=caller, data_class=DataClass.PRIVATE_ONLY), rules())
+    assert refusal.value.param == "model"
 
 
 def test_the_rest_is_the_rules_and_the_callers_data_class() -> None:

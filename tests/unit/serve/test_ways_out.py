@@ -19,7 +19,6 @@ from tiergate.core import (
     Delivery,
     EndState,
     ModelNotFound,
-    NoTargetAvailable,
     Outcome,
     Reply,
     StorageUnavailable,
@@ -456,15 +455,6 @@ def test_a_private_only_call_never_leaves_for_a_hosted_tier(streamed: bool) -> N
     with pytest.raises(UpstreamUnreachable):
         played(house, data_class=DataClass.PRIVATE_ONLY, streamed=streamed)
     assert [question.target for question in house.upstream.asked] == [RACK]
-
-
-def test_a_private_only_call_without_a_private_target_is_refused_with_the_reasons() -> None:
-    """It was admitted, so it has an end in the books."""
-    house = House({"a": STREAM, "b": STREAM})
-    with pytest.raises(NoTargetAvailable) as refusal:
-        played(house, data_class=DataClass.PRIVATE_ONLY)
-    assert [target for target, _ in refusal.value.reasons] == ["a/m", "b/m"]
-    assert (house.ended.end, house.ended.attempts) == (EndState.FAILED, 0)
 
 
 def test_egress_itself_refuses_what_routing_should_have_left_out() -> None:

@@ -75,6 +75,26 @@ def test_calls_tokens_money_and_times() -> None:
     assert page[at("tiergate_time_to_first_token_seconds_count")] == 3
 
 
+def test_calls_that_failed_are_counted_by_their_error() -> None:
+    """A budget that refuses is told apart from a provider that is down; who left has no error."""
+    metrics = Metrics()
+    metrics(CALL)
+    for _ in range(2):
+        metrics(replace(CALL, end=EndState.FAILED, error_code="budget_exceeded", target=None))
+    metrics(replace(CALL, end=EndState.INTERRUPTED, error_code="upstream_timeout"))
+    metrics(replace(CALL, end=EndState.CLIENT_CLOSED))
+    found = {
+        (dict(labels)["error"], dict(labels)["end"]): value
+        for (name, labels), value in samples(metrics).items()
+        if name == "tiergate_failed_calls_total"
+    }
+    assert found == {
+        ("budget_exceeded", "failed"): 2,
+        ("upstream_timeout", "interrupted"): 1,
+        ("", "client_closed"): 1,
+    }
+
+
 def test_the_other_events_are_counted_by_their_words() -> None:
     """What failed, what was refused, what an operator should know."""
     metrics = Metrics()

@@ -20,7 +20,10 @@ SELECT call.key, coalesce(call.team, ''), coalesce(call.tag, ''), call.asked_mod
        sum(CASE WHEN attempt.hold_state = 'lapsed' THEN coalesce(attempt.bound_nanos, 0) ELSE 0 END),
        sum(CASE WHEN attempt.hold_state = 'settled' AND attempt.usage_source = 'bounded'
                 THEN coalesce(attempt.cash_nanos, 0) ELSE 0 END),
-       sum(coalesce(attempt.gpu_ms, 0))
+       sum(coalesce(attempt.gpu_ms, 0)),
+       sum(CASE WHEN attempt.n = newest.n THEN coalesce(call.avoided_input, 0) ELSE 0 END),
+       sum(CASE WHEN attempt.n = newest.n THEN coalesce(call.avoided_output, 0) ELSE 0 END),
+       sum(CASE WHEN attempt.n = newest.n THEN coalesce(call.avoided_nanos, 0) ELSE 0 END)
 FROM call
 JOIN attempt ON attempt.call_id = call.id
 JOIN (SELECT call_id, max(n) AS n FROM attempt WHERE call_id >= :first AND call_id < :last GROUP BY call_id) AS newest
@@ -30,7 +33,8 @@ GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
 UNION ALL
 SELECT key, coalesce(team, ''), coalesce(tag, ''), asked_model, class, '', '',
        CASE WHEN :slots THEN received_ns / :slot_ns ELSE 0 END AS slot,
-       count(*), sum(end_state IS 'success'), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+       count(*), sum(end_state IS 'success'), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+       sum(coalesce(avoided_input, 0)), sum(coalesce(avoided_output, 0)), sum(coalesce(avoided_nanos, 0))
 FROM call
 WHERE id >= :first AND id < :last AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.call_id = call.id)
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8;
@@ -41,7 +45,8 @@ SELECT key, team, tag, asked_model, class, target, tier,
        CASE WHEN :slots THEN slot_ns / :slot_ns ELSE 0 END AS slot,
        sum(calls), sum(succeeded), sum(attempts), sum(unpriced),
        sum(input), sum(cache_read), sum(cache_write_5m), sum(cache_write_1h), sum(output), sum(reasoning),
-       sum(audio_in), sum(audio_out), sum(images), sum(cash_nanos), sum(lapsed_nanos), sum(bounded_nanos), sum(gpu_ms)
+       sum(audio_in), sum(audio_out), sum(images), sum(cash_nanos), sum(lapsed_nanos), sum(bounded_nanos), sum(gpu_ms),
+       sum(avoided_input), sum(avoided_output), sum(avoided_nanos)
 FROM rollup
 WHERE slot_ns >= :from_ns AND slot_ns < :before_ns AND slot_ns NOT IN (SELECT slot_ns FROM stale_slot)
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8;
@@ -62,3 +67,20 @@ FROM call
 JOIN attempt ON attempt.call_id = call.id
      AND attempt.n = (SELECT max(n) FROM attempt AS other WHERE other.call_id = call.id)
 WHERE call.id >= :first AND call.id < :last AND call.end_state = 'success';
+
+-- What hosted targets took of their own caches, and what private targets answered: attempts one by one, since the
+-- length of an input, the hour and the service tier decide about a price. An attempt at a private target counts
+-- where it was the answer.
+-- name: used
+SELECT call.key, coalesce(call.team, ''), coalesce(call.tag, ''), call.asked_model, call.class,
+       attempt.provider || '/' || attempt.model, attempt.tier, call.received_ns / :slot_ns,
+       coalesce(attempt.sent_ns, call.received_ns), coalesce(attempt.last_ns, attempt.sent_ns, call.received_ns),
+       attempt.service_tier, attempt.usage_source,
+       attempt.input, attempt.cache_read, attempt.cache_write_5m, attempt.cache_write_1h,
+       attempt.output, attempt.reasoning, attempt.audio_in, attempt.audio_out, attempt.images
+FROM call
+JOIN attempt ON attempt.call_id = call.id
+WHERE call.id >= :first AND call.id < :last AND attempt.hold_state = 'settled'
+      AND (attempt.tier = 'hosted'
+           OR (attempt.tier = 'private' AND call.end_state = 'success'
+               AND attempt.n = (SELECT max(n) FROM attempt AS other WHERE other.call_id = call.id)));

@@ -27,8 +27,8 @@ DELETE FROM rollup WHERE slot_ns = ?;
 -- name: add_rollup
 INSERT INTO rollup (key, team, tag, asked_model, class, target, tier, slot_ns, calls, succeeded, attempts, unpriced,
                     input, cache_read, cache_write_5m, cache_write_1h, output, reasoning, audio_in, audio_out, images,
-                    cash_nanos, lapsed_nanos, bounded_nanos, gpu_ms)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+                    cash_nanos, lapsed_nanos, bounded_nanos, gpu_ms, avoided_input, avoided_output, avoided_nanos)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- Only what is added up may go.
 -- name: forget_before

@@ -23,7 +23,7 @@ from tiergate.core import (
     TiergateError,
     Unaffordable,
 )
-from tiergate.ledger import About, Balance, Book, Ceiling, HoldState, Period, Scope, about
+from tiergate.ledger import About, Balance, Ceiling, HoldState, Period, Scope, SoleBook, about
 from tiergate.store import LEDGER_FILE, LedgerJournal, LedgerPast, look_at, open_journal
 from tiergate.testing import FakeClock
 
@@ -92,7 +92,7 @@ class Money(RuleBasedStateMachine):
     def open(self) -> None:
         opening = open_journal(self.folder, clock=FakeClock(), randomness=os.urandom, emit=lambda _: None)
         self.journal = self.wait(opening.__aenter__())
-        self.book = Book(self.journal, ceilings=self.ceilings)
+        self.book = SoleBook(self.journal, ceilings=self.ceilings)
 
     @property
     def held(self) -> list[Attempt]:

@@ -16,7 +16,7 @@ from tiergate.app.webhook import Webhook
 from tiergate.config import Loaded, Settings, fill, first_snapshot
 from tiergate.config import reload as next_snapshot
 from tiergate.core import Emit, Event, Notice, SettingsError, SystemClock
-from tiergate.ledger import Book, Entry, Period, ReceiptMaker
+from tiergate.ledger import Entry, Period, ReceiptMaker, SoleBook
 from tiergate.metering import Lines
 from tiergate.resilience import Permits
 from tiergate.serve import Flights, Rooms
@@ -187,7 +187,7 @@ async def open_house(
         _tell_of_unknown(cabinet, tell)
         _tell_of_shared(cabinet, settings, tell)
         ceilings = fill.ceilings(settings, cabinet.keys)
-        book = Book(journal, ceilings=ceilings, alerts_at=settings.alerts.at, emit=tell)
+        book = SoleBook(journal, ceilings=ceilings, alerts_at=settings.alerts.at, emit=tell)
         await book.balances(clock.wall_ns())  # so that no call waits for them
         flights = Flights(
             journal,

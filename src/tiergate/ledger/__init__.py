@@ -1,8 +1,18 @@
 """Money and identity: hold the worst case, settle the truth, respect every ceiling, receipts."""
 
-from tiergate.ledger.book import Book
-from tiergate.ledger.ceilings import About, Balance, Ceiling, Ceilings, Reservation, Scope, SpentBy, about
-from tiergate.ledger.ports import Journal, JournalStatistics
+from tiergate.ledger.book import SoleBook
+from tiergate.ledger.ceilings import (
+    About,
+    Balance,
+    Ceiling,
+    Ceilings,
+    Claim,
+    Reservation,
+    Scope,
+    SpentBy,
+    about,
+)
+from tiergate.ledger.ports import Book, Journal, JournalStatistics, SharedJournal
 from tiergate.ledger.receipts import (
     Answered,
     Fresh,
@@ -26,6 +36,7 @@ from tiergate.ledger.records import (
     Settled,
     Shared,
 )
+from tiergate.ledger.shared import SharedBook
 from tiergate.ledger.states import (
     FLIGHT,
     HOLD,
@@ -42,6 +53,7 @@ from tiergate.ledger.states import (
     SliceState,
     may_move,
 )
+from tiergate.ledger.verdict import busy, must_wait
 from tiergate.ledger.windows import Period, Window, window_at
 
 __all__ = [
@@ -61,6 +73,7 @@ __all__ = [
     "CallOpened",
     "Ceiling",
     "Ceilings",
+    "Claim",
     "Counted",
     "Entry",
     "EntryQuery",
@@ -84,12 +97,17 @@ __all__ = [
     "Scope",
     "Settled",
     "Shared",
+    "SharedBook",
+    "SharedJournal",
     "SliceState",
+    "SoleBook",
     "SpentBy",
     "Window",
     "about",
+    "busy",
     "compare",
     "judge",
     "may_move",
+    "must_wait",
     "window_at",
 ]

@@ -11,24 +11,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from tiergate.core import (
-    NOTHING,
-    BudgetBusy,
-    BudgetExceeded,
     BudgetReached,
-    BudgetUnbounded,
     Emit,
     Event,
-    Outcome,
     Target,
     Unaffordable,
-    UsageSource,
 )
-from tiergate.ledger.ceilings import Balance, Ceiling, Ceilings, Reservation, about, about_entry
+from tiergate.ledger.ceilings import Balance, Ceiling, Ceilings, Claim, Reservation, about, about_entry
 from tiergate.ledger.ports import Journal
-from tiergate.ledger.records import CallClosed, Held, Settled
-from tiergate.ledger.said import busy_sentence, exceeded_sentence, unbounded_sentence
-from tiergate.ledger.states import HoldState
-from tiergate.ledger.windows import Window
+from tiergate.ledger.records import CallClosed, Held, Settled, not_sent
+from tiergate.ledger.verdict import busy, must_wait
 
 _NEVER_NANOS: Final = 1 << 63
 _WAITING_MAX: Final = 1_000
@@ -48,8 +40,8 @@ def _tell_nobody(event: Event) -> None:
     """Take no notice."""
 
 
-class Book:
-    """Money's only door, in front of the journal.
+class SoleBook:
+    """A `Book` for a store with one owner: what is spent and held is in this process's memory.
 
     Args:
         journal: keeps the records.
@@ -108,7 +100,7 @@ class Book:
             await self._journal.hold(held)
         except asyncio.CancelledError:
             # The hold may be on its way to the disk. Whether it arrives or not, nothing was sent for it.
-            self._journal.settle(_not_sent(held))
+            self._journal.settle(not_sent(held))
             raise
 
     def settle(self, settled: Settled) -> None:
@@ -179,11 +171,11 @@ class Book:
     ) -> bool:
         """Count a hold against these balances; False: they are no longer its balances."""
         queued = {id(balance) for waiter in self._waiting for balance in waiter.balances}
-        if not _must_wait(reservation, target, balances, queued):
+        if not must_wait(reservation.amount_nanos, target, balances, queued):
             self._ceilings.reserve(reservation)
             return True
         if wait_s <= 0 or len(self._waiting) >= _WAITING_MAX:
-            raise _busy(reservation, target, balances)
+            raise busy(reservation.amount_nanos, target, balances)
         waiter = _Waiter(reservation, target, balances, asyncio.get_running_loop().create_future())
         self._waiting.append(waiter)
         try:
@@ -191,7 +183,7 @@ class Book:
                 return await waiter.granted
         except TimeoutError as error:
             self._give_up(waiter)
-            raise _busy(reservation, target, waiter.balances) from error
+            raise busy(reservation.amount_nanos, target, waiter.balances) from error
         except asyncio.CancelledError:
             self._give_up(waiter)
             raise
@@ -227,7 +219,7 @@ class Book:
                 held_up.update(map(id, waiter.balances))
                 continue
             try:
-                if _must_wait(waiter.reservation, waiter.target, waiter.balances, held_up):
+                if must_wait(asked.amount_nanos, waiter.target, waiter.balances, held_up):
                     held_up.update(map(id, waiter.balances))
                     continue
             except Unaffordable as error:
@@ -268,13 +260,13 @@ class Book:
             await self._load(self._ceilings.missing(about, received_ns))
         return found
 
-    async def _load(self, wanted: Sequence[tuple[Ceiling, Window]]) -> None:
+    async def _load(self, wanted: Sequence[Claim]) -> None:
         """Ask the ledger what was spent in windows that are not known yet, one span after the other."""
         async with self._loading:
-            spans: dict[tuple[int, int | None], list[tuple[Ceiling, Window]]] = {}
+            spans: dict[tuple[int, int | None], list[Claim]] = {}
             for ceiling, window in wanted:
                 if self._ceilings.balance(ceiling, window) is None:
-                    spans.setdefault((window.start_ns, window.end_ns), []).append((ceiling, window))
+                    spans.setdefault((window.start_ns, window.end_ns), []).append(Claim(ceiling, window))
             for (start_ns, end_ns), windows in spans.items():
                 self._ceilings.forget_before(start_ns)
                 self._ceilings.begin_load()
@@ -287,51 +279,5 @@ class Book:
                 self._admit()
 
 
-def _must_wait(
-    reservation: Reservation, target: Target, balances: Sequence[Balance], queued: set[int]
-) -> bool:
-    """Tell whether a hold fits only later; `queued` are the balances that others wait for.
-
-    Raises:
-        Unaffordable: it fits never.
-    """
-    amount = reservation.amount_nanos
-    exceeded: list[Balance] = []
-    for balance in balances:
-        if amount is None and not balance.ceiling.allows_unbounded:
-            raise BudgetUnbounded(unbounded_sentence(target, balance), target=target.name)
-        if balance.refuses(amount or 0) or (amount is None and balance.spent_nanos >= balance.limit_nanos):
-            exceeded.append(balance)
-    if exceeded:
-        # The tightest: whoever fits into it has not to ask again because of another.
-        tightest = min(exceeded, key=lambda balance: balance.limit_nanos - balance.spent_nanos)
-        raise BudgetExceeded(exceeded_sentence(amount, tightest), target=target.name)
-    return bool(amount) and any(balance.delays(amount or 0) or id(balance) in queued for balance in balances)
-
-
 def _is_granted(granted: "asyncio.Future[bool]") -> bool:
     return granted.done() and not granted.cancelled() and not granted.exception() and granted.result()
-
-
-def _busy(reservation: Reservation, target: Target, balances: Sequence[Balance]) -> BudgetBusy:
-    amount = reservation.amount_nanos or 0
-    tight = [balance for balance in balances if balance.delays(amount)] or balances
-    return BudgetBusy(busy_sentence(amount, tight[0]), target=target.name)
-
-
-def _not_sent(held: Held) -> Settled:
-    return Settled(
-        call_id=held.call_id,
-        n=held.n,
-        state=HoldState.RELEASED,
-        outcome=Outcome.IGNORE,
-        blame=None,
-        error_code=None,
-        status=None,
-        sent_ns=held.permit_ns,
-        first_ns=None,
-        last_ns=held.permit_ns,
-        usage=NOTHING,
-        usage_source=UsageSource.NONE,
-        cash_nanos=0,
-    )

@@ -122,6 +122,13 @@ class Balance:
         return amount_nanos > 0 and self.spent_nanos + self.held_nanos + amount_nanos > self.limit_nanos
 
 
+class Claim(NamedTuple):
+    """A ceiling in one of its windows: what a hold counts against."""
+
+    ceiling: Ceiling
+    window: Window
+
+
 class SpentBy(NamedTuple):
     """What attempts of one kind have cost in a span of time; `lapsed_nanos` is a part of `spent_nanos`."""
 
@@ -216,16 +223,17 @@ class Ceilings:
             found.append(balance)
         return found
 
-    def missing(self, about: About, at_ns: int) -> list[tuple[Ceiling, Window]]:
+    def missing(self, about: About, at_ns: int) -> list[Claim]:
         """Give the windows of an attempt's ceilings whose balance is not loaded."""
-        windows = [(ceiling, ceiling.window(at_ns)) for ceiling in self.covering(about)]
-        return [
-            (ceiling, window) for ceiling, window in windows if _key(ceiling, window) not in self._balances
-        ]
+        return [claim for claim in self.claims(about, at_ns) if _key(*claim) not in self._balances]
 
-    def current(self, at_ns: int) -> list[tuple[Ceiling, Window]]:
+    def claims(self, about: About, at_ns: int) -> list[Claim]:
+        """Give what an attempt counts against."""
+        return [Claim(ceiling, ceiling.window(at_ns)) for ceiling in self.covering(about)]
+
+    def current(self, at_ns: int) -> list[Claim]:
         """Give every ceiling with the window that a moment lies in."""
-        return [(ceiling, ceiling.window(at_ns)) for ceiling in self._ceilings]
+        return [Claim(ceiling, ceiling.window(at_ns)) for ceiling in self._ceilings]
 
     def balance(self, ceiling: Ceiling, window: Window) -> Balance | None:
         """Give a balance; None: it is not loaded."""
@@ -275,7 +283,7 @@ class Ceilings:
         assert self._load is None, "one load at a time"
         self._load = _Load()
 
-    def end_load(self, wanted: Iterable[tuple[Ceiling, Window]], spent: Sequence[SpentBy]) -> None:
+    def end_load(self, wanted: Iterable[Claim], spent: Sequence[SpentBy]) -> None:
         """Make balances of what the ledger says, what settled since, and what is held now."""
         load, self._load = self._load, None
         assert load is not None

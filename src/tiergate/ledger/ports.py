@@ -1,9 +1,10 @@
 """What the ledger needs from outside: a journal that keeps its records."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tiergate.ledger.ceilings import SpentBy
+from tiergate.ledger.ceilings import Balance, Ceiling, Claim, SpentBy
 from tiergate.ledger.receipts import Receipt, ReceiptEntry
 from tiergate.ledger.records import CallClosed, Counted, Entry, EntryQuery, Held, Owner, Settled
 
@@ -36,14 +37,17 @@ class Journal(Protocol):
         """The owner that writes here."""
         ...
 
-    async def hold(self, held: Held) -> None:
+    async def hold(self, held: Held, claims: Sequence[Claim] = ()) -> None:
         """Write a hold (and its call, with the first one) and return when it is committed.
+
+        `claims`: what it counts against, where several owners share the store, which then decides.
 
         When it is cancelled while it waits, the hold may stand or not: whoever asked for it releases it in
         either case. Releasing a hold that is not there changes nothing.
 
         Raises:
             StorageUnavailable: nothing was written, nothing may be sent.
+            Unaffordable: nor was it, since one of the claims does not allow it.
         """
         ...
 
@@ -127,4 +131,71 @@ class Journal(Protocol):
 
     def statistics(self) -> JournalStatistics:
         """What waits and what was written."""
+        ...
+
+
+class SharedJournal(Journal, Protocol):
+    """A journal whose store several owners share. It keeps the balances, too, in step with the records."""
+
+    async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
+        """Read the balances of claims; those that nobody has asked for before are made from the records.
+
+        Raises:
+            StorageUnavailable: they cannot be read now.
+        """
+        ...
+
+    async def tell(self, claim: Claim, share: float) -> bool:
+        """Note that somebody is told of a spent share; False: they were told of it, or of more, before."""
+        ...
+
+
+class Book(Protocol):
+    """Money's only door: places holds before money can be spent, and settles each exactly once."""
+
+    def use(self, ceilings: Iterable[Ceiling], *, alerts_at: Sequence[float]) -> None:
+        """Take new ceilings; what is spent and held stays."""
+        ...
+
+    async def hold(self, held: Held, *, wait_s: float = 0) -> None:
+        """Place a hold; when this returns it is committed, and the attempt may send its first byte.
+
+        `wait_s`: how long it may wait where it fits only once others have settled.
+
+        Raises:
+            Unaffordable: a ceiling does not allow it; nothing was held.
+            StorageUnavailable: nothing was held, nothing may be sent.
+        """
+        ...
+
+    def settle(self, settled: Settled) -> None:
+        """Replace a hold by the truth. Returns at once, cannot fail."""
+        ...
+
+    def close(self, closed: CallClosed) -> None:
+        """Write the end of a call. Returns at once, cannot fail."""
+        ...
+
+    async def resolve(self, call_id: str, n: int, cash_nanos: int) -> bool:
+        """Settle a lapsed attempt with what it is now known to have cost; False: there is none.
+
+        Raises:
+            StorageUnavailable: nothing was changed.
+        """
+        ...
+
+    async def adjust(self, call_id: str, n: int, delta_nanos: int, reason: str) -> bool:
+        """Correct what a settled attempt cost, by an adjustment beside it; False: there is none.
+
+        Raises:
+            StorageUnavailable: nothing was changed.
+        """
+        ...
+
+    async def balances(self, at_ns: int) -> list[Balance]:
+        """Give the balance of every ceiling in the window that a moment lies in.
+
+        Raises:
+            StorageUnavailable: the ledger cannot be read now.
+        """
         ...

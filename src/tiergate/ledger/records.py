@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tiergate.core import Blame, Call, EndState, Outcome, ReceiptUse, Target, Usage, UsageSource
+from tiergate.core import NOTHING, Blame, Call, EndState, Outcome, ReceiptUse, Target, Usage, UsageSource
 from tiergate.ledger.receipts import Receipt
 from tiergate.ledger.states import HoldState
 
@@ -92,6 +92,25 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     gpu_ms: int | None = None
     kept: "Kept | None" = None
     """The answer to the call's receipt, which is then done; None: it has none, or goes on."""
+
+
+def not_sent(held: Held) -> Settled:
+    """Give the settlement of a hold for which nothing was sent, whatever the journal makes of it."""
+    return Settled(
+        call_id=held.call_id,
+        n=held.n,
+        state=HoldState.RELEASED,
+        outcome=Outcome.IGNORE,
+        blame=None,
+        error_code=None,
+        status=None,
+        sent_ns=held.permit_ns,
+        first_ns=None,
+        last_ns=held.permit_ns,
+        usage=NOTHING,
+        usage_source=UsageSource.NONE,
+        cash_nanos=0,
+    )
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The ledger's journal: `ledger.Journal` over one writing thread, whatever the books are kept in."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from tiergate.admission import VirtualKey
 from tiergate.core import Clock, Emit, StorageUnavailable, new_id
 from tiergate.ledger import (
     CallClosed,
+    Claim,
     Counted,
     Entry,
     EntryQuery,
@@ -127,7 +128,7 @@ class LedgerJournal:
         assert self._owner is not None, "the journal is entered first"
         return self._owner
 
-    async def hold(self, held: Held) -> None:
+    async def hold(self, held: Held, claims: Sequence[Claim] = ()) -> None:
         """Write a hold; see `ledger.Journal`."""
         opened = held.opened
         receipt = None if opened.receipt is None else receipt_row(opened, opened.receipt, self._epoch)

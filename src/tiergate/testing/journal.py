@@ -1,5 +1,6 @@
 """A journal in memory: the same rules as the real one, everything readable, nothing on disk."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from msgspec import structs
@@ -12,6 +13,7 @@ from tiergate.ledger import (
     AttemptEntry,
     CallClosed,
     CallOpened,
+    Claim,
     Counted,
     Entry,
     EntryQuery,
@@ -73,7 +75,7 @@ class MemoryJournal:
         """Holds that are neither settled nor released; none should be left when all calls have ended."""
         return [attempt.held for attempt in self._attempts.values() if attempt.state is HoldState.HELD]
 
-    async def hold(self, held: Held) -> None:
+    async def hold(self, held: Held, claims: Sequence[Claim] = ()) -> None:
         """Place a hold; see `ledger.Journal`. An attempt that is held already is refused."""
         attempt = (held.call_id, held.n)
         if self.fail_holds or attempt in self._attempts:

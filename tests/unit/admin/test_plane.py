@@ -10,7 +10,7 @@ from contract.ledger_records import BEGAN_NS, closed, held, opened, released, se
 from tiergate.admin import Desk, KeyWish, admin_plane
 from tiergate.admission import VirtualKey
 from tiergate.core import Caller, Event, Refusal
-from tiergate.ledger import Book, Ceiling, Period, Scope
+from tiergate.ledger import Ceiling, Period, Scope, SoleBook
 from tiergate.testing import MemoryJournal
 from tiergate.wire import dumps, loads
 
@@ -56,7 +56,7 @@ class Plane:
 
     def __init__(self) -> None:
         self.journal = MemoryJournal()
-        self.book = Book(
+        self.book = SoleBook(
             self.journal,
             ceilings=[
                 Ceiling(scope=Scope.ALL, amount_nanos=10 * USD, period=Period.MONTH, slack_nanos=USD),

@@ -18,7 +18,7 @@ from tiergate.core import (
     StorageUnavailable,
     Unaffordable,
 )
-from tiergate.ledger import Book, Ceiling, Held, Period, Scope, SpentBy
+from tiergate.ledger import Ceiling, Held, Period, Scope, SoleBook, SpentBy
 from tiergate.testing import FakeClock, MemoryJournal, run_virtual
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ def cost(number: int, usd: float) -> Any:
     return settled(number, cash_nanos=int(usd * USD))
 
 
-def amounts(book: Book) -> Coroutine[Any, Any, tuple[float, float]]:
+def amounts(book: SoleBook) -> Coroutine[Any, Any, tuple[float, float]]:
     async def read() -> tuple[float, float]:
         (balance,) = await book.balances(BEGAN_NS)
         return balance.spent_nanos / USD, balance.held_nanos / USD
@@ -53,7 +53,7 @@ def test_what_does_not_fit_is_refused_with_what_how_much_and_until_when() -> Non
     """Free of charge passes always; what could be anything is refused unless the ceiling lets it pass."""
 
     async def test() -> None:
-        book = Book(MemoryJournal(), ceilings=[replace(CAP, zone="Europe/Berlin", slack_nanos=USD)])
+        book = SoleBook(MemoryJournal(), ceilings=[replace(CAP, zone="Europe/Berlin", slack_nanos=USD)])
         await book.hold(asked(1, 8))
         book.settle(cost(1, 7.5))
         with pytest.raises(BudgetExceeded) as refused:
@@ -82,7 +82,7 @@ def test_ceilings_are_nested() -> None:
     """Every one that covers an attempt must have room; a target that is not covered goes on."""
 
     async def test() -> None:
-        book = Book(
+        book = SoleBook(
             MemoryJournal(),
             ceilings=[
                 CAP,
@@ -110,7 +110,7 @@ def test_who_waits_gets_what_others_give_back_in_order() -> None:
 
     async def test() -> None:
         journal = MemoryJournal()
-        book = Book(journal, ceilings=[CAP])
+        book = SoleBook(journal, ceilings=[CAP])
         await book.hold(asked(1, 6))
         await book.hold(asked(2, 4))
         order: list[int] = []
@@ -141,7 +141,7 @@ def test_a_wait_ends_in_time_and_leaves_nothing_behind() -> None:
 
     async def test() -> None:
         journal = MemoryJournal()
-        book = Book(journal, ceilings=[CAP])
+        book = SoleBook(journal, ceilings=[CAP])
         await book.hold(asked(1, 8))
         with pytest.raises(BudgetBusy):
             await book.hold(asked(2, 5), wait_s=2)
@@ -169,7 +169,7 @@ def test_a_hold_that_cannot_be_written_is_given_back() -> None:
 
     async def test() -> None:
         journal = MemoryJournal(fail_holds=True)
-        book = Book(journal, ceilings=[CAP])
+        book = SoleBook(journal, ceilings=[CAP])
         with pytest.raises(StorageUnavailable):
             await book.hold(asked(1, 8))
         assert await amounts(book) == (0, 0)
@@ -180,7 +180,7 @@ def test_a_hold_that_cannot_be_written_is_given_back() -> None:
                 await asyncio.sleep(60)
 
         slow = Slow()
-        book = Book(slow, ceilings=[CAP])
+        book = SoleBook(slow, ceilings=[CAP])
         writing = asyncio.create_task(book.hold(asked(2, 8)))
         await asyncio.sleep(1)
         assert await amounts(book) == (0, 8)
@@ -206,7 +206,7 @@ def test_what_settles_while_a_balance_is_loaded_counts_once() -> None:
 
     async def test() -> None:
         journal = SlowAnswers()
-        book = Book(journal)
+        book = SoleBook(journal)
         for number in (1, 2, 3, 4):
             await book.hold(asked(number, 2))
         book.settle(cost(1, 1.5))
@@ -234,7 +234,7 @@ def test_a_load_that_fails_refuses_the_hold_and_is_tried_again() -> None:
 
     async def test() -> None:
         journal = Blind()
-        book = Book(journal, ceilings=[CAP])
+        book = SoleBook(journal, ceilings=[CAP])
         with pytest.raises(StorageUnavailable):
             await book.hold(asked(1, 1))
         assert journal.held == []
@@ -249,7 +249,7 @@ def test_settings_that_change_while_a_balance_is_loaded_win() -> None:
     """The amount is that of the settings in force."""
 
     async def test() -> None:
-        book = Book(SlowAnswers(), ceilings=[CAP])
+        book = SoleBook(SlowAnswers(), ceilings=[CAP])
         loading = asyncio.create_task(book.hold(asked(1, 8)))
         await asyncio.sleep(1)
         book.use([replace(CAP, amount_nanos=5 * USD)], alerts_at=())
@@ -265,14 +265,14 @@ def test_somebody_is_told_once_of_each_share() -> None:
 
     async def test() -> None:
         journal = MemoryJournal()
-        book = Book(journal, ceilings=[CAP], alerts_at=(1.0, 0.5, 0.8), emit=told.append)
+        book = SoleBook(journal, ceilings=[CAP], alerts_at=(1.0, 0.5, 0.8), emit=told.append)
         for number, usd in enumerate((3, 2.5, 0.1, 3, 1.4, 0), start=1):
             await book.hold(asked(number, usd))
             book.settle(cost(number, usd))
         book.use([CAP], alerts_at=(0.5, 0.8, 1.0))
         await book.hold(asked(8, 0))
         book.settle(cost(8, 0))
-        again = Book(journal, ceilings=[CAP], alerts_at=(0.5, 0.8, 1.0), emit=told.append)
+        again = SoleBook(journal, ceilings=[CAP], alerts_at=(0.5, 0.8, 1.0), emit=told.append)
         await again.hold(asked(9, 0))
         again.settle(cost(9, 0))
 
@@ -289,7 +289,7 @@ def test_a_budget_belongs_to_the_window_in_which_a_call_was_received() -> None:
     day = 86_400_000
 
     async def test() -> None:
-        book = Book(MemoryJournal(), ceilings=[CAP])
+        book = SoleBook(MemoryJournal(), ceilings=[CAP])
         await book.hold(asked(1, 9))
         book.settle(cost(1, 9))
         await book.hold(asked(day + 2, 9))
@@ -318,7 +318,7 @@ def test_what_was_held_before_a_ceiling_came_settles_against_it() -> None:
     """A hold counts against what is there when it settles, whatever was there when it was placed."""
 
     async def test() -> None:
-        book = Book(MemoryJournal())
+        book = SoleBook(MemoryJournal())
         await book.hold(asked(1, 4))
         book.use([CAP], alerts_at=())
         assert await amounts(book) == (0, 4)
@@ -350,7 +350,7 @@ def test_who_waits_is_held_to_the_ceilings_that_a_reload_brings(new: list[Ceilin
     """Also to those whose balance nobody has loaded yet."""
 
     async def test() -> None:
-        book = Book(MemoryJournal(), ceilings=[CAP])
+        book = SoleBook(MemoryJournal(), ceilings=[CAP])
         await book.hold(asked(1, 10))
         waiting = [asyncio.create_task(book.hold(asked(number, 9), wait_s=2)) for number in range(2, 12)]
         await asyncio.sleep(1)
@@ -373,7 +373,7 @@ def test_who_waits_over_midnight_finds_the_balance_that_others_use() -> None:
         return held(number, opened=call, bound_nanos=int(usd * USD))
 
     async def test() -> None:
-        book = Book(MemoryJournal(), ceilings=[alice, model])
+        book = SoleBook(MemoryJournal(), ceilings=[alice, model])
         first = late(1, "A", 1, key="bob")
         await book.hold(first)
         waiting = asyncio.create_task(book.hold(late(2, "A", 0.9), wait_s=5))
@@ -391,7 +391,7 @@ def test_what_has_no_bound_is_let_pass_until_the_budget_is_spent() -> None:
     """Nobody knows by how much the last call passes it; the one after that is refused."""
 
     async def test() -> None:
-        book = Book(MemoryJournal(), ceilings=[replace(CAP, allows_unbounded=True)])
+        book = SoleBook(MemoryJournal(), ceilings=[replace(CAP, allows_unbounded=True)])
         for number in (1, 2):
             await book.hold(asked(number, None))
             book.settle(cost(number, 6))
@@ -406,7 +406,7 @@ def test_a_raised_budget_is_told_of_anew() -> None:
     told: list[Event] = []
 
     async def test() -> None:
-        book = Book(MemoryJournal(), ceilings=[CAP], alerts_at=(0.5, 1.0), emit=told.append)
+        book = SoleBook(MemoryJournal(), ceilings=[CAP], alerts_at=(0.5, 1.0), emit=told.append)
         await book.hold(asked(1, 10))
         book.settle(cost(1, 10))
         book.use([replace(CAP, amount_nanos=100 * USD)], alerts_at=(0.5, 1.0))

@@ -28,7 +28,7 @@ from tiergate.core import (
     Usage,
     UsageSource,
 )
-from tiergate.ledger import Book, CallClosed, Held, HoldState, ReceiptMaker, Settled
+from tiergate.ledger import CallClosed, Held, HoldState, ReceiptMaker, Settled, SoleBook
 from tiergate.metering import Lines
 from tiergate.resilience import Permits, RetryPolicy
 from tiergate.serve import (
@@ -201,7 +201,7 @@ class House:
         self.seen: list[Chunk] = []
         self.complete = False
         """The client was told that the answer ended well."""
-        book = Book(self.journal)
+        book = SoleBook(self.journal)
         self.rooms = Rooms(
             rules=Rules(
                 generation=1,

@@ -4,7 +4,7 @@ import asyncio
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,8 @@ from tiergate.app.upkeep import keep_up
 from tiergate.app.webhook import Webhook
 from tiergate.config import Loaded, Settings, fill, first_snapshot
 from tiergate.config import reload as next_snapshot
-from tiergate.core import Emit, Event, Notice, SettingsError, SystemClock
-from tiergate.ledger import Entry, Period, ReceiptMaker, SoleBook
+from tiergate.core import Emit, Event, Notice, SettingsError, SystemClock, usd_text
+from tiergate.ledger import Entry, LapsedSlice, Period, ReceiptMaker, SoleBook
 from tiergate.metering import Lines
 from tiergate.resilience import Permits
 from tiergate.serve import Flights, Rooms
@@ -146,6 +146,16 @@ def _tell_of_shared(cabinet: KeyCabinet, settings: Settings, tell: Emit) -> None
         tell(Notice(word="keys_shared", message=message, severe=True))
 
 
+def _tell_of_lapsed(slices: Sequence[LapsedSlice], tell: Emit) -> None:
+    if slices:
+        told = ", ".join(f"${usd_text(one.nanos)} of {one.ceiling}" for one in slices[:5])
+        message = (
+            "The machine went down while calls ran, and records of the last of them may be lost with it. So "
+            f"this counts as spent, the most that it can have been: {told}{', …' if len(slices) > 5 else ''}."
+        )
+        tell(Notice(word="slices_lapsed", message=message, severe=True))
+
+
 def _keyring(settings: Settings, token: str, cabinet: KeyCabinet) -> Keyring:
     return fill.keyring(settings, house_token=token, virtual=cabinet.keys, digest=cabinet.digest)
 
@@ -188,6 +198,7 @@ async def open_house(
         _tell_of_shared(cabinet, settings, tell)
         ceilings = fill.ceilings(settings, cabinet.keys)
         book = SoleBook(journal, ceilings=ceilings, alerts_at=settings.alerts.at, emit=tell)
+        _tell_of_lapsed(await book.open(), tell)
         await book.balances(clock.wall_ns())  # so that no call waits for them
         flights = Flights(
             journal,

@@ -12,7 +12,7 @@ from tiergate.ledger.ceilings import (
     SpentBy,
     about,
 )
-from tiergate.ledger.ports import Book, Journal, JournalStatistics, SharedJournal
+from tiergate.ledger.ports import Book, Journal, JournalStatistics, SharedJournal, SoleJournal
 from tiergate.ledger.receipts import (
     Answered,
     Fresh,
@@ -37,6 +37,7 @@ from tiergate.ledger.records import (
     Shared,
 )
 from tiergate.ledger.shared import SharedBook
+from tiergate.ledger.slices import LapsedSlice, Slice
 from tiergate.ledger.states import (
     FLIGHT,
     HOLD,
@@ -84,6 +85,7 @@ __all__ = [
     "Journal",
     "JournalStatistics",
     "Kept",
+    "LapsedSlice",
     "LineState",
     "Moves",
     "Owner",
@@ -99,8 +101,10 @@ __all__ = [
     "Shared",
     "SharedBook",
     "SharedJournal",
+    "Slice",
     "SliceState",
     "SoleBook",
+    "SoleJournal",
     "SpentBy",
     "Window",
     "about",

@@ -17,9 +17,10 @@ from tiergate.core import (
     Target,
     Unaffordable,
 )
-from tiergate.ledger.ceilings import Balance, Ceiling, Ceilings, Claim, Reservation, about, about_entry
-from tiergate.ledger.ports import Journal
+from tiergate.ledger.ceilings import Balance, Ceiling, Ceilings, Claim, Key, Reservation, about, about_entry
+from tiergate.ledger.ports import SoleJournal
 from tiergate.ledger.records import CallClosed, Held, Settled, not_sent
+from tiergate.ledger.slices import LapsedSlice, lapsed_of, must_draw, slice_of
 from tiergate.ledger.verdict import busy, must_wait
 
 _NEVER_NANOS: Final = 1 << 63
@@ -33,7 +34,7 @@ class _Waiter:
     target: Target
     balances: list[Balance]
     granted: "asyncio.Future[bool]"
-    """True: the money is held; False: the balances have changed, look again."""
+    """True: the money is held; False: look again, at other balances or after drawing a slice."""
 
 
 def _tell_nobody(event: Event) -> None:
@@ -52,7 +53,7 @@ class SoleBook:
 
     def __init__(
         self,
-        journal: Journal,
+        journal: SoleJournal,
         *,
         ceilings: Iterable[Ceiling] = (),
         alerts_at: Sequence[float] = (),
@@ -64,6 +65,24 @@ class SoleBook:
         self._emit = emit
         self._waiting: deque[_Waiter] = deque()
         self._loading = asyncio.Lock()
+        self._drawing = asyncio.Lock()
+
+    async def open(self) -> list[LapsedSlice]:
+        """Find what a loss of power took the records of; before anything is held. Gives what lapsed now.
+
+        Raises:
+            StorageUnavailable: not now.
+        """
+        found = []
+        for dead in await self._journal.dead_slices():
+            spent = await self._journal.spent(dead.window.start_ns, dead.window.end_ns)
+            lapsed = lapsed_of(dead, spent)
+            await self._journal.lapse_slice(dead, lapsed)
+            if lapsed:
+                found.append(LapsedSlice(dead.ceiling, dead.window.start_ns, lapsed))
+        known = await self._journal.lapsed_slices()
+        self._ceilings.take_lapsed({Key(one.ceiling, one.start_ns): one.nanos for one in known})
+        return found
 
     def use(self, ceilings: Iterable[Ceiling], *, alerts_at: Sequence[float]) -> None:
         """Take new ceilings; what is spent and held stays."""
@@ -172,6 +191,10 @@ class SoleBook:
         """Count a hold against these balances; False: they are no longer its balances."""
         queued = {id(balance) for waiter in self._waiting for balance in waiter.balances}
         if not must_wait(reservation.amount_nanos, target, balances, queued):
+            amount = reservation.amount_nanos or 0
+            if any(must_draw(balance, amount) for balance in balances):
+                await self._draw(balances, amount)
+                return False  # others may have come in between
             self._ceilings.reserve(reservation)
             return True
         if wait_s <= 0 or len(self._waiting) >= _WAITING_MAX:
@@ -187,6 +210,17 @@ class SoleBook:
         except asyncio.CancelledError:
             self._give_up(waiter)
             raise
+
+    async def _draw(self, balances: Sequence[Balance], amount: int) -> None:
+        """Write down how far the spending of ceilings may go, if nobody else just has."""
+        async with self._drawing:
+            short = [balance for balance in balances if must_draw(balance, amount)]
+            if not short:
+                return
+            slices = [slice_of(balance, amount) for balance in short]
+            await self._journal.draw(slices)
+            for balance, drawn in zip(short, slices, strict=True):
+                balance.drawn_nanos = max(balance.drawn_nanos, drawn.amount_nanos)
 
     def _give_up(self, waiter: _Waiter) -> None:
         # The money may have been given in the same turn of the loop in which the wait was called off.
@@ -229,8 +263,10 @@ class SoleBook:
                 continue
             self._waiting.remove(waiter)
             if not waiter.granted.done():
-                self._ceilings.reserve(waiter.reservation)
-                waiter.granted.set_result(True)
+                is_drawn = not any(must_draw(balance, asked.amount_nanos or 0) for balance in balances)
+                if is_drawn:
+                    self._ceilings.reserve(asked)
+                waiter.granted.set_result(is_drawn)
 
     def _tell_if_reached(self, balance: Balance) -> None:
         amount = balance.ceiling.amount_nanos

@@ -9,7 +9,7 @@ asks for it, and whatever settles in the meantime is noted and added.
 A call belongs to the window in which it was received, as reports have it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -93,6 +93,8 @@ class Balance:
     lapsed_nanos: int = 0
     """The part of it that a dead owner left and nobody has settled."""
     held_nanos: int = 0
+    drawn_nanos: int = 0
+    """How far spent and held may go before more is written down (`slices`)."""
     reached: float = 0.0
     """The largest share of the ceiling that was told of."""
     tell_at_nanos: int = 0
@@ -180,6 +182,8 @@ class Ceilings:
         self._covering: dict[About, tuple[Ceiling, ...]] = {}
         self._latest: dict[str, Balance] = {}
         """The balance that each ceiling was last asked for: nearly every call lies in the same window."""
+        self._lapsed: Mapping[Key, int] = {}
+        """What a loss of power took the records of."""
         self._version = 0
         """Grows when balances come or go; what was looked up under an older one is looked up again."""
         self.use(ceilings)
@@ -199,6 +203,10 @@ class Ceilings:
             balance.reached = min(balance.reached, balance.share)
         self._covering.clear()
         self._changed()
+
+    def take_lapsed(self, lapsed: Mapping[Key, int]) -> None:
+        """Take what counts as spent beside the records; of balances that are loaded from now on."""
+        self._lapsed = lapsed
 
     def covering(self, about: About) -> tuple[Ceiling, ...]:
         """Give the ceilings that an attempt counts against."""
@@ -292,7 +300,8 @@ class Ceilings:
             ceiling = in_force.get(asked.id)
             if ceiling is None or ceiling.zone != asked.zone:
                 continue  # the settings were read again in the meantime
-            balance = Balance(ceiling=ceiling, window=window)
+            beside = self._lapsed.get(_key(ceiling, window), 0)
+            balance = Balance(ceiling=ceiling, window=window, spent_nanos=beside, lapsed_nanos=beside)
             for row in spent:
                 if ceiling.covers(row.about):
                     balance.spent_nanos += row.spent_nanos

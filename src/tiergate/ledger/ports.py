@@ -7,6 +7,7 @@ from typing import Protocol
 from tiergate.ledger.ceilings import Balance, Ceiling, Claim, SpentBy
 from tiergate.ledger.receipts import Receipt, ReceiptEntry
 from tiergate.ledger.records import CallClosed, Counted, Entry, EntryQuery, Held, Owner, Settled
+from tiergate.ledger.slices import LapsedSlice, Slice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +132,30 @@ class Journal(Protocol):
 
     def statistics(self) -> JournalStatistics:
         """What waits and what was written."""
+        ...
+
+
+class SoleJournal(Journal, Protocol):
+    """A journal whose store has one owner, and may lose its last records with the machine's power."""
+
+    async def draw(self, slices: Sequence[Slice]) -> None:
+        """Write down how far spending may go; returns when a loss of power cannot take it away.
+
+        Raises:
+            StorageUnavailable: it is not written.
+        """
+        ...
+
+    async def dead_slices(self) -> list[Slice]:
+        """Give what owners had drawn that died with the machine."""
+        ...
+
+    async def lapse_slice(self, found: Slice, lapsed_nanos: int) -> None:
+        """Let a dead owner's slice lapse, with what of it counts as spent: `drawn → lapsed`."""
+        ...
+
+    async def lapsed_slices(self) -> list[LapsedSlice]:
+        """Give what counts as spent beside the records."""
         ...
 
 

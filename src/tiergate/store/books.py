@@ -4,15 +4,15 @@ They belong to one thread and know nothing of threads, waiting or retrying; `scr
 knows which database it is.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 from tiergate.admission import VirtualKey
-from tiergate.ledger import Owner
+from tiergate.ledger import LapsedSlice, Owner, Slice
 from tiergate.store.keys import key_facts, key_of
-from tiergate.store.rows import Row, drop_row, open_row, settled_call_id
+from tiergate.store.rows import Row, drop_row, open_row, settled_call_id, slice_of, slice_row
 from tiergate.store.session import Checkpoints, Lapsed, Reading, Sayings, Session, Sums
 
 _FORGOTTEN_AT_ONCE: Final = 100
@@ -159,6 +159,33 @@ class Books:
         """Delete some old records (`Sums.forget`)."""
         with self._transaction():
             return self._sums.forget(calls_before_ns, rollups_before_ns)
+
+    def draw(self, slices: Sequence[Slice], now_ns: int) -> None:
+        """Write slices down, so that a loss of power cannot take them away."""
+        epoch, boot = self.owner.epoch, self.session.boot
+        rows = [(epoch, *slice_row(one), boot, now_ns) for one in slices]
+        with self.session.lasting():
+            self.session.many("slices", "draw", rows)
+
+    def dead_slices(self) -> list[Slice]:
+        """Give the slices of owners that died with the machine."""
+        return [slice_of(row) for row in self.session.rows("slices", "dead", {"epoch": self.owner.epoch})]
+
+    def lapse_slice(self, found: Slice, lapsed_nanos: int) -> None:
+        """Let a dead owner's slice lapse; see `ledger.SoleJournal`."""
+        facts = {
+            "epoch": self.owner.epoch,
+            "ceiling": found.ceiling,
+            "start_ns": found.window.start_ns,
+            "amount_nanos": found.amount_nanos,
+            "lapsed_nanos": lapsed_nanos,
+        }
+        with self.session.lasting():
+            self.session.run("slices", "lapse", facts)
+
+    def lapsed_slices(self) -> list[LapsedSlice]:
+        """Give what counts as spent beside the records."""
+        return [LapsedSlice(*row) for row in self.session.rows("slices", "lapsed")]
 
     def forget_receipts(self, before_ns: int) -> int:
         """Delete some old receipts; give how many are gone."""

@@ -17,10 +17,12 @@ from tiergate.ledger import (
     EntryQuery,
     Held,
     JournalStatistics,
+    LapsedSlice,
     Owner,
     Receipt,
     ReceiptEntry,
     Settled,
+    Slice,
     SpentBy,
 )
 from tiergate.store.books import Books
@@ -49,6 +51,7 @@ def open_journal(
     randomness: Callable[[int], bytes],
     emit: Emit,
     limits: WriterLimits | None = None,
+    boot: str | None = None,
 ) -> "LedgerJournal":
     """Give the journal of a data folder, to be entered with `async with`.
 
@@ -60,12 +63,13 @@ def open_journal(
         randomness: gives so many random bytes, such as `os.urandom`.
         emit: hears of lapsed holds and of trouble, in the event loop.
         limits: bounds of the writer, for tests.
+        boot: which run of the machine this is, for tests; None: as it says itself.
     """
     path = data_dir / LEDGER_FILE
 
     def opened(owner_id: str, now_ns: int) -> Books:
         make_folder(data_dir)
-        return open_books(path, owner_id=owner_id, now_ns=now_ns)
+        return open_books(path, owner_id=owner_id, now_ns=now_ns, boot=boot)
 
     return LedgerJournal(
         opened, look_at(path), clock=clock, randomness=randomness, emit=emit, limits=limits or WriterLimits()
@@ -189,6 +193,23 @@ class LedgerJournal:
     async def counted(self, *, limit: int) -> list[Counted]:
         """Read what estimates learn from; see `ledger.Journal`."""
         return await asyncio.to_thread(read_counted, self._look, limit=limit)
+
+    async def draw(self, slices: Sequence[Slice]) -> None:
+        """Write down how far spending may go; see `ledger.SoleJournal`."""
+        now_ns = self._clock.wall_ns()
+        await self._work(lambda books: books.draw(slices, now_ns))
+
+    async def dead_slices(self) -> list[Slice]:
+        """Give what owners had drawn that died with the machine; see `ledger.SoleJournal`."""
+        return await self._work(lambda books: books.dead_slices())
+
+    async def lapse_slice(self, found: Slice, lapsed_nanos: int) -> None:
+        """Let a dead owner's slice lapse; see `ledger.SoleJournal`."""
+        await self._work(lambda books: books.lapse_slice(found, lapsed_nanos))
+
+    async def lapsed_slices(self) -> list[LapsedSlice]:
+        """Give what counts as spent beside the records; see `ledger.SoleJournal`."""
+        return await self._work(lambda books: books.lapsed_slices())
 
     async def add_up(self, *, closed_before_ns: int) -> bool:
         """Add up one quarter of an hour that ended before a moment; False: there is none to add up now.

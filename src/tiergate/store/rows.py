@@ -21,6 +21,8 @@ from tiergate.ledger import (
     ReceiptEntry,
     ReceiptState,
     Settled,
+    Slice,
+    Window,
 )
 
 Row = tuple[Any, ...]
@@ -196,6 +198,18 @@ def receipt_of(row: Row) -> ReceiptEntry:
         created_ns=created_ns,
         reply=reply,
     )
+
+
+def slice_row(found: Slice) -> Row:
+    """Give the part of `draw`'s row that says what is drawn."""
+    window = found.window
+    return found.ceiling, window.start_ns, window.end_ns, found.amount_nanos
+
+
+def slice_of(row: Row) -> Slice:
+    """Read a slice back from a row of `dead`."""
+    ceiling, start_ns, end_ns, amount_nanos = row
+    return Slice(ceiling, Window(start_ns=start_ns, end_ns=end_ns), amount_nanos)
 
 
 def tame(row: Row) -> Row:

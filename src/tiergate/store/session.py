@@ -83,6 +83,8 @@ class Session(Protocol):
     """What was found lapsed when it was opened."""
     sayings: Sayings
     checkpoints: Checkpoints
+    boot: str
+    """Which run of the machine this is."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """Write what is said inside, all or nothing.
@@ -90,6 +92,14 @@ class Session(Protocol):
         Raises:
             StoreOwned: this owner was declared dead.
             Unwritten: nothing was written, unless it is `doubtful`.
+        """
+        ...
+
+    def lasting(self) -> AbstractContextManager[None]:
+        """Write as in a transaction, so that a loss of the machine's power cannot take it away.
+
+        Raises:
+            As a transaction does.
         """
         ...
 

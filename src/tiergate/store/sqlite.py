@@ -14,6 +14,7 @@ from typing import Final
 from tiergate.core import CannotStart, StorageUnavailable, StoreOwned
 from tiergate.ledger import Owner
 from tiergate.store.books import Books
+from tiergate.store.boot import boot_id
 from tiergate.store.checkpoint import Checkpointer
 from tiergate.store.folder import make_private_file
 from tiergate.store.migrate import migrate
@@ -44,10 +45,11 @@ _SAYINGS: Final = Sayings(
 )
 
 
-def open_books(path: Path, *, owner_id: str, now_ns: int) -> Books:
+def open_books(path: Path, *, owner_id: str, now_ns: int, boot: str | None = None) -> Books:
     """Open the file, bring its schema up to date and begin a new epoch.
 
     What owners before left held lapses: it stays charged. The caller holds the data folder's `OwnerLock`.
+    `boot`: which run of the machine this is; None: as it says itself.
 
     Raises:
         CannotStart: with what to do about it.
@@ -58,7 +60,7 @@ def open_books(path: Path, *, owner_id: str, now_ns: int) -> Books:
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         migrate(connection, "ledger")
-        session = SqliteSession(path, connection, Owner(id=owner_id, epoch=0))
+        session = SqliteSession(path, connection, Owner(id=owner_id, epoch=0), boot or boot_id())
         sums = Rollups(session)
         session.begin_epoch(sums, now_ns)
         connection.execute(f"PRAGMA busy_timeout = {_WRITING_WAIT_MS}")
@@ -76,8 +78,9 @@ class SqliteSession:
 
     sayings = _SAYINGS
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, owner: Owner) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, owner: Owner, boot: str) -> None:
         self._path = path
+        self.boot = boot
         self.connection = connection
         self.owner = owner
         self.lapsed = Lapsed()
@@ -94,6 +97,8 @@ class SqliteSession:
             before = {"epoch": epoch}
             sums.take_note((), [call_id for (call_id,) in self.rows("ledger", "lapsing", before)])
             self.run("receipts", "lapse", before)
+            self.run("slices", "return_dead", {**before, "boot": self.boot})
+            self.run("slices", "forget_returned")
             self.lapsed = Lapsed(
                 holds=self.run("ledger", "lapse_holds", before),
                 calls=self.run("ledger", "lapse_calls", before),
@@ -110,6 +115,17 @@ class SqliteSession:
                     "Another Tiergate has taken over this data folder and declared this one dead. Restart it."
                 )
             yield
+
+    @contextmanager
+    def lasting(self) -> Iterator[None]:
+        """Write what is said inside so that a loss of power cannot take it away, nor what came before it."""
+        with _translated():
+            self.connection.execute("PRAGMA synchronous = FULL")
+        try:
+            with self.transaction():
+                yield
+        finally:
+            self.connection.execute("PRAGMA synchronous = NORMAL")
 
     def run(self, file: str, name: str, facts: Facts = ()) -> int:
         """Run a statement; see `Session`."""
@@ -140,6 +156,7 @@ class SqliteSession:
         """Write that the owner left with its books closed, and tidy up."""
         with self.transaction():
             self.run("ledger", "leave", {"now_ns": now_ns, "epoch": self.owner.epoch})
+            self.run("slices", "return_own", {"epoch": self.owner.epoch})
         with _translated():
             self.connection.execute("PRAGMA optimize").fetchall()
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -20,13 +20,16 @@ from tiergate.ledger import (
     Held,
     HoldState,
     JournalStatistics,
+    LapsedSlice,
     Owner,
     Receipt,
     ReceiptEntry,
     ReceiptState,
     Settled,
     Shared,
+    Slice,
     SpentBy,
+    Window,
     about,
     may_move,
 )
@@ -44,6 +47,7 @@ class MemoryJournal:
 
     Attributes:
         fail_holds: while it is True every hold is refused, as on a full disk; the rest goes on.
+        drawn: how far the spending of each ceiling may go in a window.
         held: the holds that were placed, in order.
         settled: the settlements that changed a hold, in order.
         closed: the ends that were the first of their call, in order.
@@ -60,6 +64,7 @@ class MemoryJournal:
         self._records = 0
         self._receipts: dict[tuple[str, str, bytes], ReceiptEntry] = {}
         self.fail_holds = fail_holds
+        self.drawn: dict[tuple[str, Window], int] = {}
         self.held: list[Held] = []
         self.settled: list[Settled] = []
         self.closed: list[CallClosed] = []
@@ -169,6 +174,22 @@ class MemoryJournal:
         """Look a receipt up; see `ledger.Journal`."""
         found = self._receipts.get(receipt.scope)
         return None if found is None or found.created_ns < receipt.since_ns else found
+
+    async def draw(self, slices: Sequence[Slice]) -> None:
+        """Remember how far spending may go; see `ledger.SoleJournal`."""
+        for one in slices:
+            self.drawn[one.ceiling, one.window] = one.amount_nanos
+
+    async def dead_slices(self) -> list[Slice]:
+        """Give none: nothing outlives the process here."""
+        return []
+
+    async def lapse_slice(self, found: Slice, lapsed_nanos: int) -> None:
+        """Do nothing: there is none."""
+
+    async def lapsed_slices(self) -> list[LapsedSlice]:
+        """Give none."""
+        return []
 
     def _open_receipt(self, opened: CallOpened) -> None:
         receipt = opened.receipt

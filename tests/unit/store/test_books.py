@@ -290,3 +290,22 @@ def test_reading_sees_one_moment(tmp_path: Path) -> None:
     assert [len(entry.attempts) for entry in entries] == [1]
     assert read_entry(look_at(path), held(2).call_id) is None
     books.close()
+
+
+def test_what_must_last_is_synced_and_nothing_else(tmp_path: Path) -> None:
+    """SQLite syncs its log with a commit only where it is told to: 2 is FULL, 1 is NORMAL."""
+    books = open_books(tmp_path / "ledger.db", owner_id="owner", now_ns=1)
+    connection = books.session.connection  # type: ignore[attr-defined]  # of the SQLite session
+
+    def level() -> int:
+        found: int = connection.execute("PRAGMA synchronous").fetchone()[0]
+        return found
+
+    with books.session.transaction():
+        assert level() == 1
+    with books.session.lasting():
+        assert level() == 2
+    with pytest.raises(ZeroDivisionError), books.session.lasting():
+        raise ZeroDivisionError
+    assert level() == 1
+    books.close()

@@ -102,8 +102,8 @@ RECEIPT = (
     " created_ns) VALUES ('t', 'k', '/', x'00', x'00', 'c', 1, :state, 1)"
 )
 SLICE = (
-    "INSERT INTO slice (id, ceiling, window_ns, owner_epoch, amount_nanos, state, drawn_ns)"
-    " VALUES ('s', 'c', 1, 1, 1, :state, 1)"
+    "INSERT INTO slice (ceiling, start_ns, owner_epoch, amount_nanos, boot, state, drawn_ns)"
+    " VALUES ('c', 1, 1, 1, 'b', :state, 1)"
 )
 OWNER = "INSERT INTO owner (epoch, id, pid, started_ns, heartbeat_ns, state) VALUES (1, 'o', 1, 1, 1, :state)"
 LINE = "INSERT INTO line (job_id, n, input_offset, input_bytes, state) VALUES ('j', 1, 0, 1, :state)"

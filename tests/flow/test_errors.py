@@ -274,6 +274,8 @@ def test_every_error_of_the_tree_is_known_at_the_door() -> None:
     """No error that a call can end with falls through to `internal_error`; each code is provoked above."""
     # No policy leaves out every target yet: a private-only call without a private one is refused before.
     elsewhere = {"shutting_down", "storage_unavailable", "budget_busy", "no_target_available"}
+    # tests/flow/test_receipts.py
+    elsewhere |= {"idempotency_key_reused", "idempotency_key_in_use", "answer_not_kept"}
     here = {case.code for case in CASES.values()} | elsewhere
     not_of_calls = {"internal_error", "invalid_settings", "store_owned", "cannot_start"}
     pending = [errors.TiergateError]

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from flow.conftest import KEY
+from flow.recorder import Recorder, Seen, Wire, answer_well, chunk, completion
+from flow.recorder import whole as whole_answer
 from house import GatewayProcess, calls_of, cli, until
 from tiergate import Gateway
 from tiergate.core import ReceiptUse
@@ -151,6 +154,44 @@ def test_a_failure_frees_the_key(client: OpenAI) -> None:
         with pytest.raises(openai.APIStatusError) as told:
             whole(client, "fails", model="fails")
         assert told.value.status_code == 502
+
+
+def test_an_answer_that_is_too_long_is_not_kept(client: OpenAI, recorder: Recorder) -> None:
+    """Who asks again is told which call was answered, and not to try for ever."""
+    long = completion("x" * 1_100_000)
+    recorder.play = lambda seen, wire: wire.send(whole_answer(long))
+    first = whole(client, "long", model="kept")
+    recorder.play = answer_well
+    with pytest.raises(openai.ConflictError) as told:
+        whole(client, "long", model="kept")
+    assert told.value.code == "answer_not_kept"
+    assert first.headers["x-request-id"] in str(told.value)
+    assert told.value.response.headers["x-should-retry"] == "false"
+
+
+def test_a_long_answer_in_flight_cannot_be_joined(client: OpenAI, recorder: Recorder) -> None:
+    """It is read at its first reader's pace; a second one is asked to come back."""
+    go_on = threading.Event()
+
+    def play(seen: Seen, wire: Wire) -> None:
+        wire.begin_stream()
+        for _ in range(12):
+            wire.event(chunk("x" * 100_000))
+        go_on.wait(10)
+        wire.event(chunk("", finish="stop"))
+        wire.end_stream()
+
+    recorder.play = play
+    asked: Any = {"model": "kept", "messages": QUESTION, "stream": True, "extra_headers": keyed("in flight")}
+    stream = client.chat.completions.create(**asked)
+    seen = [next(stream) for _ in range(12)]
+    with pytest.raises(openai.ConflictError) as told:
+        client.chat.completions.create(**asked)
+    go_on.set()
+    recorder.play = answer_well
+    assert told.value.code == "idempotency_key_in_use"
+    assert told.value.response.headers["retry-after"] == "1"
+    assert len(seen + list(stream)) == 13
 
 
 # Over restarts.

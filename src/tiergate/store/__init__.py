@@ -5,6 +5,7 @@ from tiergate.store.folder import kept_secret
 from tiergate.store.journal import LEDGER_FILE, LedgerJournal, open_journal
 from tiergate.store.owner import LiveOwner, OwnerLock, find_owner
 from tiergate.store.past import LedgerPast
+from tiergate.store.place import Place, place_of
 from tiergate.store.sqlite import look_at
 from tiergate.store.writer import WriterLimits
 
@@ -14,6 +15,7 @@ __all__ = [
     "LedgerPast",
     "LiveOwner",
     "OwnerLock",
+    "Place",
     "WriterLimits",
     "back_up",
     "damage",
@@ -21,5 +23,6 @@ __all__ = [
     "kept_secret",
     "look_at",
     "open_journal",
+    "place_of",
     "restore",
 ]

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
+from tiergate.admission import VirtualKey
 from tiergate.ledger import Counted, Entry, EntryQuery
+from tiergate.store.keys import key_of
 from tiergate.store.rows import adjustment_of, counted_of, entries_of, entry_of, first_id
 from tiergate.store.session import Look
 
@@ -70,3 +72,13 @@ def read_counted(look: Look, *, limit: int) -> list[Counted]:
     with look() as reading:
         rows = reading.rows("ledger", "read_counted", (limit,))
     return [counted_of(row) for row in reversed(rows)]
+
+
+def read_keys(look: Look) -> list[VirtualKey]:
+    """Read all virtual keys, the oldest first.
+
+    Raises:
+        StorageUnavailable: they cannot be read.
+    """
+    with look() as reading:
+        return [key_of(row) for row in reading.rows("keys", "all")]

@@ -10,7 +10,7 @@ from typing import Any
 
 from postgres import Server, run
 from tiergate.core import Clock, Emit
-from tiergate.store import LEDGER_FILE, LedgerJournal, LedgerPast, back_up, look_at, place_of
+from tiergate.store import LEDGER_FILE, LedgerJournal, LedgerPast, WriterLimits, back_up, look_at, place_of
 from tiergate.store.postgres.connection import Address
 from tiergate.store.postgres.reading import Readings
 from tiergate.testing import FakeClock
@@ -51,9 +51,18 @@ class Kept:
         clock: Clock | None = None,
         randomness: Callable[[int], bytes] = bytes,
         emit: Emit = lambda _: None,
+        limits: WriterLimits | None = None,
     ) -> LedgerJournal:
         """Give a journal, of an owner of its own."""
-        return self._place.journal(clock=clock or FakeClock(), randomness=randomness, emit=emit)
+        clock = clock or FakeClock()
+        return self._place.journal(clock=clock, randomness=randomness, emit=emit, limits=limits)
+
+    def replica(self, store: str | None = None) -> "Kept":
+        """Give the same ledger as another replica has it, which may reach it in another way."""
+        number = len(list(self.folder.parent.glob("replica-*")))
+        folder = self.folder.parent / f"replica-{number}"
+        folder.mkdir(parents=True)
+        return Kept(self.kind, folder, store or self.store, self._copies, self._stack)
 
     def past(self) -> LedgerPast:
         """Give what reports read."""

@@ -2,10 +2,11 @@
 
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -15,11 +16,35 @@ Rows = list[tuple[object, ...]]
 
 
 class Server:
-    """A server that runs, and gives databases."""
+    """A server that runs, and gives databases.
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
+    Args:
+        running: what `pgserver` gave.
+        programs: runs `pg_ctl`, as `pgserver` does.
+    """
+
+    def __init__(self, running: Any, programs: Callable[..., Any]) -> None:
+        self._running = running
+        self._programs = programs
+        self.uri: str = running.get_uri()
+        self.socket = Path(self.uri.partition("host=")[2]) / ".s.PGSQL.5432"
         self._numbers = count(1)
+
+    def crash(self) -> None:
+        """End it at once, as a crash does; what is committed is there when it starts again."""
+        self._programs(
+            ["-m", "immediate", "stop"], pgdata=self._running.pgdata, user=self._running.system_user
+        )
+
+    def start(self) -> None:
+        """Start it again."""
+        self._running.ensure_postgres_running()
+
+    def lock_out(self, role: str) -> None:
+        """Ask a role for its password from now on."""
+        rules = self._running.pgdata / "pg_hba.conf"
+        rules.write_text(f"local all {role} scram-sha-256\n{rules.read_text()}")
+        run(self.uri, "SELECT pg_reload_conf()")
 
     @contextmanager
     def schema(self) -> Iterator[str]:
@@ -53,7 +78,7 @@ def serving() -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="tiergate-") as folder:
         running = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
         try:
-            server = Server(running.get_uri())
+            server = Server(running, pgserver.pg_ctl)
             # Killed processes lose nothing without it, only machines do; and tests wait for no disk.
             run(server.uri, "ALTER SYSTEM SET fsync = off")
             run(server.uri, "SELECT pg_reload_conf()")

@@ -179,4 +179,4 @@ _EXAMPLES = {"sqlite": 60, "postgres": 20}
 def test_the_books_agree_with_a_model(places: Places) -> None:
     """Whatever is done, in whatever order, and whoever dies."""
     searched = settings(max_examples=_EXAMPLES[places.kind], stateful_step_count=25)
-    run_state_machine_as_test(lambda: Ledger(places), settings=searched)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(lambda: Ledger(places), settings=searched)

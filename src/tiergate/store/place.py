@@ -35,6 +35,7 @@ class Place(Protocol):
 
         Raises:
             CannotStart: there is no ledger yet.
+            StorageUnavailable: it cannot be read.
         """
         ...
 

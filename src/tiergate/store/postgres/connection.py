@@ -14,22 +14,26 @@ from tiergate.core import CannotStart
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-_PATIENCE: Final = {
+_DEFAULTS: Final = {
     "connect_timeout": "3",
     "keepalives_idle": "5",
     "keepalives_interval": "2",
     "keepalives_count": "3",
     "tcp_user_timeout": "8000",
+    "application_name": "tiergate",
     "client_encoding": "utf8",
 }
-"""How long a server may be silent before it counts as gone, in seconds, the last one in milliseconds. Whoever
-writes waits as long at most, and refuses nobody meanwhile. The address may set them otherwise."""
+"""How long a server may be silent before it counts as gone, in seconds (the last in milliseconds): whoever
+writes waits as long at most, and refuses nobody meanwhile. The address may set all of these otherwise."""
 _TO_WRITE: Final = (
     b"SET synchronous_commit = on;"
     b"SET default_transaction_isolation = 'read committed';"
     # A process that was stopped in the middle of a transaction holds up others no longer than this.
     b"SET idle_in_transaction_session_timeout = '10s';"
-    b"SET statement_timeout = '20s'"
+    b"SET statement_timeout = '20s';"
+    # All that is written is found by its key. A plan that was made when the tables were small must not read
+    # them whole when they are large.
+    b"SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
 )
 _OLDEST: Final = 140_000
 _HOW: Final = "docs/how-to/postgresql.md"
@@ -41,7 +45,7 @@ _REMEDIES: Final = (
     ),
     ('role "', "Make this user: CREATE ROLE … LOGIN PASSWORD …, or look at `store`."),
     ('database "', "Make this database: CREATE DATABASE … OWNER …, or look at `store`."),
-    ("could not translate host name", "Look at the host's name in `store`."),
+    ("failed to resolve host", "Look at the host's name in `store`."),
     ("Connection refused", "Start the server, or look at host and port in `store`."),
     ("timeout expired", "Look at host and port in `store`, and whether a firewall is in between."),
 )
@@ -56,7 +60,7 @@ class Address:
 
     def __init__(self, url: str) -> None:
         try:
-            self._parts = {**_PATIENCE, **{name: str(part) for name, part in conninfo_to_dict(url).items()}}
+            self._parts = {**_DEFAULTS, **{name: str(part) for name, part in conninfo_to_dict(url).items()}}
         except psycopg.ProgrammingError:
             # Its message quotes parts of the address.
             raise CannotStart(

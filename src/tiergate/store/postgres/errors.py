@@ -21,6 +21,7 @@ _BY_STATE: Final = {
 }
 _BY_CLASS: Final = {
     "08": Trouble.LOCKED,  # connections
+    "21": Trouble.RECORD,  # two records in one statement that are of one row
     "22": Trouble.RECORD,  # values
     "23": Trouble.RECORD,  # constraints
     "28": Trouble.LOCKED,  # who may come in: somebody is changing the password

@@ -63,4 +63,6 @@ class ServerPlace:
 
     def past(self) -> LedgerPast:
         """Give what reports read; see `store.Place`."""
-        return LedgerPast(Readings(self._address, idle_max=0).look)
+        past = LedgerPast(Readings(self._address, idle_max=0).look)
+        past.calls_from_ns()  # is it there?
+        return past

@@ -7,7 +7,7 @@ from typing import Final
 
 import psycopg
 
-from tiergate.core import StorageUnavailable
+from tiergate.core import CannotStart, StorageUnavailable, TiergateError
 from tiergate.store.postgres.connection import Address, Connection
 from tiergate.store.postgres.errors import word_of
 from tiergate.store.postgres.statements import statements
@@ -87,10 +87,10 @@ class Readings:
         for connection in idle:
             connection.close()
 
-    def unreadable(self, error: psycopg.Error) -> StorageUnavailable:
-        """Say that the ledger cannot be read."""
+    def unreadable(self, error: psycopg.Error) -> TiergateError:
+        """Say that the ledger cannot be read, or is not there."""
         if error.sqlstate in _UNMADE:
-            return StorageUnavailable(
+            return CannotStart(
                 f"There is no ledger in the database {self._address.shown} yet: no gateway has used it."
             )
         return StorageUnavailable(

@@ -16,6 +16,7 @@ from psycopg.pq import TransactionStatus
 
 from tiergate.core import StoreOwned
 from tiergate.ledger import Owner
+from tiergate.store.postgres.arrays import array
 from tiergate.store.postgres.connection import Address, Connection
 from tiergate.store.postgres.errors import UNWRITABLE, trouble_of, word_of
 from tiergate.store.postgres.reading import Readings
@@ -94,9 +95,16 @@ class PostgresSession:
         return self._open().execute(statements(file)[name], facts).rowcount
 
     def many(self, file: str, name: str, rows: Iterable[Row]) -> None:
-        """Run a statement for each row, in one round trip; see `Session`."""
+        """Run a statement for each row, in one round trip; see `Session`.
+
+        One that unnests arrays is run once, for all rows, each column as an array.
+        """
+        statement = statements(file)[name]
         with self._open().cursor() as cursor:
-            cursor.executemany(statements(file)[name], rows)
+            if b"unnest(" in statement:
+                cursor.execute(statement, [array(column) for column in zip(*rows, strict=True)])
+            else:
+                cursor.executemany(statement, rows)
 
     def rows(self, file: str, name: str, facts: Facts = ()) -> list[Row]:
         """Give all rows of a question; see `Session`."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from postgres import Server, run
 from tiergate.core import CannotStart, EndState, Event, Notice, StorageUnavailable
 from tiergate.ledger import Entry, HoldState
 from tiergate.store import LedgerJournal, WriterLimits, place_of
+from tiergate.store.postgres.connection import Address
+from tiergate.store.postgres.opening import open_books
+from tiergate.store.postgres.reading import Readings
+from tiergate.store.postgres.session import Lives
 from tiergate.store.rollups import sum_slot
 from tiergate.testing import FakeClock
 
@@ -128,6 +133,19 @@ def test_a_server_that_stays_away_refuses_holds_and_keeps_settlements(
     play(test())
 
 
+def test_looks_survive_a_restart(kept: Kept, postgres_server: Server) -> None:
+    """A connection that was kept for the next look is dead by then, and nobody notices."""
+
+    async def test() -> None:
+        async with kept.journal(randomness=os.urandom) as journal:
+            assert await journal.counted(limit=5) == []
+            await asyncio.to_thread(postgres_server.crash)
+            await asyncio.to_thread(postgres_server.start)
+            assert await journal.counted(limit=5) == []
+
+    play(test())
+
+
 def test_a_backend_that_an_operator_ends_takes_nothing_with_it(kept: Kept) -> None:
     """Ended again and again while calls are written: every hold stands once, every call ends."""
 
@@ -152,6 +170,24 @@ def test_a_backend_that_an_operator_ends_takes_nothing_with_it(kept: Kept) -> No
 _END_BACKENDS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tiergate'
 """
+
+
+def test_what_no_database_can_hold_is_spelled_out(kept: Kept) -> None:
+    """NUL and half characters from a caller refuse no call, and numbers over 64 bits no settlement."""
+    heard = Heard()
+
+    async def test() -> None:
+        async with kept.journal(randomness=os.urandom, emit=heard) as journal:
+            for number, name in enumerate(("gpt-\0", "gpt-\ud800", '{"a\\", NULL}'), start=1):
+                await journal.hold(held(number, opened=opened(number, asked_model=name)))
+            journal.settle(settled(1, cash_nanos=10**30))
+            await journal.flush()
+            entries = await journal.entries()
+            assert [one.asked_model for one in entries] == ["gpt-\\x00", "gpt-\\ud800", '{"a\\", NULL}']
+            assert entries[0].attempts[0].cash_nanos == 2**63 - 1
+        assert heard.words == ["ledger_value_forced"] * 3
+
+    play(test())
 
 
 # --- the connection breaks during a commit --------------------------------------------------------------
@@ -256,6 +292,57 @@ def test_two_owners_write_side_by_side(kept: Kept) -> None:
     play(test())
 
 
+def test_two_owners_cannot_give_back_the_same_money(kept: Kept) -> None:
+    """Of two adjustments that take all of a cost away, at the same time, one finds nothing left."""
+    other = kept.replica()
+    call_id, cost = opened(1).call.id, 1_000
+
+    async def test() -> None:
+        async with kept.journal(randomness=os.urandom) as one, other.journal(randomness=os.urandom) as two:
+            await one.hold(held(1))
+            one.settle(settled(1, cash_nanos=cost))
+            await one.flush()
+            inside, go_on = threading.Event(), threading.Event()
+            facts = {"call_id": call_id, "n": 1, "delta_nanos": -cost, "reason": "", "now_ns": 1}
+
+            def slowly(books: Any) -> None:
+                with books.session.transaction():
+                    books.session.rows("ledger", "settled_cash", {"call_id": call_id, "n": 1})
+                    books.session.run("ledger", "adjust", {**facts, "owner_epoch": 1})
+                    inside.set()
+                    go_on.wait(20)
+
+            writing = asyncio.create_task(one._work(slowly))
+            await asyncio.to_thread(inside.wait)
+            adjusting = asyncio.create_task(two.adjust(call_id, 1, -cost, "the same"))
+            await until(lambda: adjusting.done() or kept.rows(_WAITING_FOR_ANYTHING) != [])
+            go_on.set()
+            await writing
+            assert not await adjusting
+
+    play(test())
+
+
+_WAITING_FOR_ANYTHING = "SELECT 1 FROM pg_locks WHERE NOT granted"
+
+
+def test_a_look_sees_one_moment(kept: Kept) -> None:
+    """That of its opening, also in what it asks later."""
+    assert kept.store is not None
+    readings = Readings(Address(kept.store))
+
+    async def test() -> None:
+        async with kept.journal(randomness=os.urandom) as journal:
+            await journal.hold(held(1))
+            with closing(readings.open()) as reading:
+                for number in (2, 3):
+                    await journal.hold(held(number))
+                    assert len(reading.rows("ledger", "read_calls", {"after": "", "limit": 9})) == 1
+
+    play(test())
+    readings.close()
+
+
 async def beat(journal: LedgerJournal) -> Any:
     """Let an owner say that it lives, and look for those that do not."""
     return await journal._work(lambda books: books.heartbeat(0))
@@ -345,6 +432,55 @@ def test_whoever_comes_back_to_a_data_folder_buries_its_last_owner_at_once(kept:
                 assert states(await again.entries()) == [[HoldState.LAPSED], [HoldState.HELD]]
         await left.__aexit__(None, None, None)
         assert heard.words == ["ledger_lapsed"]
+
+    play(test())
+
+
+def test_whoever_comes_back_waits_for_the_last_transaction_of_its_seat(kept: Kept) -> None:
+    """The server may not have heard yet that the process is gone: it is buried all the same."""
+
+    async def test() -> None:
+        left = await kept.journal(randomness=os.urandom).__aenter__()
+        await left.hold(held(1))
+        inside, go_on = threading.Event(), threading.Event()
+
+        def slowly(books: Any) -> None:
+            with books.session.transaction():
+                inside.set()
+                go_on.wait(20)
+
+        writing = asyncio.create_task(left._work(slowly))
+        await asyncio.to_thread(inside.wait)
+        again = kept.journal(randomness=os.urandom)
+        coming = asyncio.create_task(again.__aenter__())
+        await until(lambda: kept.rows(_WAITING_FOR_ANYTHING) != [])
+        go_on.set()
+        await asyncio.gather(writing, coming)
+        assert states(await again.entries()) == [[HoldState.LAPSED]]
+        for journal in (again, left):
+            await journal.__aexit__(None, None, None)
+
+    play(test())
+
+
+@pytest.mark.parametrize("is_fresh", [True, False], ids=["server just started", "server long there"])
+def test_who_fell_silent_while_nobody_lived_is_buried_by_the_next(kept: Kept, *, is_fresh: bool) -> None:
+    """Once the server itself has been there for as long; before that nobody's heart could beat."""
+    assert kept.store is not None
+    address = Address(kept.store)
+    dead_after_s = 10.0**7 if is_fresh else 0.001
+
+    async def test() -> None:
+        left = await kept.journal(randomness=os.urandom).__aenter__()
+        await left.hold(held(1))
+        let_pass(kept, left, silent=True, by_ns=int(2 * 10**7 * 1e9))
+        lives = Lives(seat="another", pid=1, dead_after_s=dead_after_s)
+        books = await asyncio.to_thread(
+            open_books, address, Readings(address), owner_id="another", lives=lives
+        )
+        assert books.lapsed.holds == (0 if is_fresh else 1)
+        books.close()
+        await left.__aexit__(None, None, None)
 
     play(test())
 

@@ -76,7 +76,8 @@ class PostgresSession:
             ((epoch,),) = self.rows("ledger", "add_owner", who)
             self.owner = Owner(id=self.owner.id, epoch=epoch)
         with self.transaction():
-            self.run("ledger", "bury_at_start", {"seat": self._lives.seat, **self._dead()})
+            self.run("ledger", "bury_seat", {"seat": self._lives.seat, "epoch": epoch})
+            self.run("ledger", "bury_at_start", self._dead())
             self.lapsed = self._lapse(sums)
 
     @contextmanager

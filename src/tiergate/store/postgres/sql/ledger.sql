@@ -21,15 +21,19 @@ WHERE epoch = :epoch AND state = 'alive';
 -- name: leave
 UPDATE owner SET state = 'left', ended_ns = now_ns() WHERE epoch = :epoch AND state = 'alive';
 
--- Whoever had this seat is dead, since its lock was freed; so is whose heart has stopped, unless the server was away a
--- moment ago, when nobody's could beat. Who is in the middle of a transaction is passed over for now.
+-- Whoever had this seat is dead, since its lock was freed. The server may have to end its last transaction yet.
+-- name: bury_seat
+UPDATE owner SET state = 'dead', ended_ns = now_ns()
+WHERE state = 'alive' AND seat = :seat AND epoch <> :epoch;
+
+-- So is whose heart has stopped, unless the server was away a moment ago, when nobody's could beat. Who is in the middle
+-- of a transaction is passed over for now.
 -- name: bury_at_start
 UPDATE owner SET state = 'dead', ended_ns = now_ns()
 WHERE epoch IN (
     SELECT epoch FROM owner
-    WHERE state = 'alive' AND epoch <> :epoch
-      AND (seat = :seat OR (heartbeat_ns < now_ns() - :dead_ns
-                            AND pg_postmaster_start_time() < now() - make_interval(secs => :dead_ns / 1e9)))
+    WHERE state = 'alive' AND epoch <> :epoch AND heartbeat_ns < now_ns() - :dead_ns
+      AND pg_postmaster_start_time() < now() - make_interval(secs => :dead_ns / 1e9)
     FOR UPDATE SKIP LOCKED);
 
 -- Only somebody whose own heart has beaten steadily as long may say so of others: where the database was out of

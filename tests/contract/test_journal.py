@@ -3,38 +3,42 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contract.ledger_records import BEGAN_NS, HOSTED, PRIVATE, closed, held, opened, released, settled
+from places import Places
 from tiergate.core import Blame, EndState, Outcome, StorageUnavailable, Usage, UsageSource
 from tiergate.ledger import AttemptEntry, Entry, HoldState, Journal
-from tiergate.store import open_journal
 from tiergate.testing import FakeClock
 from tiergate.testing.journal import MemoryJournal
 
 OpenJournal = Callable[[], AbstractAsyncContextManager[Journal]]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def journal(request: pytest.FixtureRequest, tmp_path: Path) -> OpenJournal:
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def places(request: pytest.FixtureRequest) -> Any:
+    """Places where a ledger can be kept; None: it is kept in memory."""
+    return None if request.param == "memory" else request.getfixturevalue(f"{request.param}_places")
+
+
+@pytest.fixture
+def journal(places: Places | None) -> OpenJournal:
     """The journal under test; opened anew it is another, empty one."""
-    folders = count()
 
     @asynccontextmanager
     async def in_memory() -> AsyncIterator[Journal]:
         yield MemoryJournal()
 
     @asynccontextmanager
-    async def on_disk() -> AsyncIterator[Journal]:
-        folder = tmp_path / f"data-{next(folders)}"
-        async with open_journal(folder, clock=FakeClock(), randomness=bytes, emit=lambda _: None) as found:
+    async def kept() -> AsyncIterator[Journal]:
+        assert places is not None
+        found = places.new().journal(clock=FakeClock(), randomness=bytes, emit=lambda _: None)
+        async with found:
             yield found
 
-    return in_memory if request.param == "memory" else on_disk
+    return in_memory if places is None else kept
 
 
 def run(test: Callable[[Journal], Coroutine[Any, Any, None]], journal: OpenJournal) -> None:

@@ -13,20 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contract.ledger_records import BEGAN_NS, HOSTED, PRIVATE, closed, held, opened, released, settled
+from places import Kept, Places
 from tiergate.core import Caller, CannotStart, EndState, StoreOwned, Usage, UsageSource
 from tiergate.ledger import Entry, HoldState, Journal
 from tiergate.reports import Span, latency, spend
-from tiergate.store import LEDGER_FILE, LedgerPast, back_up, damage, look_at, open_journal, restore
+from tiergate.store import LEDGER_FILE, LedgerPast, back_up, damage, look_at, restore
 from tiergate.store.owner import OwnerLock
-from tiergate.testing import FakeClock
 
 ALL = Span(start_ns=BEGAN_NS - 10**9, end_ns=BEGAN_NS + 10**15)
 
 
-def with_journal(folder: Path, test: Callable[[Journal], Coroutine[Any, Any, None]]) -> None:
+def with_journal(kept: Kept, test: Callable[[Journal], Coroutine[Any, Any, None]]) -> None:
     async def bounded() -> None:
-        opening = open_journal(folder, clock=FakeClock(), randomness=os.urandom, emit=lambda _: None)
-        async with asyncio.timeout(20), opening as books:
+        async with asyncio.timeout(20), kept.journal(randomness=os.urandom) as books:
             await test(books)
 
     asyncio.run(bounded())
@@ -94,10 +93,14 @@ def bounded(entry: Entry) -> int:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls=st.lists(CALL, min_size=1, max_size=8), crashed=st.booleans())
 def test_sums_of_the_store_are_the_sums_of_the_entries(
-    tmp_path_factory: Any, calls: list[dict[str, Any]], *, crashed: bool
+    places: Places, calls: list[dict[str, Any]], *, crashed: bool
 ) -> None:
     """By key and in all: calls, tokens, money; lapsed holds at their worst case, after a crash too."""
-    folder = tmp_path_factory.mktemp("past")
+    with places.once() as kept:
+        check_sums(kept, calls, crashed=crashed)
+
+
+def check_sums(kept: Kept, calls: list[dict[str, Any]], *, crashed: bool) -> None:
     entries: list[Entry] = []
 
     async def test(books: Journal) -> None:
@@ -105,10 +108,10 @@ def test_sums_of_the_store_are_the_sums_of_the_entries(
             await play(books, calls)
         entries[:] = await books.entries(limit=1000)
 
-    with_journal(folder, test)
+    with_journal(kept, test)
     if crashed:
-        with_journal(folder, test)  # the next owner finds what was left open, and lapses it
-    past = LedgerPast(look_at(folder / LEDGER_FILE))
+        with_journal(kept, test)  # the next owner finds what was left open, and lapses it
+    past = kept.past()
     for by in ((), ("key",), ("key", "team", "tag", "tier", "day")):
         rows = spend(past, ALL, by)
         assert sum(row.calls for row in rows) == len(entries)
@@ -131,8 +134,9 @@ def test_sums_of_the_store_are_the_sums_of_the_entries(
         assert row.calls == sum(entry.key == key for entry in entries)
 
 
-def test_a_call_counts_at_its_last_target_and_each_attempt_at_its_own(tmp_path: Path) -> None:
+def test_a_call_counts_at_its_last_target_and_each_attempt_at_its_own(places: Places) -> None:
     """A failed attempt that is billed is the failing target's money."""
+    kept = places.new()
 
     async def test(books: Journal) -> None:
         await books.hold(held(1, 1, target=HOSTED))
@@ -141,10 +145,7 @@ def test_a_call_counts_at_its_last_target_and_each_attempt_at_its_own(tmp_path: 
         books.settle(settled(1, 2, cash_nanos=0))
         books.close(closed(1, attempts=2))
         await books.flush()
-        rows = {
-            row.group["target"]: row
-            for row in spend(LedgerPast(look_at(tmp_path / LEDGER_FILE)), ALL, ("target",))
-        }
+        rows = {row.group["target"]: row for row in spend(kept.past(), ALL, ("target",))}
         assert (rows[HOSTED.name].calls, rows[HOSTED.name].attempts, rows[HOSTED.name].cash_nanos) == (
             0,
             1,
@@ -156,11 +157,12 @@ def test_a_call_counts_at_its_last_target_and_each_attempt_at_its_own(tmp_path: 
             0,
         )
 
-    with_journal(tmp_path, test)
+    with_journal(kept, test)
 
 
-def test_attempts_that_tell_of_savings(tmp_path: Path) -> None:
+def test_attempts_that_tell_of_savings(places: Places) -> None:
     """Settled ones of hosted targets; of private targets those that answered, none that failed."""
+    kept = places.new()
 
     async def test(books: Journal) -> None:
         await books.hold(held(1, 1, target=PRIVATE))
@@ -178,17 +180,18 @@ def test_attempts_that_tell_of_savings(tmp_path: Path) -> None:
         books.close(closed(3, end=EndState.CLIENT_CLOSED))
         await books.hold(held(4, 1, target=HOSTED))
         await books.flush()
-        hosted, private = LedgerPast(look_at(tmp_path / LEDGER_FILE)).used(ALL)
+        hosted, private = kept.past().used(ALL)
         assert (hosted.target, hosted.service_tier, hosted.sent_ns) == (HOSTED, "default", BEGAN_NS + 3)
         assert hosted.usage == Usage(input=1, cache_read=2, cache_write_5m=3, output=4)
         assert (private.target, private.service_tier) == (PRIVATE, None)
         assert (private.usage, private.source) == (Usage(input=5, reasoning=6), UsageSource.REPORTED)
 
-    with_journal(tmp_path, test)
+    with_journal(kept, test)
 
 
-def test_a_span_takes_the_calls_that_were_received_in_it(tmp_path: Path) -> None:
+def test_a_span_takes_the_calls_that_were_received_in_it(places: Places) -> None:
     """From its beginning on, its end not included; also while the ledger is written."""
+    kept = places.new()
 
     async def test(books: Journal) -> None:
         for number in range(1, 6):
@@ -197,14 +200,14 @@ def test_a_span_takes_the_calls_that_were_received_in_it(tmp_path: Path) -> None
             end_ns = BEGAN_NS + number * 10**6 + 5 * 10**6
             books.close(closed(number, first_event_ns=end_ns - 10**6, last_event_ns=end_ns))
         await books.flush()
-        past = LedgerPast(look_at(tmp_path / LEDGER_FILE))
+        past = kept.past()
         span = Span(start_ns=BEGAN_NS + 2 * 10**6, end_ns=BEGAN_NS + 4 * 10**6)
         assert [row.calls for row in spend(past, span, ())] == [2]
         (row,) = latency(past, span, ("model",))
         assert (row.calls, row.streamed) == (2, 2)
         assert abs(row.total[50] - 5) < 0.05 and abs(row.first_event[50] - 4) < 0.04
 
-    with_journal(tmp_path, test)
+    with_journal(kept, test)
 
 
 def test_a_backup_is_done_while_somebody_writes(tmp_path: Path) -> None:
@@ -231,13 +234,15 @@ def test_a_backup_is_done_while_somebody_writes(tmp_path: Path) -> None:
         assert copied.execute("SELECT count(*) FROM owner").fetchone() == (3000,)
 
 
-def test_a_restored_backup_is_not_mixed_with_what_was_there(tmp_path: Path) -> None:
+def test_a_restored_backup_is_not_mixed_with_what_was_there(tmp_path: Path, sqlite_places: Places) -> None:
     """A log that a dead owner left beside its ledger moves away with it."""
 
     async def calls(books: Journal) -> None:
         await play(books, [{"key": "a", "team": None, "tag": None, "end": EndState.SUCCESS, "attempts": []}])
 
-    with_journal(tmp_path / "data", calls)
+    kept = sqlite_places.new()
+    with_journal(kept, calls)
+    kept.folder.rename(tmp_path / "data")
     back_up(tmp_path / "data", tmp_path / "copy", progress=lambda *_: None)
     left = tmp_path / "data" / f"{LEDGER_FILE}-wal"
     left.write_bytes(b"of another life")

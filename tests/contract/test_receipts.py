@@ -4,14 +4,15 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
 
 from contract.ledger_records import BEGAN_NS, closed, held, opened, settled
-from tiergate.core import EndState, Outcome, ReceiptUse, Usage
+from places import Kept as KeptLedger
+from places import Places
+from tiergate.core import EndState, IdempotencyKeyInUse, Outcome, ReceiptUse, StorageUnavailable, Usage
 from tiergate.ledger import (
     Answered,
     CallClosed,
@@ -28,8 +29,7 @@ from tiergate.ledger import (
     Shared,
     judge,
 )
-from tiergate.store import LEDGER_FILE, open_journal
-from tiergate.testing import FakeClock
+from tiergate.store import LEDGER_FILE
 from tiergate.testing.journal import MemoryJournal
 
 OpenJournal = Callable[[], AbstractAsyncContextManager[Journal]]
@@ -59,20 +59,22 @@ def failed(asked: CallOpened, number: int) -> CallClosed:
     return closed(number, opened=asked, end=EndState.FAILED)
 
 
-@pytest.fixture(params=["memory", "store"])
-def journal(request: pytest.FixtureRequest, tmp_path: Path) -> OpenJournal:
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def journal(request: pytest.FixtureRequest) -> OpenJournal:
+    """The journal under test."""
+
     @asynccontextmanager
     async def in_memory() -> AsyncIterator[Journal]:
         yield MemoryJournal()
 
-    return in_memory if request.param == "memory" else on_disk(tmp_path)
+    if request.param == "memory":
+        return in_memory
+    return opening(request.getfixturevalue(f"{request.param}_places").new())
 
 
-def on_disk(folder: Path) -> OpenJournal:
-    def opening() -> AbstractAsyncContextManager[Journal]:
-        return open_journal(folder, clock=FakeClock(), randomness=os.urandom, emit=lambda _: None)
-
-    return opening
+def opening(kept: KeptLedger) -> OpenJournal:
+    """Open the same ledger, each time under another owner."""
+    return lambda: kept.journal(randomness=os.urandom)
 
 
 def run(test: Callable[[Journal], Coroutine[Any, Any, None]], journal: OpenJournal) -> None:
@@ -207,8 +209,9 @@ def test_a_shared_answer_is_told_in_the_entry_of_whoever_was_given_it(journal: O
 # On disk.
 
 
-def test_a_dead_owners_receipt_is_unknown_and_may_be_asked_again(tmp_path: Path) -> None:
+def test_a_dead_owners_receipt_is_unknown_and_may_be_asked_again(places: Places) -> None:
     """The new call says which one lapsed; the same question only."""
+    kept = places.new()
     first, again = asking(1), asking(2, resent_of=opened(1).call.id)
 
     async def dies(books: Journal) -> None:
@@ -229,17 +232,15 @@ def test_a_dead_owners_receipt_is_unknown_and_may_be_asked_again(tmp_path: Path)
         assert entry is not None
         assert (entry.receipt, entry.receipt_of) == (ReceiptUse.RESENT, first.call.id)
 
-    run(dies, on_disk(tmp_path))
-    run(comes_back, on_disk(tmp_path))
+    run(dies, opening(kept))
+    run(comes_back, opening(kept))
 
 
-def test_old_receipts_go_with_their_answers_and_running_ones_stay(tmp_path: Path) -> None:
+def test_old_receipts_go_with_their_answers_and_running_ones_stay(places: Places) -> None:
     """A stream may run for longer than an answer is kept."""
 
     async def test() -> None:
-        async with open_journal(
-            tmp_path, clock=FakeClock(), randomness=os.urandom, emit=lambda _: None
-        ) as books:
+        async with places.new().journal() as books:
             for number in (1, 2, 3):
                 asked = asking(number, key=f"k{number}")
                 await books.hold(holding(asked, number))
@@ -258,7 +259,7 @@ def test_old_receipts_go_with_their_answers_and_running_ones_stay(tmp_path: Path
     asyncio.run(test())
 
 
-def test_neither_the_key_nor_the_question_is_in_the_file(tmp_path: Path) -> None:
+def test_neither_the_key_nor_the_question_is_in_the_file(sqlite_places: Places) -> None:
     """They are kept as keyed hashes; the answer is the one text at rest."""
     key, question = "canary-of-a-key", b'{"messages":"canary-of-a-question"}'
 
@@ -268,7 +269,33 @@ def test_neither_the_key_nor_the_question_is_in_the_file(tmp_path: Path) -> None
         books.settle(answered(1))
         books.close(closed(1, opened=asked))
 
-    run(test, on_disk(tmp_path))
-    data = (tmp_path / LEDGER_FILE).read_bytes()
+    kept = sqlite_places.new()
+    run(test, opening(kept))
+    data = (kept.folder / LEDGER_FILE).read_bytes()
     assert ANSWER in data
     assert b"canary-of" not in data
+
+
+def test_two_replicas_do_not_answer_one_question_at_one_time(postgres_places: Places) -> None:
+    """The second hold of another call with the same receipt is refused; the first one's call goes on."""
+    kept = postgres_places.new()
+    first, second = asking(1), asking(2)
+
+    async def test() -> None:
+        async with (
+            kept.journal(randomness=os.urandom) as one,
+            kept.replica().journal(randomness=os.urandom) as other,
+        ):
+            await one.hold(holding(first, 1))
+            found = await other.receipt(receipt_of(2))
+            with pytest.raises(IdempotencyKeyInUse):
+                judge(receipt_of(2), found)
+            with pytest.raises(StorageUnavailable, match="another replica"):
+                await other.hold(holding(second, 2))
+            await one.hold(holding(first, 1, 2))
+            one.settle(answered(1, 2))
+            await one.flush()
+            found = await other.receipt(receipt_of(3))
+            assert isinstance(judge(receipt_of(3), found), Answered)
+
+    asyncio.run(test())

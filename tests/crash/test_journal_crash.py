@@ -3,17 +3,16 @@
 import asyncio
 import os
 import random
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 from contract.ledger_records import opened
+from places import Kept, Places
 from tiergate.core import EndState, SystemClock
 from tiergate.ledger import Entry, HoldState
-from tiergate.store import OwnerLock, open_journal
+from tiergate.store import OwnerLock
 
 _ROUNDS = 15
 _CALLS = 10_000
@@ -24,7 +23,7 @@ import asyncio, os, sys
 from pathlib import Path
 from contract.ledger_records import closed, held, settled
 from tiergate.core import SystemClock
-from tiergate.store import OwnerLock, open_journal
+from tiergate.store import OwnerLock, place_of
 
 async def calls(journal, numbers):
     for number in numbers:
@@ -37,9 +36,10 @@ async def calls(journal, numbers):
             os.write(1, f"ended {number}\\n".encode())
 
 async def main():
-    folder, first, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    folder, store, first, count = Path(sys.argv[1]), sys.argv[2] or None, int(sys.argv[3]), int(sys.argv[4])
     with OwnerLock.acquire(folder):
-        journal = open_journal(folder, clock=SystemClock(), randomness=os.urandom, emit=lambda _: None)
+        place = place_of(folder, store)
+        journal = place.journal(clock=SystemClock(), randomness=os.urandom, emit=lambda _: None)
         async with journal:
             os.write(1, b"began 0\\n")
             await asyncio.gather(*(calls(journal, range(first + n, first + count, 8)) for n in range(8)))
@@ -48,11 +48,11 @@ asyncio.run(main())
 """
 
 
-def write_until_killed(folder: Path, number: int, after_s: float) -> tuple[set[int], set[int]]:
+def write_until_killed(kept: Kept, number: int, after_s: float) -> tuple[set[int], set[int]]:
     """Let a process write calls, kill it in the middle, and give what it had been promised."""
     tests = Path(__file__).parents[1]
     with subprocess.Popen(
-        [sys.executable, "-c", _WRITING, str(folder), str(number), str(_CALLS)],
+        [sys.executable, "-c", _WRITING, str(kept.folder), kept.store or "", str(number), str(_CALLS)],
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent / "src")])},
     ) as process:
@@ -69,10 +69,10 @@ def write_until_killed(folder: Path, number: int, after_s: float) -> tuple[set[i
     return held, ended
 
 
-async def reopen(folder: Path) -> tuple[int, dict[str, Entry]]:
+async def reopen(kept: Kept) -> tuple[int, dict[str, Entry]]:
     found: dict[str, Entry] = {}
-    with OwnerLock.acquire(folder):
-        journal = open_journal(folder, clock=SystemClock(), randomness=os.urandom, emit=lambda _: None)
+    with OwnerLock.acquire(kept.folder):
+        journal = kept.journal(clock=SystemClock(), randomness=os.urandom)
         async with asyncio.timeout(20), journal:
             after = None
             while page := await journal.entries(after=after, limit=1_000):
@@ -81,8 +81,9 @@ async def reopen(folder: Path) -> tuple[int, dict[str, Entry]]:
             return journal.owner.epoch, found
 
 
-def test_what_was_acknowledged_survives_a_kill_at_any_instant(tmp_path: Path) -> None:
+def test_what_was_acknowledged_survives_a_kill_at_any_instant(places: Places) -> None:
     """Fifteen times: holds and flushed ends are there, open holds lapse, and the epoch grows."""
+    kept = places.new()
     seed = random.randrange(2**32)
     chance = random.Random(seed)
     epoch = 0
@@ -90,9 +91,9 @@ def test_what_was_acknowledged_survives_a_kill_at_any_instant(tmp_path: Path) ->
     for round_number in range(_ROUNDS):
         what = f"round {round_number}, seed {seed}"
         first = 1 + round_number * _CALLS
-        held, ended = write_until_killed(tmp_path, first, chance.uniform(0.0, 0.08))
+        held, ended = write_until_killed(kept, first, chance.uniform(0.0, 0.08))
         before, epoch = epoch, 0
-        epoch, entries = asyncio.run(reopen(tmp_path))
+        epoch, entries = asyncio.run(reopen(kept))
         assert epoch == before + 2, what
 
         for number in held:
@@ -112,5 +113,5 @@ def test_what_was_acknowledged_survives_a_kill_at_any_instant(tmp_path: Path) ->
                 assert entry.end is EndState.LAPSED, what
         lapsed += sum(entry.end is EndState.LAPSED for entry in entries.values())
     assert lapsed > 0, f"no kill came in the middle of a call, seed {seed}"
-    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    if places.kind == "sqlite":
+        assert kept.rows("PRAGMA integrity_check") == [("ok",)]

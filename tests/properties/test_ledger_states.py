@@ -2,24 +2,27 @@
 
 import asyncio
 import os
-import sqlite3
-import tempfile
 from collections.abc import Coroutine
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from contract.ledger_records import closed, held, opened, released, settled
+from places import Places
 from tiergate.core import EndState, StorageUnavailable
 from tiergate.ledger import HOLD, HoldState, may_move
-from tiergate.store import LedgerJournal, open_journal
-from tiergate.testing import FakeClock
+from tiergate.store import LedgerJournal
 
 T = TypeVar("T")
 
@@ -28,13 +31,26 @@ ATTEMPTS = st.integers(1, 2)
 CASH = st.integers(0, 2**63 - 1)
 ENDS = st.sampled_from([EndState.SUCCESS, EndState.FAILED, EndState.CLIENT_CLOSED])
 
-_WATCH = """
-CREATE TABLE seen (before TEXT NOT NULL, after TEXT NOT NULL);
-CREATE TRIGGER watch AFTER UPDATE OF hold_state ON attempt WHEN old.hold_state <> new.hold_state
-BEGIN INSERT INTO seen VALUES (old.hold_state, new.hold_state); END;
-CREATE TRIGGER watch_ends AFTER UPDATE OF end_state ON call WHEN old.end_state IS NOT NULL
-BEGIN SELECT RAISE(ABORT, 'a call ended twice'); END;
-"""
+_WATCH = {
+    "sqlite": (
+        "CREATE TABLE seen (before TEXT NOT NULL, after TEXT NOT NULL)",
+        """CREATE TRIGGER watch AFTER UPDATE OF hold_state ON attempt WHEN old.hold_state <> new.hold_state
+        BEGIN INSERT INTO seen VALUES (old.hold_state, new.hold_state); END""",
+        """CREATE TRIGGER watch_ends AFTER UPDATE OF end_state ON call WHEN old.end_state IS NOT NULL
+        BEGIN SELECT RAISE(ABORT, 'a call ended twice'); END""",
+    ),
+    "postgres": (
+        "CREATE TABLE seen (before text NOT NULL, after text NOT NULL)",
+        """CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO seen VALUES (old.hold_state, new.hold_state); RETURN NULL; END'""",
+        """CREATE TRIGGER watch AFTER UPDATE ON attempt FOR EACH ROW
+        WHEN (old.hold_state <> new.hold_state) EXECUTE FUNCTION watch()""",
+        """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN RAISE EXCEPTION ''a call ended twice''; END'""",
+        """CREATE TRIGGER watch_ends AFTER UPDATE OF end_state ON call FOR EACH ROW
+        WHEN (old.end_state IS NOT NULL) EXECUTE FUNCTION refuse()""",
+    ),
+}
 
 
 @dataclass(slots=True)
@@ -46,25 +62,24 @@ class ModelCall:
 
 
 class Ledger(RuleBasedStateMachine):
-    """A journal on disk beside a model of it; the process behind it may die at any step."""
+    """A kept journal beside a model of it; the process behind it may die at any step."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.home = tempfile.TemporaryDirectory()
-        self.folder = Path(self.home.name)
+        self.stack = ExitStack()
+        self.kept = self.stack.enter_context(places.once())
         self.model: dict[int, ModelCall] = {}
         self.gone: list[LedgerJournal] = []
         self.journal = self.open()
-        with closing(sqlite3.connect(self.folder / "ledger.db")) as connection:
-            connection.executescript(_WATCH)
+        for statement in _WATCH[self.kept.kind]:
+            self.kept.rows(statement)
 
     def wait(self, act: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(asyncio.wait_for(act, 10))
 
     def open(self) -> LedgerJournal:
-        journal = open_journal(self.folder, clock=FakeClock(), randomness=os.urandom, emit=lambda _: None)
-        return self.wait(journal.__aenter__())
+        return self.wait(self.kept.journal(randomness=os.urandom).__aenter__())
 
     @rule(number=CALLS, n=ATTEMPTS)
     def hold(self, number: int, n: int) -> None:
@@ -147,17 +162,21 @@ class Ledger(RuleBasedStateMachine):
     def teardown(self) -> None:
         for journal in [*self.gone, self.journal]:
             self.wait(journal.__aexit__(None, None, None))
-        with closing(sqlite3.connect(self.folder / "ledger.db")) as connection:
-            for before, after in connection.execute("SELECT before, after FROM seen").fetchall():
-                assert may_move(HOLD, HoldState(before), HoldState(after)), f"{before} to {after}"
-            held_now = connection.execute("SELECT count(*) FROM attempt WHERE hold_state = 'held'").fetchone()
-            open_now = sum(
-                state is HoldState.HELD for call in self.model.values() for state, _ in call.attempts.values()
-            )
-            assert held_now == (open_now,)
+        for before, after in self.kept.rows("SELECT before, after FROM seen"):
+            assert may_move(HOLD, HoldState(before), HoldState(after)), f"{before} to {after}"
+        held_now = self.kept.count("attempt WHERE hold_state = 'held'")
+        open_now = sum(
+            state is HoldState.HELD for call in self.model.values() for state, _ in call.attempts.values()
+        )
+        assert held_now == open_now
         self.loop.close()
-        self.home.cleanup()
+        self.stack.close()
 
 
-TestLedger = Ledger.TestCase
-TestLedger.settings = settings(max_examples=60, stateful_step_count=25)
+_EXAMPLES = {"sqlite": 60, "postgres": 20}
+
+
+def test_the_books_agree_with_a_model(places: Places) -> None:
+    """Whatever is done, in whatever order, and whoever dies."""
+    searched = settings(max_examples=_EXAMPLES[places.kind], stateful_step_count=25)
+    run_state_machine_as_test(lambda: Ledger(places), settings=searched)

@@ -47,6 +47,18 @@ class KeyCabinet:
         """
         self.keys = await self._store.keys()
 
+    async def refresh(self) -> None:
+        """Read them again, and tell where another replica has changed them.
+
+        Raises:
+            StorageUnavailable: not now.
+        """
+        before = self.keys
+        keys = await self._store.keys()
+        # Where they were changed here in between, what was read is older than that.
+        if self.keys is before and list(keys) != list(before):
+            self._use(keys)
+
     def on_change(self, tell: Callable[[], None]) -> None:
         """Say whom to tell when they have changed."""
         self._tell = tell

@@ -11,7 +11,7 @@ from tiergate.config import Loaded, Settings, fill
 from tiergate.core import LOCAL, StorageUnavailable, Target, Tier
 from tiergate.ledger import Ceiling, Scope
 from tiergate.serve import Rules
-from tiergate.store import LEDGER_FILE, kept_keys, look_at
+from tiergate.store import LEDGER_FILE, look_at, read_keys
 
 _NAMED_AT_ONCE = 5
 
@@ -35,7 +35,7 @@ def _kept_keys(settings: Settings) -> Sequence[VirtualKey] | None:
     if not ledger.exists():
         return ()
     try:
-        return kept_keys(look_at(ledger))
+        return read_keys(look_at(ledger))
     except StorageUnavailable:
         return None
 

@@ -7,9 +7,10 @@ from typing import Any
 from tiergate.admin import Desk, KeyWish
 from tiergate.admission import VirtualKey
 from tiergate.app.house import House
+from tiergate.app.ledgers import ledger_place
 from tiergate.core import NANOS_PER_USD, StorageUnavailable, SystemClock
 from tiergate.ledger import Balance
-from tiergate.store import LEDGER_FILE, LedgerPast, look_at
+from tiergate.store import LedgerPast
 from tiergate.telemetry import gauge
 
 
@@ -26,7 +27,7 @@ def desk_of(house: House) -> Desk:
 
     async def past() -> LedgerPast:
         await journal.until_written()
-        return LedgerPast(look_at(house.settings.data_dir / LEDGER_FILE))
+        return ledger_place(house.settings).past()
 
     async def metrics() -> bytes:
         # A ledger in trouble is when somebody looks here: the page then comes without the budgets.

@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from tiergate.app.gateway import Gateway
+from tiergate.app.ledgers import ledger_place
 from tiergate.app.starting import FOUND, file_or_found
 from tiergate.catalog import Vendor
-from tiergate.config import Loaded, fill
+from tiergate.config import Loaded, Settings, fill
 from tiergate.core import (
     CannotStart,
     SettingsError,
+    StorageUnavailable,
     Tier,
     TiergateError,
     UpstreamAuthFailed,
@@ -57,7 +59,7 @@ async def examine(loaded: Loaded, *, environ: Mapping[str, str], call: bool) -> 
     `call`: ask each provider's first target one question of one token, too, which may cost a fraction of a
     cent.
     """
-    findings = [*_settings(loaded), *_data_folder(loaded.settings.data_dir)]
+    findings = [*_settings(loaded), *_data_folder(loaded.settings.data_dir), *_store(loaded.settings)]
     vendors, providers = fill.vendors(loaded.settings), fill.providers(loaded.settings)
     transport = open_transport()
     try:
@@ -120,6 +122,22 @@ def _settings(loaded: Loaded) -> list[Finding]:
     return findings + [
         Finding(subject="settings", verdict=Verdict.NOTE, seen=notice) for notice in loaded.notices
     ]
+
+
+def _store(settings: Settings) -> list[Finding]:
+    if settings.store is None:
+        return []
+    subject = "store"
+    try:
+        place = ledger_place(settings)
+        try:
+            place.past()
+        except CannotStart as error:  # it answers, and nobody has used it
+            return [Finding(subject=subject, verdict=Verdict.NOTE, seen=str(error))]
+    except (CannotStart, StorageUnavailable) as error:
+        remedy = "docs/how-to/postgresql.md tells what a replica needs."
+        return [Finding(subject=subject, verdict=Verdict.BAD, seen=str(error), remedy=remedy)]
+    return [Finding(subject=subject, verdict=Verdict.GOOD, seen="the database answers and holds a ledger")]
 
 
 def _data_folder(folder: Path) -> list[Finding]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tiergate.admission import Admission, KeyMaker, Keyring
 from tiergate.app.cabinet import KeyCabinet
-from tiergate.app.upkeep import keep_up
+from tiergate.app.ledgers import ledger_place
+from tiergate.app.upkeep import follow_keys, keep_up
 from tiergate.app.webhook import Webhook
 from tiergate.config import Loaded, Settings, fill, first_snapshot
 from tiergate.config import reload as next_snapshot
@@ -156,6 +157,15 @@ def _tell_of_lapsed(slices: Sequence[LapsedSlice], tell: Emit) -> None:
         tell(Notice(word="slices_lapsed", message=message, severe=True))
 
 
+def _tell_of_replicas(settings: Settings, *, counts: bool, tell: Emit) -> None:
+    if settings.store is not None and counts:
+        message = (
+            "Each replica counts budgets by itself yet: what the others spend is seen when a window is first "
+            "asked for, and not while it runs. With n replicas up to n times a ceiling can be spent."
+        )
+        tell(Notice(word="budgets_per_replica", message=message, severe=True))
+
+
 def _keyring(settings: Settings, token: str, cabinet: KeyCabinet) -> Keyring:
     return fill.keyring(settings, house_token=token, virtual=cabinet.keys, digest=cabinet.digest)
 
@@ -185,8 +195,9 @@ async def open_house(
         sinks = _sinks(stack, settings, emit, write_log)
         tell = sinks.tell
         lock = stack.enter_context(OwnerLock.acquire(settings.data_dir))
+        place = ledger_place(settings)
         journal = await stack.enter_async_context(
-            open_journal(settings.data_dir, clock=clock, randomness=os.urandom, emit=tell)
+            place.journal(clock=clock, randomness=os.urandom, emit=tell)
         )
         upstream = HttpUpstream(fill.providers(settings), transport=open_transport())
         stack.push_async_callback(upstream.aclose)
@@ -197,6 +208,7 @@ async def open_house(
         _tell_of_unknown(cabinet, tell)
         _tell_of_shared(cabinet, settings, tell)
         ceilings = fill.ceilings(settings, cabinet.keys)
+        _tell_of_replicas(settings, counts=bool(ceilings), tell=tell)
         book = SoleBook(journal, ceilings=ceilings, alerts_at=settings.alerts.at, emit=tell)
         _tell_of_lapsed(await book.open(), tell)
         await book.balances(clock.wall_ns())  # so that no call waits for them
@@ -238,6 +250,8 @@ async def open_house(
             keep_up(journal, lambda: house.settings, clock, counts_all=house.counts_all)
         )
         stack.callback(upkeep.cancel)
+        if settings.store is not None:
+            stack.callback(asyncio.create_task(follow_keys(cabinet)).cancel)
         yield house
 
 

@@ -10,11 +10,11 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, available_timezones
 
 from tiergate.app.administering import Ask, administered
+from tiergate.app.ledgers import ledger_place
 from tiergate.app.table import plain_table, print_table, shown
 from tiergate.config import Loaded
 from tiergate.core import CannotStart, InvalidRequest, nanos_to_usd, usd_to_nanos
 from tiergate.reports import SAID, Difference, Finding, Span, read_invoice, reconcile, shares, spend
-from tiergate.store import LEDGER_FILE, LedgerPast, look_at
 from tiergate.wire import dumps
 
 _BY: Final = ("day", "target")
@@ -45,7 +45,7 @@ async def report_reconcile(
     if not invoice:
         raise CannotStart(f"{file} has no rows.")
     span = _span([day for day, _ in invoice], zone)
-    past = LedgerPast(look_at(loaded.settings.data_dir / LEDGER_FILE))
+    past = ledger_place(loaded.settings).past()
     found = reconcile(invoice, await asyncio.to_thread(spend, past, span, _BY))
     today = None if today_too else datetime.now(ZoneInfo(zone)).date().isoformat()
     left = [one for one in found if one.lapsed_nanos and (not settle or _may_be_billed_yet(one, today))]

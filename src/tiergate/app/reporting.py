@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tiergate.app.ledgers import ledger_place
 from tiergate.app.listing import counted
 from tiergate.app.moments import clock_text, zoned_text
 from tiergate.app.table import plain_table, print_table, shown
@@ -30,7 +31,7 @@ from tiergate.reports import (
     spend,
     spend_object,
 )
-from tiergate.store import LEDGER_FILE, LedgerPast, back_up, look_at, restore
+from tiergate.store import LedgerPast, back_up, restore
 from tiergate.wire import dumps
 
 DEFAULT_FROM: Final = "30d"
@@ -71,7 +72,12 @@ def report_latency(loaded: Loaded, *, by: str, begin: str, end: str | None, form
 
 
 def run_backup(loaded: Loaded, target: Path) -> None:
-    """Copy the databases of the data folder while they may be written, with progress on a terminal."""
+    """Copy the databases of the data folder while they may be written, with progress on a terminal.
+
+    Raises:
+        CannotStart: the ledger is not in the folder.
+    """
+    _only_in_files(loaded)
     console = Console(stderr=True)
 
     def show(name: str, done: int, total: int) -> None:
@@ -84,9 +90,18 @@ def run_backup(loaded: Loaded, target: Path) -> None:
 
 def run_restore(loaded: Loaded, backup: Path) -> None:
     """Put a backup in the place of the data folder's databases, and say where those are now."""
+    _only_in_files(loaded)
     data_dir = loaded.settings.data_dir
     kept = restore(backup, data_dir)
     print(f"{data_dir} holds what {backup} held." + ("" if kept is None else f" What it held is in {kept}."))
+
+
+def _only_in_files(loaded: Loaded) -> None:
+    if loaded.settings.store is not None:
+        raise CannotStart(
+            "The ledger is in PostgreSQL (the setting `store`), which has its own tools: back it up with "
+            "pg_dump and restore it with pg_restore. docs/how-to/postgresql.md shows how."
+        )
 
 
 def asked(loaded: Loaded, by: str, begin: str, end: str | None) -> tuple[tuple[str, ...], Span, LedgerPast]:
@@ -98,12 +113,7 @@ def asked(loaded: Loaded, by: str, begin: str, end: str | None) -> tuple[tuple[s
     """
     names = groups_of(by)
     span = span_of(begin, end, zone=loaded.settings.timezone, now_ns=time.time_ns())
-    ledger = loaded.settings.data_dir / LEDGER_FILE
-    if not ledger.exists():
-        raise CannotStart(
-            f"There is no ledger in {loaded.settings.data_dir} yet: no call was made from here."
-        )
-    return names, span, LedgerPast(look_at(ledger))
+    return names, span, ledger_place(loaded.settings).past()
 
 
 _SPEND: Final = (

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
+from tiergate.app.cabinet import KeyCabinet
 from tiergate.config import Retention, Settings
 from tiergate.core import Clock, StorageUnavailable
 
 FIRST_AFTER_S: Final = 5.0
 EACH_S: Final = 60.0
+KEYS_EACH_S: Final = 5.0
+"""So long a key can be good elsewhere after it was revoked at one replica."""
 _BETWEEN_STEPS_S: Final = 0.05
 """Deleting is bounded in each step, and calls go on in between."""
 _LONGEST_WINDOW_NS: Final = 32 * 86_400 * 1_000_000_000
@@ -55,6 +58,14 @@ async def keep_up(
         with suppress(StorageUnavailable):  # the ledger has told of its trouble itself
             await _one_round(ledger, settings().retention, now_ns, keeps_sums=counts_all())
         await asyncio.sleep(EACH_S)
+
+
+async def follow_keys(cabinet: KeyCabinet) -> None:
+    """Take over what other replicas do with virtual keys, until it is cancelled."""
+    while True:
+        await asyncio.sleep(KEYS_EACH_S)
+        with suppress(StorageUnavailable):  # whoever needs the ledger for more than keys tells of it
+            await cabinet.refresh()
 
 
 async def _one_round(ledger: Ledger, kept: Retention, now_ns: int, *, keeps_sums: bool) -> None:

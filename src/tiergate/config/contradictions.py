@@ -26,6 +26,7 @@ def contradictions(settings: object) -> tuple[Said, ...]:
     """Find what cannot stand together, in the order of the file's sections."""
     return (
         *_doors(settings),
+        *_store(settings),
         *_providers(settings),
         *_models(settings),
         *_prices(settings),
@@ -102,6 +103,14 @@ def _doors(settings: object) -> Iterator[Said]:
         )
     if listen and admin and listen.collides(admin):
         yield ("admin", "listen"), f"{admin} collides with listen: give it another port"
+
+
+def _store(settings: object) -> Iterator[Said]:
+    if _text(_item(settings, "store")) and not _text(_item(settings, "secret")):
+        yield (
+            ("secret",),
+            "is needed with store, since every replica must have the same one: take `openssl rand -hex 32`",
+        )
 
 
 def _providers(settings: object) -> Iterator[Said]:

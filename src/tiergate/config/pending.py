@@ -33,7 +33,6 @@ class Pending:
 _REMOVE: Final = "remove it to start"
 
 PENDING: Final = (
-    Pending(path=("store",), stops=True, sentence=f"only SQLite in data_dir serves as store yet: {_REMOVE}"),
     Pending(path=("redis",), stops=True, sentence=f"Redis is not used yet: {_REMOVE}"),
     Pending(
         path=("models", "*", "policy"),

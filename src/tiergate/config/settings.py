@@ -54,7 +54,9 @@ class Settings(Section):
         description="Folder of the ledger and the lock; relative to the folder of this file.",
     )
     store: Annotated[StoreUrl | None, OPTIONAL] = Field(
-        default=None, description="None: SQLite in data_dir. Or postgresql://user:password@host/db."
+        default=None,
+        description="None: SQLite in data_dir. Or postgresql://user:password@host/db, for several replicas; "
+        "it needs the extra `postgres` and `secret`.",
     )
     redis: Annotated[RedisUrl | None, OPTIONAL] = Field(default=None, description="Or redis://host:6379/0.")
     secret: Annotated[Passphrase | None, OPTIONAL] = Field(

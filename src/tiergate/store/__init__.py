@@ -1,11 +1,12 @@
-"""Keeps ledger entries, keys, jobs and cached answers in SQLite; all SQL lives here."""
+"""Keeps ledger entries, keys, jobs and cached answers in SQLite or PostgreSQL; all SQL lives here."""
 
 from tiergate.store.backup import back_up, damage, restore
 from tiergate.store.folder import kept_secret
 from tiergate.store.journal import LEDGER_FILE, LedgerJournal, open_journal
 from tiergate.store.owner import LiveOwner, OwnerLock, find_owner
 from tiergate.store.past import LedgerPast
-from tiergate.store.reader import kept_keys
+from tiergate.store.place import Place, place_of
+from tiergate.store.reader import read_keys
 from tiergate.store.sqlite import look_at
 from tiergate.store.writer import WriterLimits
 
@@ -15,13 +16,15 @@ __all__ = [
     "LedgerPast",
     "LiveOwner",
     "OwnerLock",
+    "Place",
     "WriterLimits",
     "back_up",
     "damage",
     "find_owner",
-    "kept_keys",
     "kept_secret",
     "look_at",
     "open_journal",
+    "place_of",
+    "read_keys",
     "restore",
 ]

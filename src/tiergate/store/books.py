@@ -35,9 +35,11 @@ class Batch:
     """Those of the holds; `kept` are those of the settlements, `freed` those of the ends."""
     kept: list[Row] = field(default_factory=list)
     freed: list[Row] = field(default_factory=list)
+    again: list[Row] = field(default_factory=list)
+    """Holds that may be written already, after an error that was doubtful."""
 
     def __len__(self) -> int:
-        return len(self.holds) + len(self.settlements) + len(self.ends)
+        return len(self.holds) + len(self.again) + len(self.settlements) + len(self.ends)
 
 
 class Books:
@@ -75,9 +77,12 @@ class Books:
         """Write all of it or nothing."""
         many = self.session.many
         with self._transaction():
-            if batch.holds:
+            if batch.calls:
                 many("ledger", "open_call", batch.calls)
+            if batch.holds:
                 many("ledger", "hold", batch.holds)
+            if batch.again:
+                many("ledger", "hold_again", batch.again)
             if batch.settlements:
                 many("ledger", "settle", batch.settlements)
             if batch.ends:
@@ -131,19 +136,18 @@ class Books:
         rows = self.session.rows("ledger", "find_adjustments", (call_id,))
         return sum(delta for place, delta, *_ in rows if place == n)
 
-    def keys(self) -> list[VirtualKey]:
-        """Give all virtual keys, the oldest first."""
-        return [key_of(row) for row in self.session.rows("keys", "all")]
-
     def add_key(self, key: VirtualKey) -> list[VirtualKey] | None:
         """Keep a virtual key, and give all; None: its name is taken."""
         with self._transaction():
-            return self.keys() if self.session.run("keys", "add", key_facts(key)) > 0 else None
+            return self._keys() if self.session.run("keys", "add", key_facts(key)) > 0 else None
 
     def change_key(self, how: str, facts: Mapping[str, object]) -> list[VirtualKey] | None:
         """Revoke or rotate a virtual key, and give all; None: there is none."""
         with self._transaction():
-            return self.keys() if self.session.run("keys", how, facts) > 0 else None
+            return self._keys() if self.session.run("keys", how, facts) > 0 else None
+
+    def _keys(self) -> list[VirtualKey]:
+        return [key_of(row) for row in self.session.rows("keys", "all")]
 
     def begin_slot(self, closed_before_ns: int) -> int | None:
         """Choose a slot to add up (`Sums.begin`)."""
@@ -196,7 +200,7 @@ class Books:
 
     def heartbeat(self, now_ns: int) -> Lapsed:
         """Write that the owner is alive; give what lapsed of others that are dead."""
-        return self.session.heartbeat(now_ns)
+        return self.session.heartbeat(now_ns, self._sums)
 
     def leave(self, now_ns: int) -> None:
         """Write that the owner left with its books closed, and tidy up."""

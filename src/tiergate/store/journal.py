@@ -28,7 +28,14 @@ from tiergate.ledger import (
 from tiergate.store.books import Books
 from tiergate.store.folder import make_folder
 from tiergate.store.past import spent_by
-from tiergate.store.reader import find_entries, read_counted, read_entries, read_entry, read_receipt
+from tiergate.store.reader import (
+    find_entries,
+    read_counted,
+    read_entries,
+    read_entry,
+    read_keys,
+    read_receipt,
+)
 from tiergate.store.rollups import sum_slot
 from tiergate.store.rows import call_row, close_row, freed_row, hold_row, kept_row, receipt_row, settle_row
 from tiergate.store.scribe import lapsed_notice
@@ -247,7 +254,7 @@ class LedgerJournal:
 
     async def keys(self) -> list[VirtualKey]:
         """Give all virtual keys; see `admission.KeyStore`."""
-        return await self._work(lambda books: books.keys())
+        return await asyncio.to_thread(read_keys, self._look)
 
     async def add(self, key: VirtualKey) -> list[VirtualKey] | None:
         """Keep a new virtual key; see `admission.KeyStore`."""

@@ -18,9 +18,9 @@ class Migration:
 
 
 @cache
-def migrations(schema: str) -> tuple[Migration, ...]:
-    """Give the steps of `migrations/<schema>`, in order; their numbers are 1, 2, 3 without gaps."""
-    folder = resources.files("tiergate.store").joinpath("migrations", schema)
+def migrations(package: str, folder_name: str) -> tuple[Migration, ...]:
+    """Give the steps in a package's folder, in order; their numbers are 1, 2, 3 without gaps."""
+    folder = resources.files(package).joinpath(folder_name)
     files = sorted(
         (file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name
     )
@@ -28,7 +28,7 @@ def migrations(schema: str) -> tuple[Migration, ...]:
         Migration(number=int(file.name[:4]), name=file.name[5:-4], sql=file.read_text(encoding="utf-8"))
         for file in files
     )
-    assert [step.number for step in steps] == list(range(1, len(steps) + 1)), f"gaps in {schema}: {steps}"
+    assert [step.number for step in steps] == list(range(1, len(steps) + 1)), f"gaps: {steps}"
     return steps
 
 
@@ -42,7 +42,7 @@ def migrate(connection: sqlite3.Connection, schema: str) -> int:
         CannotStart: the file is newer than this code, or no database of ours.
         sqlite3.Error: a step failed and left nothing behind.
     """
-    steps = migrations(schema)
+    steps = migrations("tiergate.store", f"migrations/{schema}")
     version = _version(connection)
     if version > len(steps):
         raise CannotStart(

@@ -63,16 +63,6 @@ def find_entries(look: Look, query: EntryQuery) -> list[Entry]:
     return found
 
 
-def kept_keys(look: Look) -> list[VirtualKey]:
-    """Read the virtual keys, the oldest first, whoever owns the ledger.
-
-    Raises:
-        StorageUnavailable: they cannot be read.
-    """
-    with look() as reading:
-        return [key_of(row) for row in reading.rows("keys", "all")]
-
-
 def read_receipt(look: Look, receipt: Receipt) -> ReceiptEntry | None:
     """Read a receipt; None: there is none so young.
 
@@ -93,3 +83,13 @@ def read_counted(look: Look, *, limit: int) -> list[Counted]:
     with look() as reading:
         rows = reading.rows("ledger", "read_counted", (limit,))
     return [counted_of(row) for row in reversed(rows)]
+
+
+def read_keys(look: Look) -> list[VirtualKey]:
+    """Read all virtual keys, the oldest first.
+
+    Raises:
+        StorageUnavailable: they cannot be read.
+    """
+    with look() as reading:
+        return [key_of(row) for row in reading.rows("keys", "all")]

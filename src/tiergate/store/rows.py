@@ -122,6 +122,26 @@ def settle_row(settled: Settled, epoch: int) -> Row:
     )
 
 
+def released_row(hold: Row) -> Row:
+    """Give the row of `settle` that releases a hold, given as its row: nothing was sent under it."""
+    released = Settled(
+        call_id=hold[0],
+        n=hold[1],
+        state=HoldState.RELEASED,
+        outcome=Outcome.DROPPED,
+        blame=Blame.US,
+        error_code="storage_unavailable",
+        status=None,
+        sent_ns=hold[7],
+        first_ns=None,
+        last_ns=hold[7],
+        usage=Usage(),
+        usage_source=UsageSource.NONE,
+        cash_nanos=0,
+    )
+    return settle_row(released, hold[10])
+
+
 def settled_call_id(row: Row) -> str:
     """Give the call that a row of `settle` belongs to."""
     call_id: str = row[-3]
@@ -332,5 +352,6 @@ def _tamed(value: Any) -> Any:
     if isinstance(value, int):
         return min(max(value, 0), _INTEGER_MAX)
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        # PostgreSQL keeps no NUL characters.
+        return value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
     return value

@@ -1,11 +1,18 @@
 """The writing thread's side: takes what waits, commits it together, answers, and knows what to do in trouble.
 
-    what happens            holds                        settlements and ends
-    ────────────            ─────                        ────────────────────
-    database locked         wait, refused after a bound  wait, written in order
-    disk full               refused                      written into their room, or wait for space
-    a record is unwritable  that one is refused          written with its values forced into range, and told
-    input/output error      refused until reopened       lost; what they would settle lapses, still charged
+    SQLite              PostgreSQL          holds               settlements and ends
+    ──────              ──────────          ─────               ────────────────────
+    database locked     connection lost,    wait, refused       wait, written in order
+                        server restarting   after a bound
+    disk full           server's disk full  refused             written into their room, or wait for space
+    a record is unwritable: a number over   that one is         written with its values forced into range,
+    64 bits, bad text, NUL on PostgreSQL    refused             and told
+    input/output error  an error that no-   refused until       lost; what they would settle lapses, still
+                        body thought of     reopened            charged
+
+Where the connection is lost during a commit nobody knows whether it was made. Settlements and ends can be
+written twice without harm; a hold of such a batch is written so that it may stand already (`Batch.again`),
+and where it is refused instead it is released, in case it stands.
 
 Its waits are real: it is a thread, and sleeps on the machine's own clock. `clock` only stamps records.
 """
@@ -29,7 +36,7 @@ from tiergate.store.inbox import (
     StopMessage,
     WorkMessage,
 )
-from tiergate.store.rows import kept_without_reply, settled_call_id, tame
+from tiergate.store.rows import Row, kept_without_reply, released_row, settled_call_id, tame
 from tiergate.store.session import Checkpoints, Lapsed
 from tiergate.store.trouble import Trouble, Unwritten
 
@@ -53,7 +60,15 @@ _UNWRITABLE: Final = (
     "The record of this call cannot be written. If this machine's clock was set back by weeks, set it right."
 )
 _WAITING: Final = "The ledger has records that it cannot write now. Try again shortly."
+_TAKEN: Final = (
+    "The record of this call cannot be written, most likely since its Idempotency-Key is in use at another "
+    "replica. Send it again shortly."
+)
 _UNDONE: Final = "The ledger cannot be changed now ({}). Try again shortly."
+_UNSURE: Final = (
+    "The connection to the ledger was lost while this was written ({}). Look whether it was, before you try "
+    "again."
+)
 _UNSIGNED: Final = "The ledger was closed without signing off ({})."
 _FORCED: Final = (
     "A record held numbers or text that no ledger can hold; it was written with them forced into range."
@@ -81,9 +96,6 @@ class _Pending:
     def unwritten(self) -> "_Pending":
         """Give what remains when the records are written."""
         return _Pending(flushes=self.flushes, work=self.work)
-
-    def batch(self) -> Batch:
-        return _batch(holds=self.holds, settlements=self.settlements, ends=self.ends)
 
 
 class Scribe:
@@ -122,6 +134,8 @@ class Scribe:
         self._trouble: Trouble | None = None
         """The trouble that a notice was given of, until it is over."""
         self._pause_s = 0.0
+        self._doubtful: set[tuple[str, int]] = set()
+        """Attempts whose holds may be written, or not."""
         self._unchecked = 0
         self._beat_at = time.monotonic() + _HEARTBEAT_S
         self._stop_by: float | None = None
@@ -204,7 +218,10 @@ class Scribe:
         return bool(messages)
 
     def _write(self) -> None:
-        trouble = self._attempt(self._pending.batch())
+        pending = self._pending
+        trouble = self._attempt(
+            self._batch(holds=pending.holds, settlements=pending.settlements, ends=pending.ends)
+        )
         if trouble is None:
             rest_s = (self._pending.records() - _REST_FREE_RECORDS) * _REST_PER_RECORD_S
             self._pause_s = min(max(rest_s, 0.0), _REST_MAX_S)
@@ -228,12 +245,35 @@ class Scribe:
         except Unwritten as error:
             if error.trouble is Trouble.BROKEN:
                 self._break(self._sayings.broken.format(error.word))
+            if error.doubtful:
+                self._doubtful.update(map(_place, (*batch.holds, *batch.again)))
             return error.trouble
+        self._doubtful.difference_update(map(_place, batch.again))
         self.commits += 1
         self.written += len(batch)
         self.finished += len(batch)
         self._unchecked += len(batch)
         return None
+
+    def _batch(
+        self,
+        *,
+        holds: Sequence[HoldMessage] = (),
+        settlements: Sequence[SettleMessage] = (),
+        ends: Sequence[EndMessage] = (),
+    ) -> Batch:
+        """Give a batch. Of holds that may be written already, nobody wants to hear that they are."""
+        rows = [hold.hold for hold in holds]
+        return Batch(
+            calls=[hold.call for hold in holds],
+            holds=[row for row in rows if _place(row) not in self._doubtful] if self._doubtful else rows,
+            again=[row for row in rows if _place(row) in self._doubtful] if self._doubtful else [],
+            settlements=[settlement.row for settlement in settlements],
+            ends=[end.row for end in ends],
+            receipts=[hold.receipt for hold in holds if hold.receipt is not None],
+            kept=[settlement.kept for settlement in settlements if settlement.kept is not None],
+            freed=[end.freed for end in ends if end.freed is not None],
+        )
 
     def _work(self) -> None:
         """Do what else there is to do."""
@@ -252,7 +292,7 @@ class Scribe:
             if error.trouble is Trouble.BROKEN:
                 self._break(self._sayings.broken.format(error.word))
                 return
-            refusal = StorageUnavailable(_UNDONE.format(error.word))
+            refusal = StorageUnavailable((_UNSURE if error.doubtful else _UNDONE).format(error.word))
         self._pending.work = None
         self._told.append((answer, refusal))
         self._unchecked += 1
@@ -283,30 +323,35 @@ class Scribe:
         by_now = [one for one in batch.settlements if settled_call_id(one.row) not in held]
         self._settle_one_by_one(by_now, met)
         for hold in batch.holds:
-            trouble = Trouble.FULL if Trouble.FULL in met else self._attempt_one(_batch(holds=[hold]), met)
+            trouble = (
+                Trouble.FULL if Trouble.FULL in met else self._attempt_one(self._batch(holds=[hold]), met)
+            )
             if trouble is None:
                 self._told.append((hold.answer, None))
             elif trouble is Trouble.LOCKED:
                 self._pending.holds.append(hold)
             else:
-                self._refuse(
-                    hold, self.broken or (self._sayings.full if trouble is Trouble.FULL else _UNWRITABLE)
-                )
+                self._refuse(hold, self.broken or self._why_not(hold, trouble))
         self._settle_one_by_one([one for one in batch.settlements if settled_call_id(one.row) in held], met)
         for end in batch.ends:
-            if self._must_wait(self._attempt_one(_batch(ends=[end]), met)):
+            if self._must_wait(self._attempt_one(self._batch(ends=[end]), met)):
                 self._pending.ends.append(end)
         if Trouble.FULL in met:
             self._in_trouble(Trouble.FULL, "ledger_full", self._sayings.full)
             took = time.monotonic() - began
             self._pause_s = min(max(4 * took, _FULL_PAUSE_MIN_S), _FULL_PAUSE_MAX_S)
 
+    def _why_not(self, hold: HoldMessage, trouble: Trouble) -> str:
+        if trouble is Trouble.FULL:
+            return self._sayings.full
+        return _UNWRITABLE if hold.receipt is None else _TAKEN
+
     def _settle_one_by_one(self, settlements: list[SettleMessage], met: set[Trouble]) -> None:
         for one in settlements:
-            trouble = self._attempt_one(_batch(settlements=[one]), met)
+            trouble = self._attempt_one(self._batch(settlements=[one]), met)
             if trouble is Trouble.FULL and one.kept is not None:
                 # There is room for the settlement and none for the answer: so that is not kept.
-                trouble = self._attempt_one(_batch(settlements=[_without_reply(one)]), met)
+                trouble = self._attempt_one(self._batch(settlements=[_without_reply(one)]), met)
             if self._must_wait(trouble):
                 self._pending.settlements.append(one)
 
@@ -334,6 +379,11 @@ class Scribe:
         return False
 
     def _refuse(self, hold: HoldMessage, sentence: str) -> None:
+        if _place(hold.hold) in self._doubtful:
+            # It may stand, and nobody will settle it.
+            self._doubtful.discard(_place(hold.hold))
+            self._pending.settlements.append(SettleMessage(released_row(hold.hold)))
+            self.finished -= 1
         self.refused += 1
         self.finished += 1
         self._told.append((hold.answer, StorageUnavailable(sentence)))
@@ -415,23 +465,6 @@ def lapsed_notice(lapsed: Lapsed) -> Notice:
     return Notice(word="ledger_lapsed", message=message, severe=True)
 
 
-def _batch(
-    *,
-    holds: Sequence[HoldMessage] = (),
-    settlements: Sequence[SettleMessage] = (),
-    ends: Sequence[EndMessage] = (),
-) -> Batch:
-    return Batch(
-        calls=[hold.call for hold in holds],
-        holds=[hold.hold for hold in holds],
-        settlements=[settlement.row for settlement in settlements],
-        ends=[end.row for end in ends],
-        receipts=[hold.receipt for hold in holds if hold.receipt is not None],
-        kept=[settlement.kept for settlement in settlements if settlement.kept is not None],
-        freed=[end.freed for end in ends if end.freed is not None],
-    )
-
-
 def _without_reply(settlement: SettleMessage) -> SettleMessage:
     return settlement._replace(kept=None if settlement.kept is None else kept_without_reply(settlement.kept))
 
@@ -443,4 +476,10 @@ def _tamed(batch: Batch) -> Batch:
         holds=[tame(row) for row in batch.holds],
         settlements=[tame(row) for row in batch.settlements],
         ends=[tame(row) for row in batch.ends],
+        again=[tame(row) for row in batch.again],
     )
+
+
+def _place(hold: Row) -> tuple[str, int]:
+    """Give the call and the number of the attempt that a hold is of."""
+    return hold[0], hold[1]

@@ -123,7 +123,7 @@ class Session(Protocol):
         """
         ...
 
-    def heartbeat(self, now_ns: int) -> Lapsed:
+    def heartbeat(self, now_ns: int, sums: "Sums") -> Lapsed:
         """Write that the owner is alive, in a transaction; give what lapsed of others that are dead."""
         ...
 

@@ -20,7 +20,7 @@ from tiergate.store.folder import make_private_file
 from tiergate.store.migrate import migrate
 from tiergate.store.rollups import Rollups
 from tiergate.store.rows import Row
-from tiergate.store.session import Checkpoints, Facts, Lapsed, Look, Reading, Sayings
+from tiergate.store.session import Checkpoints, Facts, Lapsed, Look, Reading, Sayings, Sums
 from tiergate.store.sqlite_errors import UNWRITABLE, trouble_of, word_of
 from tiergate.store.statements import statements
 from tiergate.store.trouble import Trouble, Unwritten
@@ -86,7 +86,7 @@ class SqliteSession:
         self.lapsed = Lapsed()
         self.checkpoints: Checkpoints = Checkpointer(path, untrusted)
 
-    def begin_epoch(self, sums: Rollups, now_ns: int) -> None:
+    def begin_epoch(self, sums: Sums, now_ns: int) -> None:
         """Become the owner: every one before is dead, and what it left open lapses."""
         with self._writing():
             ((epoch,),) = self.rows("ledger", "next_epoch")
@@ -146,7 +146,7 @@ class SqliteSession:
         """Give a look at what is written now; see `Session`."""
         return frozen(self._path)
 
-    def heartbeat(self, now_ns: int) -> Lapsed:
+    def heartbeat(self, now_ns: int, sums: Sums) -> Lapsed:
         """Write that the owner is alive. No other one can be: the folder is locked."""
         with self.transaction():
             self.run("ledger", "heartbeat", {"now_ns": now_ns, "epoch": self.owner.epoch})

@@ -12,13 +12,13 @@ _COMMENT: Final = re.compile(r"^\s*--.*$", re.MULTILINE)
 
 
 @cache
-def statements(file: str) -> Mapping[str, str]:
-    """Give the statements of `sql/<file>.sql` by their names.
+def statements(file: str, package: str = "tiergate.store") -> Mapping[str, str]:
+    """Give the statements of a package's `sql/<file>.sql` by their names; none where there is no such file.
 
     A statement begins after a line `-- name: word` and ends with a semicolon; other comments are dropped.
     """
-    text = resources.files("tiergate.store").joinpath("sql", f"{file}.sql").read_text(encoding="utf-8")
-    return MappingProxyType(parse(text))
+    found = resources.files(package).joinpath("sql", f"{file}.sql")
+    return MappingProxyType(parse(found.read_text(encoding="utf-8")) if found.is_file() else {})
 
 
 def parse(text: str) -> dict[str, str]:

@@ -12,7 +12,6 @@ BASE = "providers: {rack: {base_url: http://10.0.0.7/v1}}\n"
 @pytest.mark.parametrize(
     ("line", "place"),
     [
-        ("store: postgresql://u:p@h/db", "tiergate.yaml:2:1: store: "),
         ("redis: redis://h:6379/0", "tiergate.yaml:2:1: redis: "),
         ("models: {a: {targets: [rack/x], policy: hybrid}}", "tiergate.yaml:2:33: models.a.policy: "),
         ("cache: {exact: {when: always}}", "tiergate.yaml:2:17: cache.exact.when: "),

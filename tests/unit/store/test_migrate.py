@@ -53,7 +53,7 @@ def test_an_empty_file_gets_every_record(
     database: sqlite3.Connection, schema: str, records: set[str]
 ) -> None:
     """All steps are taken once; a second time there is nothing to do."""
-    assert migrate(database, schema) == len(migrations(schema))
+    assert migrate(database, schema) == len(migrations("tiergate.store", f"migrations/{schema}"))
     assert tables(database) == records
     assert migrate(database, schema) == 0
 

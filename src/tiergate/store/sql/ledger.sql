@@ -1,4 +1,5 @@
--- Statements on ledger.db. Each UPDATE names the state that it leaves, so doing it twice changes nothing.
+-- Statements on ledger.db. Each UPDATE names the state that it leaves, so doing it twice changes nothing. Those that
+-- `postgres/sql/ledger.sql` does not have are PostgreSQL's too.
 
 -- name: next_epoch
 SELECT coalesce(max(epoch), 0) + 1 FROM owner;
@@ -97,8 +98,8 @@ SELECT id, cause, key, team, tenant, tag, endpoint, asked_model, class, data_cla
        receipt, receipt_of, avoided_input, avoided_output, avoided_nanos
 FROM call
 WHERE id < :before AND id >= :first
-  AND (:key IS NULL OR key = :key) AND (:team IS NULL OR team = :team) AND (:tag IS NULL OR tag = :tag)
-  AND (:model IS NULL OR asked_model = :model)
+  AND (CAST(:key AS text) IS NULL OR key = :key) AND (CAST(:team AS text) IS NULL OR team = :team)
+  AND (CAST(:tag AS text) IS NULL OR tag = :tag) AND (CAST(:model AS text) IS NULL OR asked_model = :model)
   AND (NOT :lapsed OR EXISTS (SELECT 1 FROM attempt WHERE attempt.call_id = call.id AND hold_state = 'lapsed'))
 ORDER BY id DESC LIMIT :limit;
 

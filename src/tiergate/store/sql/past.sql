@@ -1,15 +1,15 @@
--- Questions about the past. Ids of calls begin with their time, so a span of time is a range of ids.
+-- Questions about the past, in the SQL that SQLite and PostgreSQL share. Ids of calls begin with their time, so a span of time is a range of ids.
 
 -- A call counts where its last attempt was made. What lapsed is charged at the worst case that was held.
 -- name: spent
 SELECT call.key, coalesce(call.team, ''), coalesce(call.tag, ''), call.asked_model, call.class,
        attempt.provider || '/' || attempt.model, attempt.tier,
        CASE WHEN :slots THEN call.received_ns / :slot_ns ELSE 0 END AS slot,
-       sum(attempt.n = newest.n),
-       sum(attempt.n = newest.n AND call.end_state IS 'success'),
+       count(*) FILTER (WHERE attempt.n = newest.n),
+       count(*) FILTER (WHERE attempt.n = newest.n AND call.end_state = 'success'),
        count(*),
-       sum((attempt.hold_state = 'settled' AND attempt.cash_nanos IS NULL)
-           OR (attempt.hold_state = 'lapsed' AND attempt.bound_nanos IS NULL)),
+       count(*) FILTER (WHERE (attempt.hold_state = 'settled' AND attempt.cash_nanos IS NULL)
+                        OR (attempt.hold_state = 'lapsed' AND attempt.bound_nanos IS NULL)),
        sum(attempt.input), sum(attempt.cache_read), sum(attempt.cache_write_5m), sum(attempt.cache_write_1h),
        sum(attempt.output), sum(attempt.reasoning), sum(attempt.audio_in), sum(attempt.audio_out),
        sum(attempt.images),
@@ -33,7 +33,7 @@ GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
 UNION ALL
 SELECT key, coalesce(team, ''), coalesce(tag, ''), asked_model, class, '', '',
        CASE WHEN :slots THEN received_ns / :slot_ns ELSE 0 END AS slot,
-       count(*), sum(end_state IS 'success'), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+       count(*), count(*) FILTER (WHERE end_state = 'success'), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
        sum(coalesce(avoided_input, 0)), sum(coalesce(avoided_output, 0)), sum(coalesce(avoided_nanos, 0))
 FROM call
 WHERE id >= :first AND id < :last AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.call_id = call.id)

@@ -1,16 +1,24 @@
 """Two replicas on one PostgreSQL database, as an operator has them."""
 
 import json
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flow.plain_http import Answer, ask, bearer
-from house import GatewayProcess, cli, until
+from house import GatewayProcess, calls_of, cli, until
 from postgres import Server
 from tiergate.testing import MockProcess
+
+SCRIPT = """
+default: {words: 3, ttft_ms: 1}
+rules:
+  - {when: {model: hangs}, then: {hang: true}}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +29,7 @@ def store(postgres_server: Server) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def mock() -> Iterator[MockProcess]:
-    with MockProcess('{"default": {"words": 3, "ttft_ms": 1}}') as process:
+    with MockProcess(SCRIPT) as process:
         yield process
 
 
@@ -31,8 +39,10 @@ def settings(mock: MockProcess, store: str) -> dict[str, Any]:
         "store": store,
         "secret": "the same at every replica, 32 characters or more",
         "providers": {"dear": {"base_url": mock.base_url}},
-        "models": {"m": {"targets": ["dear/m"]}},
-        "prices": [{"target": "dear/m", "usd_per_1m": {"input": 0, "output": 1000}}],
+        "models": {name: {"targets": [f"dear/{name}"]} for name in ("m", "hangs")},
+        "prices": [
+            {"target": f"dear/{name}", "usd_per_1m": {"input": 0, "output": 1000}} for name in ("m", "hangs")
+        ],
         "budgets": [{"scope": "all", "usd": 50}],
     }
 
@@ -48,9 +58,9 @@ def replicas(
         yield one, two
 
 
-def chat(gateway: GatewayProcess, key: str) -> Answer:
-    body = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}]}
-    return ask(gateway.port, "/v1/chat/completions", body, headers=[bearer(key)])
+def chat(gateway: GatewayProcess, key: str, *headers: tuple[str, str], model: str = "m") -> Answer:
+    body = {"model": model, "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}]}
+    return ask(gateway.port, "/v1/chat/completions", body, headers=[bearer(key), *headers])
 
 
 def create(gateway: GatewayProcess, name: str) -> str:
@@ -75,14 +85,57 @@ def test_calls_of_all_replicas_are_in_one_ledger(replicas: tuple[GatewayProcess,
         assert "web" in cli("keys", "list", folder=gateway.folder).stdout
 
 
-def test_what_is_not_shared_yet_is_said_at_the_start(
+def test_nobody_is_told_the_databases_address(
     replicas: tuple[GatewayProcess, GatewayProcess], store: str
 ) -> None:
-    """Each replica counts budgets by itself; nobody is told the database's address."""
+    """It may hold a password."""
     for gateway in replicas:
-        (line,) = [line for line in gateway.log() if line["event"] == "budgets_per_replica"]
-        assert "Each replica counts budgets by itself" in str(line)
         assert store not in gateway.stdout + gateway.stderr
+
+
+def test_a_question_that_is_sent_again_to_the_other_replica_is_answered_once(
+    replicas: tuple[GatewayProcess, GatewayProcess], mock: MockProcess
+) -> None:
+    """The receipt is in the database."""
+    one, two = replicas
+    key = create(one, "twice")
+    before = len(calls_of(mock, "m"))
+    first = chat(one, key, ("Idempotency-Key", "k"))
+    assert first.status == 200
+    until(lambda: chat(two, key).status == 200, what="the key at the other replica")
+    again = chat(two, key, ("Idempotency-Key", "k"))
+    assert (again.status, again.header("x-tiergate-receipt")) == (200, "replayed")
+    assert first.json["choices"] == again.json["choices"]
+    assert len(calls_of(mock, "m")) == before + 2
+
+
+def test_replicas_share_a_budget_and_one_is_killed(
+    postgres_server: Server, mock: MockProcess, tmp_path: Path
+) -> None:
+    """The cap holds, nearly all of it is used, and what the dead one held is charged."""
+    with postgres_server.schema() as store:
+        written = settings(mock, store) | {"auth": "open", "budgets": [{"scope": "all", "usd": 1.5}]}
+        one, two = (GatewayProcess(tmp_path / name, written) for name in ("one", "two"))
+        with one, two, ThreadPoolExecutor(40) as pool:
+
+            def calls(count: int) -> list[int]:
+                return list(pool.map(lambda n: chat((one, two)[n % 2], "x").status, range(count)))
+
+            assert set(calls(150)) == {200}
+            # The worst case of a call is $0.01, its cost $0.003.
+            hanging = pool.submit(chat, one, "x", model="hangs")
+            until(lambda: calls_of(mock, "hangs"), what="a call that hangs")
+            one.stop(signal.SIGKILL)
+            hanging.exception()
+            one.start()
+            statuses = calls(600)
+            assert set(statuses) <= {200, 402}
+            budgets = json.loads(cli("report", "budgets", "--json", folder=two.folder).stdout)["data"]
+            spent = json.loads(cli("report", "spend", "--json", folder=one.folder).stdout)
+    (budget,) = budgets
+    assert (budget["held_usd"], budget["lapsed_usd"]) == (0, 0.01)
+    assert 1.48 < budget["spent_usd"] <= 1.5
+    assert spent["total_usd"] == budget["spent_usd"]
 
 
 def test_a_backup_is_left_to_the_databases_own_tools(

@@ -16,8 +16,17 @@ from tiergate.app.upkeep import follow_keys, keep_up
 from tiergate.app.webhook import Webhook
 from tiergate.config import Loaded, Settings, fill, first_snapshot
 from tiergate.config import reload as next_snapshot
-from tiergate.core import Emit, Event, Notice, SettingsError, SystemClock, usd_text
-from tiergate.ledger import Entry, LapsedSlice, Period, ReceiptMaker, SoleBook
+from tiergate.core import Clock, Emit, Event, Notice, SettingsError, SystemClock, usd_text
+from tiergate.ledger import (
+    Book,
+    Ceiling,
+    Entry,
+    LapsedSlice,
+    Period,
+    ReceiptMaker,
+    SharedBook,
+    SoleBook,
+)
 from tiergate.metering import Lines
 from tiergate.resilience import Permits
 from tiergate.serve import Flights, Rooms
@@ -157,15 +166,6 @@ def _tell_of_lapsed(slices: Sequence[LapsedSlice], tell: Emit) -> None:
         tell(Notice(word="slices_lapsed", message=message, severe=True))
 
 
-def _tell_of_replicas(settings: Settings, *, counts: bool, tell: Emit) -> None:
-    if settings.store is not None and counts:
-        message = (
-            "Each replica counts budgets by itself yet: what the others spend is seen when a window is first "
-            "asked for, and not while it runs. With n replicas up to n times a ceiling can be spent."
-        )
-        tell(Notice(word="budgets_per_replica", message=message, severe=True))
-
-
 def _keyring(settings: Settings, token: str, cabinet: KeyCabinet) -> Keyring:
     return fill.keyring(settings, house_token=token, virtual=cabinet.keys, digest=cabinet.digest)
 
@@ -208,9 +208,7 @@ async def open_house(
         _tell_of_unknown(cabinet, tell)
         _tell_of_shared(cabinet, settings, tell)
         ceilings = fill.ceilings(settings, cabinet.keys)
-        _tell_of_replicas(settings, counts=bool(ceilings), tell=tell)
-        book = SoleBook(journal, ceilings=ceilings, alerts_at=settings.alerts.at, emit=tell)
-        _tell_of_lapsed(await book.open(), tell)
+        book = await _book(stack, journal, ceilings, settings, clock, tell, is_shared=place.is_shared)
         await book.balances(clock.wall_ns())  # so that no call waits for them
         flights = Flights(
             journal,
@@ -253,6 +251,27 @@ async def open_house(
         if settings.store is not None:
             stack.callback(asyncio.create_task(follow_keys(cabinet)).cancel)
         yield house
+
+
+async def _book(
+    stack: AsyncExitStack,
+    journal: LedgerJournal,
+    ceilings: Sequence[Ceiling],
+    settings: Settings,
+    clock: Clock,
+    tell: Emit,
+    *,
+    is_shared: bool,
+) -> Book:
+    """Open the book that fits the store."""
+    at = settings.alerts.at
+    if not is_shared:
+        sole = SoleBook(journal, ceilings=ceilings, alerts_at=at, emit=tell)
+        _tell_of_lapsed(await sole.open(), tell)
+        return sole
+    shared = SharedBook(journal, ceilings=ceilings, alerts_at=at, emit=tell)
+    stack.callback(asyncio.create_task(shared.watch(clock)).cancel)
+    return shared
 
 
 def _sinks(

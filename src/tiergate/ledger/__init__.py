@@ -54,7 +54,7 @@ from tiergate.ledger.states import (
     SliceState,
     may_move,
 )
-from tiergate.ledger.verdict import busy, must_wait
+from tiergate.ledger.verdict import Ask, busy, must_wait
 from tiergate.ledger.windows import Period, Window, window_at
 
 __all__ = [
@@ -67,6 +67,7 @@ __all__ = [
     "About",
     "Adjustment",
     "Answered",
+    "Ask",
     "AttemptEntry",
     "Balance",
     "Book",

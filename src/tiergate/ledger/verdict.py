@@ -1,10 +1,20 @@
 """The verdict on a hold: it fits, it waits, or it is refused, by the balances that it counts against."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from tiergate.core import BudgetBusy, BudgetExceeded, BudgetUnbounded, Target
-from tiergate.ledger.ceilings import Balance
+from tiergate.ledger.ceilings import Balance, Claim
 from tiergate.ledger.said import busy_sentence, exceeded_sentence, unbounded_sentence
+
+
+class Ask(NamedTuple):
+    """What a hold asks of the balances that it counts against."""
+
+    amount_nanos: int | None
+    """None: nobody knows how much."""
+    target: Target
+    claims: tuple[Claim, ...]
 
 
 def must_wait(amount: int | None, target: Target, balances: Sequence[Balance], queued: set[int]) -> bool:

@@ -6,14 +6,24 @@ knows which database it is.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tiergate.admission import VirtualKey
-from tiergate.ledger import LapsedSlice, Owner, Slice
+from tiergate.core import Unaffordable
+from tiergate.ledger import Ask, Balance, Claim, LapsedSlice, Owner, Slice
 from tiergate.store.keys import key_facts, key_of
-from tiergate.store.rows import Row, drop_row, open_row, settled_call_id, slice_of, slice_row
-from tiergate.store.session import Checkpoints, Lapsed, Reading, Sayings, Session, Sums
+from tiergate.store.rows import (
+    Row,
+    drop_row,
+    open_row,
+    place_of,
+    receipt_call_id,
+    settled_call_id,
+    slice_of,
+    slice_row,
+)
+from tiergate.store.session import Checkpoints, Lapsed, Place, Purse, Reading, Sayings, Session, Sums
 
 _FORGOTTEN_AT_ONCE: Final = 100
 """Receipts, each with an answer of up to 1 MiB, that one transaction deletes: holds wait for it."""
@@ -38,6 +48,9 @@ class Batch:
     again: list[Row] = field(default_factory=list)
     """Holds that may be written already, after an error that was doubtful."""
 
+    asks: dict[Place, Ask] = field(default_factory=dict)
+    """What holds count against, where the store says whether they fit."""
+
     def __len__(self) -> int:
         return len(self.holds) + len(self.again) + len(self.settlements) + len(self.ends)
 
@@ -49,9 +62,10 @@ class Books:
     written then, unless the error is doubtful.
     """
 
-    def __init__(self, session: Session, sums: Sums) -> None:
+    def __init__(self, session: Session, sums: Sums, purse: Purse | None = None) -> None:
         self.session = session
         self._sums = sums
+        self._purse = purse
 
     @property
     def owner(self) -> Owner:
@@ -73,25 +87,59 @@ class Books:
         """What tidies up behind the writing."""
         return self.session.checkpoints
 
-    def write(self, batch: Batch) -> None:
-        """Write all of it or nothing."""
-        many = self.session.many
+    def write(self, batch: Batch) -> dict[Place, Unaffordable]:
+        """Write all of it or nothing, but for holds that do not fit: those are given, with the reason."""
         with self._transaction():
-            if batch.calls:
-                many("ledger", "open_call", batch.calls)
-            if batch.holds:
-                many("ledger", "hold", batch.holds)
-            if batch.again:
-                many("ledger", "hold_again", batch.again)
-            if batch.settlements:
-                many("ledger", "settle", batch.settlements)
-            if batch.ends:
-                many("ledger", "close_call", batch.ends)
-            if batch.receipts or batch.kept or batch.freed:
-                self._write_receipts(batch)
+            refused, batch, settlements = self._admitted(batch)
+            self._write(batch, settlements)
             self._sums.take_note(
                 [row[0] for row in (*batch.calls, *batch.ends)], map(settled_call_id, batch.settlements)
             )
+        return refused
+
+    def _admitted(self, batch: Batch) -> tuple[dict[Place, Unaffordable], Batch, list[Row]]:
+        """Settle what gives money back, look which holds fit, and give what is left to be written."""
+        if self._purse is None or not batch.asks:
+            return {}, batch, batch.settlements
+        # A hold may stand on money that a settlement gives back; its own settlement comes after it.
+        held = {row[0] for row in batch.calls}
+        first: list[Row] = []
+        later: list[Row] = []
+        for row in batch.settlements:
+            (later if settled_call_id(row) in held else first).append(row)
+        if first:
+            self.session.many("ledger", "settle", first)
+        batch = self._without_written(batch)
+        refused = self._purse.admit(batch.asks)
+        return refused, _without(batch, refused), later
+
+    def _without_written(self, batch: Batch) -> Batch:
+        """Ask no balance for holds that are written already, as some may be after a doubtful error."""
+        if not batch.again:
+            return batch
+        ids = sorted({row[0] for row in batch.again})
+        there = {(call_id, n) for call_id, n in self.session.rows("ledger", "attempts_of", (ids,))}
+        return replace(
+            batch,
+            holds=[*batch.holds, *(row for row in batch.again if place_of(row) not in there)],
+            again=[row for row in batch.again if place_of(row) in there],
+            asks={place: ask for place, ask in batch.asks.items() if place not in there},
+        )
+
+    def _write(self, batch: Batch, settlements: list[Row]) -> None:
+        many = self.session.many
+        if batch.calls:
+            many("ledger", "open_call", batch.calls)
+        if batch.holds:
+            many("ledger", "hold", batch.holds)
+        if batch.again:
+            many("ledger", "hold_again", batch.again)
+        if settlements:
+            many("ledger", "settle", settlements)
+        if batch.ends:
+            many("ledger", "close_call", batch.ends)
+        if batch.receipts or batch.kept or batch.freed:
+            self._write_receipts(batch)
 
     def _write_receipts(self, batch: Batch) -> None:
         many = self.session.many
@@ -135,6 +183,24 @@ class Books:
     def _adjusted(self, call_id: str, n: int) -> int:
         rows = self.session.rows("ledger", "find_adjustments", (call_id,))
         return sum(delta for place, delta, *_ in rows if place == n)
+
+    def balances(self, claims: Sequence[Claim]) -> list[Balance]:
+        """Read the balances of claims, made from the records where they are not there."""
+        assert self._purse is not None, "a store with one owner keeps no balances"
+        with self._transaction():
+            found = self._purse.read(claims)
+        if found is None:
+            with self.session.alone():
+                self._purse.make(claims)
+                found = self._purse.read(claims)
+        assert found is not None, "they were just made"
+        return found
+
+    def tell(self, claim: Claim, share: float) -> bool:
+        """Note that somebody is told of a spent share; see `ledger.SharedJournal`."""
+        assert self._purse is not None, "a store with one owner keeps no balances"
+        with self._transaction():
+            return self._purse.tell(claim, share)
 
     def add_key(self, key: VirtualKey) -> list[VirtualKey] | None:
         """Keep a virtual key, and give all; None: its name is taken."""
@@ -218,3 +284,18 @@ class Books:
             self._sums.committed()
         finally:
             self._sums.rolled_back()
+
+
+def _without(batch: Batch, refused: Mapping[Place, Unaffordable]) -> Batch:
+    """Leave holds out that do not fit, with the calls and receipts that come with them."""
+    if not refused:
+        return batch
+    calls = {call_id for call_id, _ in refused}
+    kept = {row[0] for row in batch.holds if place_of(row) not in refused} | {row[0] for row in batch.again}
+    gone = calls - kept
+    return replace(
+        batch,
+        calls=[row for row in batch.calls if row[0] not in gone],
+        holds=[row for row in batch.holds if place_of(row) not in refused],
+        receipts=[row for row in batch.receipts if receipt_call_id(row) not in gone],
+    )

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tiergate.ledger import Ask
 from tiergate.store.books import Books
 from tiergate.store.rows import Row
 
@@ -21,6 +22,8 @@ class HoldMessage(NamedTuple):
     answer: Answer
     until: float
     receipt: Row | None = None
+    ask: Ask | None = None
+    """What it counts against, where the store says whether it fits."""
 
 
 class SettleMessage(NamedTuple):

@@ -10,6 +10,8 @@ from typing import Final, Self, TypeVar
 from tiergate.admission import VirtualKey
 from tiergate.core import Clock, Emit, StorageUnavailable, new_id
 from tiergate.ledger import (
+    Ask,
+    Balance,
     CallClosed,
     Claim,
     Counted,
@@ -143,7 +145,8 @@ class LedgerJournal:
         """Write a hold; see `ledger.Journal`."""
         opened = held.opened
         receipt = None if opened.receipt is None else receipt_row(opened, opened.receipt, self._epoch)
-        await self._writer.hold(call_row(opened, self._epoch), hold_row(held, self._epoch), receipt)
+        ask = Ask(held.bound_nanos, held.target, tuple(claims)) if claims else None
+        await self._writer.hold(call_row(opened, self._epoch), hold_row(held, self._epoch), receipt, ask)
 
     def settle(self, settled: Settled) -> None:
         """Replace a hold by the truth; see `ledger.Journal`."""
@@ -200,6 +203,14 @@ class LedgerJournal:
     async def counted(self, *, limit: int) -> list[Counted]:
         """Read what estimates learn from; see `ledger.Journal`."""
         return await asyncio.to_thread(read_counted, self._look, limit=limit)
+
+    async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
+        """Read the balances of claims; see `ledger.SharedJournal`."""
+        return await self._work(lambda books: books.balances(claims))
+
+    async def tell(self, claim: Claim, share: float) -> bool:
+        """Note that somebody is told of a spent share; see `ledger.SharedJournal`."""
+        return await self._work(lambda books: books.tell(claim, share))
 
     async def draw(self, slices: Sequence[Slice]) -> None:
         """Write down how far spending may go; see `ledger.SoleJournal`."""

@@ -19,6 +19,9 @@ _MISSING: Final = (
 class Place(Protocol):
     """A place where a ledger is kept."""
 
+    is_shared: bool
+    """Whether several owners write it: what budgets have left is then said by the store."""
+
     def journal(
         self,
         *,
@@ -64,6 +67,8 @@ def place_of(data_dir: Path, store: str | None) -> Place:
 
 
 class _FilePlace:
+    is_shared = False
+
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
 

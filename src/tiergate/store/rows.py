@@ -148,6 +148,17 @@ def settled_call_id(row: Row) -> str:
     return call_id
 
 
+def place_of(row: Row) -> tuple[str, int]:
+    """Give the call and the number of the attempt that a row of `hold` is of."""
+    return row[0], row[1]
+
+
+def receipt_call_id(row: Row) -> str:
+    """Give the call that a row opens a receipt for."""
+    call_id: str = row[5]
+    return call_id
+
+
 def close_row(closed: CallClosed, epoch: int) -> Row:
     """Give the row of `close_call`: the whole call and its end."""
     opened, shared = call_row(closed.opened, epoch), closed.shared

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tiergate.core import Clock, Notice, StorageUnavailable, StoreOwned, TiergateError
+from tiergate.core import Clock, Notice, StorageUnavailable, StoreOwned, TiergateError, Unaffordable
 from tiergate.store.books import Batch, Books
 from tiergate.store.inbox import (
     Answer,
@@ -36,8 +36,8 @@ from tiergate.store.inbox import (
     StopMessage,
     WorkMessage,
 )
-from tiergate.store.rows import Row, kept_without_reply, released_row, settled_call_id, tame
-from tiergate.store.session import Checkpoints, Lapsed
+from tiergate.store.rows import kept_without_reply, place_of, released_row, settled_call_id, tame
+from tiergate.store.session import Checkpoints, Lapsed, Place
 from tiergate.store.trouble import Trouble, Unwritten
 
 _HEARTBEAT_S: Final = 5.0
@@ -136,6 +136,8 @@ class Scribe:
         self._pause_s = 0.0
         self._doubtful: set[tuple[str, int]] = set()
         """Attempts whose holds may be written, or not."""
+        self._unaffordable: dict[Place, Unaffordable] = {}
+        """Holds of the last batch that did not fit."""
         self._unchecked = 0
         self._beat_at = time.monotonic() + _HEARTBEAT_S
         self._stop_by: float | None = None
@@ -225,7 +227,7 @@ class Scribe:
         if trouble is None:
             rest_s = (self._pending.records() - _REST_FREE_RECORDS) * _REST_PER_RECORD_S
             self._pause_s = min(max(rest_s, 0.0), _REST_MAX_S)
-            self._told += [(hold.answer, None) for hold in self._pending.holds]
+            self._told += [self._answer_to(hold) for hold in self._pending.holds]
             # On a full disk settlements are written too; it has passed when something new is.
             if self._trouble is Trouble.LOCKED or self._pending.holds:
                 self._recovered()
@@ -238,7 +240,7 @@ class Scribe:
     def _attempt(self, batch: Batch) -> Trouble | None:
         """Write a batch; tell what was in the way, after which none of it is written."""
         try:
-            self._books.write(batch)
+            self._unaffordable = self._books.write(batch)
         except StoreOwned as error:
             self._break(str(error))
             return Trouble.BROKEN
@@ -246,11 +248,12 @@ class Scribe:
             if error.trouble is Trouble.BROKEN:
                 self._break(self._sayings.broken.format(error.word))
             if error.doubtful:
-                self._doubtful.update(map(_place, (*batch.holds, *batch.again)))
+                self._doubtful.update(map(place_of, (*batch.holds, *batch.again)))
             return error.trouble
-        self._doubtful.difference_update(map(_place, batch.again))
+        self._doubtful.difference_update(map(place_of, batch.again))
         self.commits += 1
-        self.written += len(batch)
+        self.written += len(batch) - len(self._unaffordable)
+        self.refused += len(self._unaffordable)
         self.finished += len(batch)
         self._unchecked += len(batch)
         return None
@@ -266,13 +269,14 @@ class Scribe:
         rows = [hold.hold for hold in holds]
         return Batch(
             calls=[hold.call for hold in holds],
-            holds=[row for row in rows if _place(row) not in self._doubtful] if self._doubtful else rows,
-            again=[row for row in rows if _place(row) in self._doubtful] if self._doubtful else [],
+            holds=[row for row in rows if place_of(row) not in self._doubtful] if self._doubtful else rows,
+            again=[row for row in rows if place_of(row) in self._doubtful] if self._doubtful else [],
             settlements=[settlement.row for settlement in settlements],
             ends=[end.row for end in ends],
             receipts=[hold.receipt for hold in holds if hold.receipt is not None],
             kept=[settlement.kept for settlement in settlements if settlement.kept is not None],
             freed=[end.freed for end in ends if end.freed is not None],
+            asks={place_of(hold.hold): hold.ask for hold in holds if hold.ask is not None},
         )
 
     def _work(self) -> None:
@@ -327,7 +331,7 @@ class Scribe:
                 Trouble.FULL if Trouble.FULL in met else self._attempt_one(self._batch(holds=[hold]), met)
             )
             if trouble is None:
-                self._told.append((hold.answer, None))
+                self._told.append(self._answer_to(hold))
             elif trouble is Trouble.LOCKED:
                 self._pending.holds.append(hold)
             else:
@@ -340,6 +344,9 @@ class Scribe:
             self._in_trouble(Trouble.FULL, "ledger_full", self._sayings.full)
             took = time.monotonic() - began
             self._pause_s = min(max(4 * took, _FULL_PAUSE_MIN_S), _FULL_PAUSE_MAX_S)
+
+    def _answer_to(self, hold: HoldMessage) -> tuple[Answer, TiergateError | None]:
+        return hold.answer, self._unaffordable.get(place_of(hold.hold))
 
     def _why_not(self, hold: HoldMessage, trouble: Trouble) -> str:
         if trouble is Trouble.FULL:
@@ -379,9 +386,9 @@ class Scribe:
         return False
 
     def _refuse(self, hold: HoldMessage, sentence: str) -> None:
-        if _place(hold.hold) in self._doubtful:
+        if place_of(hold.hold) in self._doubtful:
             # It may stand, and nobody will settle it.
-            self._doubtful.discard(_place(hold.hold))
+            self._doubtful.discard(place_of(hold.hold))
             self._pending.settlements.append(SettleMessage(released_row(hold.hold)))
             self.finished -= 1
         self.refused += 1
@@ -478,8 +485,3 @@ def _tamed(batch: Batch) -> Batch:
         ends=[tame(row) for row in batch.ends],
         again=[tame(row) for row in batch.again],
     )
-
-
-def _place(hold: Row) -> tuple[str, int]:
-    """Give the call and the number of the attempt that a hold is of."""
-    return hold[0], hold[1]

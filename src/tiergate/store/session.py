@@ -8,10 +8,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tiergate.ledger import Owner
+from tiergate.core import Unaffordable
+from tiergate.ledger import Ask, Balance, Claim, Owner
 from tiergate.store.rows import Row
 from tiergate.store.trouble import Unwritten
 
+Place = tuple[str, int]
+"""A call's id and the number of an attempt of it."""
 Facts = Mapping[str, Any] | Sequence[Any]
 """A statement's values, by name or by place."""
 
@@ -95,6 +98,10 @@ class Session(Protocol):
         """
         ...
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Write as in a transaction, while nobody else is in the middle of one."""
+        ...
+
     def lasting(self) -> AbstractContextManager[None]:
         """Write as in a transaction, so that a loss of the machine's power cannot take it away.
 
@@ -133,6 +140,26 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Close it, with nothing more written."""
+        ...
+
+
+class Purse(Protocol):
+    """The balances of ceilings, in a store that several owners share. Used inside of transactions."""
+
+    def admit(self, asks: Mapping[Place, Ask]) -> dict[Place, Unaffordable]:
+        """Say which holds do not fit, in the order in which they ask; the others are written at once."""
+        ...
+
+    def read(self, claims: Sequence[Claim]) -> list[Balance] | None:
+        """Read balances; None: one of them has not been made."""
+        ...
+
+    def make(self, claims: Sequence[Claim]) -> None:
+        """Make balances that are not there yet from the records, while nobody else writes any."""
+        ...
+
+    def tell(self, claim: Claim, share: float) -> bool:
+        """Note that somebody is told of a spent share; False: it was told before."""
         ...
 
 

@@ -6,7 +6,7 @@ A session belongs to one thread; the file to the one process that holds the data
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -115,6 +115,10 @@ class SqliteSession:
                     "Another Tiergate has taken over this data folder and declared this one dead. Restart it."
                 )
             yield
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Write as in a transaction: nobody else writes here."""
+        return self.transaction()
 
     @contextmanager
     def lasting(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tiergate.core import Clock, Emit, Notice, StorageUnavailable
-from tiergate.ledger import JournalStatistics
+from tiergate.ledger import Ask, JournalStatistics
 from tiergate.store.books import Books
 from tiergate.store.inbox import (
     Answer,
@@ -77,7 +77,7 @@ class Writer:
             atexit.unregister(self._stop_at_exit)
             raise
 
-    def hold(self, call: Row, hold: Row, receipt: Row | None = None) -> Answer:
+    def hold(self, call: Row, hold: Row, receipt: Row | None = None, ask: Ask | None = None) -> Answer:
         """Hand in a hold; the answer comes when it is committed or refused.
 
         Raises:
@@ -92,7 +92,7 @@ class Writer:
         answer: Answer = self._loop.create_future()
         self._taken += 1
         until = time.monotonic() + self._limits.hold_wait_s
-        self._inbox.put_awaited(HoldMessage(call, hold, answer, until, receipt))
+        self._inbox.put_awaited(HoldMessage(call, hold, answer, until, receipt, ask))
         return answer
 
     def settle(self, row: Row, kept: Row | None = None) -> None:

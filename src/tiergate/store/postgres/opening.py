@@ -5,6 +5,7 @@ import psycopg
 from tiergate.store.books import Books
 from tiergate.store.postgres.connection import Address, Connection
 from tiergate.store.postgres.migrate import migrate
+from tiergate.store.postgres.purse import DatabasePurse
 from tiergate.store.postgres.reading import Readings
 from tiergate.store.postgres.session import Lives, PostgresSession
 from tiergate.store.postgres.sums import SharedSums
@@ -46,4 +47,4 @@ def _opened(
     session = PostgresSession(address, connection, readings, owner_id=owner_id, lives=lives)
     sums = SharedSums(session)
     session.begin_epoch(sums)
-    return Books(session, sums)
+    return Books(session, sums, DatabasePurse(session))

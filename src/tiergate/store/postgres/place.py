@@ -31,6 +31,8 @@ class ServerPlace:
         CannotStart: the address is none.
     """
 
+    is_shared = True
+
     def __init__(self, data_dir: Path, store: str) -> None:
         self._data_dir = data_dir
         self._address = Address(store)

@@ -86,11 +86,21 @@ class PostgresSession:
     def transaction(self) -> Iterator[None]:
         """Write what is said inside, all or nothing; see `Session`."""
         with self._writing():
-            if not self._is_alive:
-                raise StoreOwned(
-                    "This replica was silent for too long: another Tiergate on the same database has taken "
-                    "over and declared it dead. Restart it."
-                )
+            self._check_alive()
+            yield
+
+    def _check_alive(self) -> None:
+        if not self._is_alive:
+            raise StoreOwned(
+                "This replica was silent for too long: another Tiergate on the same database has taken "
+                "over and declared it dead. Restart it."
+            )
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Write as in a transaction, while nobody else is in the middle of one; see `Session`."""
+        with self._writing(is_alone=True):
+            self._check_alive()
             yield
 
     def lasting(self) -> AbstractContextManager[None]:
@@ -149,14 +159,15 @@ class PostgresSession:
         return {"epoch": self.owner.epoch, "dead_ns": int(self._lives.dead_after_s * 1e9)}
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self, *, is_alone: bool = False) -> Iterator[None]:
         """Begin, look who is alive and how far the sums are, all in one round trip; commit."""
         is_committing = False
         connection = self._reached()
         try:
             with connection.pipeline():
                 connection.execute("BEGIN")
-                connection.execute(statements("ledger")["beside_others"])
+                connection.execute(statements("balances")["alone_with_money" if is_alone else "with_money"])
+                connection.execute(statements("ledger")["alone" if is_alone else "beside_others"])
                 alive = connection.execute(statements("ledger")["owner_alive"], (self.owner.epoch,))
             found = alive.fetchone()
             self._is_alive = found is not None

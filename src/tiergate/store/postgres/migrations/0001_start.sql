@@ -141,6 +141,109 @@ AS 'BEGIN RAISE EXCEPTION ''an adjustment is never changed or deleted''; END';
 CREATE TRIGGER adjustment_stands BEFORE UPDATE OR DELETE ON adjustment
 FOR EACH ROW EXECUTE FUNCTION adjustment_stands();
 
+-- What attempts whose calls were received in a window have cost and hold, by what ceilings ask about. Whoever makes a
+-- row adds the records up while nobody writes any; from then on the triggers below keep it in step with them, whoever
+-- changes an attempt, and in whatever way. Calls that are forgotten stay in it.
+CREATE TABLE balance (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    scope        text   NOT NULL CHECK (scope IN ('all', 'key', 'team', 'model', 'tier')),
+    name         text   NOT NULL,
+    start_ns     bigint NOT NULL,
+    end_ns       bigint NOT NULL,               -- not included; the largest number: for ever
+    spent_nanos  bigint NOT NULL,               -- lapsed holds at their worst case included
+    lapsed_nanos bigint NOT NULL,
+    held_nanos   bigint NOT NULL,
+    told_nanos   bigint NOT NULL DEFAULT 0,     -- how much of it somebody was told of
+    UNIQUE (scope, name, end_ns, start_ns)
+);
+
+CREATE FUNCTION count_attempts() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM balance) THEN
+        RETURN NULL;
+    END IF;
+    UPDATE balance
+    SET spent_nanos = balance.spent_nanos + told.spent, lapsed_nanos = balance.lapsed_nanos + told.lapsed,
+        held_nanos = balance.held_nanos + told.held
+    FROM (
+        SELECT counted.id, sum(change.spent) AS spent, sum(change.lapsed) AS lapsed, sum(change.held) AS held
+        FROM (
+            SELECT call_id, tier,
+                   CASE hold_state WHEN 'settled' THEN coalesce(cash_nanos, 0)
+                                   WHEN 'lapsed' THEN coalesce(bound_nanos, 0) ELSE 0 END AS spent,
+                   CASE hold_state WHEN 'lapsed' THEN coalesce(bound_nanos, 0) ELSE 0 END AS lapsed,
+                   CASE hold_state WHEN 'held' THEN coalesce(bound_nanos, 0) ELSE 0 END AS held
+            FROM rows_now
+            UNION ALL
+            SELECT call_id, tier,
+                   -CASE hold_state WHEN 'settled' THEN coalesce(cash_nanos, 0)
+                                    WHEN 'lapsed' THEN coalesce(bound_nanos, 0) ELSE 0 END,
+                   -CASE hold_state WHEN 'lapsed' THEN coalesce(bound_nanos, 0) ELSE 0 END,
+                   -CASE hold_state WHEN 'held' THEN coalesce(bound_nanos, 0) ELSE 0 END
+            FROM rows_before
+        ) AS change
+        JOIN call ON call.id = change.call_id
+        CROSS JOIN LATERAL (
+            VALUES ('all', ''), ('key', call.key), ('team', call.team), ('model', call.asked_model),
+                   ('tier', change.tier)
+        ) AS whose (scope, name)
+        JOIN balance AS counted
+             ON counted.scope = whose.scope AND counted.name = whose.name
+             AND counted.end_ns > call.received_ns AND counted.start_ns <= call.received_ns
+        GROUP BY counted.id
+    ) AS told
+    WHERE balance.id = told.id;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER attempts_change AFTER UPDATE ON attempt
+REFERENCING NEW TABLE AS rows_now OLD TABLE AS rows_before
+FOR EACH STATEMENT EXECUTE FUNCTION count_attempts();
+
+CREATE FUNCTION count_holds() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM balance) THEN
+        RETURN NULL;
+    END IF;
+    UPDATE balance
+    SET held_nanos = balance.held_nanos + told.held
+    FROM (
+        SELECT counted.id, sum(coalesce(hold.bound_nanos, 0)) AS held
+        FROM rows_now AS hold
+        JOIN call ON call.id = hold.call_id
+        CROSS JOIN LATERAL (
+            VALUES ('all', ''), ('key', call.key), ('team', call.team), ('model', call.asked_model),
+                   ('tier', hold.tier)
+        ) AS whose (scope, name)
+        JOIN balance AS counted
+             ON counted.scope = whose.scope AND counted.name = whose.name
+             AND counted.end_ns > call.received_ns AND counted.start_ns <= call.received_ns
+        GROUP BY counted.id
+    ) AS told
+    WHERE balance.id = told.id;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER attempts_begin AFTER INSERT ON attempt
+REFERENCING NEW TABLE AS rows_now
+FOR EACH STATEMENT EXECUTE FUNCTION count_holds();
+
+CREATE FUNCTION count_adjustment() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE balance SET spent_nanos = balance.spent_nanos + NEW.delta_nanos
+    FROM call
+    JOIN attempt ON attempt.call_id = call.id AND attempt.n = NEW.n
+    WHERE call.id = NEW.call_id
+      AND balance.end_ns > call.received_ns AND balance.start_ns <= call.received_ns
+      AND (balance.scope, balance.name) IN (
+          ('all', ''), ('key', call.key), ('team', call.team), ('model', call.asked_model), ('tier', attempt.tier)
+      );
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER adjustment_counts AFTER INSERT ON adjustment
+FOR EACH ROW EXECUTE FUNCTION count_adjustment();
+
 CREATE TABLE receipt (
     key              text   NOT NULL,
     endpoint         text   NOT NULL,

@@ -4,6 +4,12 @@
 INSERT INTO owner (id, pid, seat, started_ns, heartbeat_ns, steady_ns)
 VALUES (:id, :pid, :seat, now_ns(), now_ns(), now_ns()) RETURNING epoch;
 
+-- name: alone
+SELECT pg_advisory_xact_lock(1952542311, 1);
+
+-- name: attempts_of
+SELECT call_id, n FROM attempt WHERE call_id = ANY(?);
+
 -- Every transaction begins with these two. The first keeps it apart from whoever moves how far the sums have come; it
 -- is a statement of its own, so that the second sees what came before the lock was given.
 -- name: beside_others

@@ -1,0 +1,342 @@
+"""Budgets that replicas share: the store says what fits, and its balances are those of the records."""
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from contract.ledger_records import BEGAN_NS, HOSTED, PRIVATE, held, opened, released, settled
+from places import Kept, Places
+from tiergate.core import (
+    BudgetBusy,
+    BudgetExceeded,
+    BudgetReached,
+    BudgetUnbounded,
+    Caller,
+    Event,
+    Unaffordable,
+)
+from tiergate.ledger import Balance, Ceiling, Claim, Held, Period, Scope, SharedBook
+from tiergate.store import LedgerJournal
+from tiergate.testing import FakeClock
+
+USD = 1_000_000_000
+CAP = Ceiling(scope=Scope.ALL, amount_nanos=10 * USD, period=Period.MONTH)
+KEY = Ceiling(scope=Scope.KEY, name="alice", amount_nanos=4 * USD, period=Period.DAY)
+OTHERS = (
+    Ceiling(scope=Scope.TEAM, name="blue", amount_nanos=8 * USD),
+    Ceiling(scope=Scope.MODEL, name="deepseek-v3.2", amount_nanos=9 * USD, period=Period.WEEK),
+    Ceiling(scope=Scope.TIER, name="hosted", amount_nanos=7 * USD, period=Period.DAY),
+)
+Replica = tuple[LedgerJournal, SharedBook]
+
+
+def asked(
+    number: int, usd: float | None, key: str = "alice", team: str | None = None, **changes: Any
+) -> Held:
+    begun = opened(number, caller=Caller(key=key, team=team))
+    amount = None if usd is None else int(usd * USD)
+    hold: Held = held(number, opened=begun, bound_nanos=amount, **changes)
+    return hold
+
+
+def cost(number: int, usd: float) -> Any:
+    return settled(number, cash_nanos=int(usd * USD))
+
+
+def book_of(journal: LedgerJournal, ceilings: Sequence[Ceiling], **more: Any) -> SharedBook:
+    return SharedBook(journal, ceilings=ceilings, emit=more.pop("emit", lambda _: None), **more)
+
+
+@asynccontextmanager
+async def replicas(
+    kept: Kept, ceilings: Sequence[Ceiling] = (CAP,)
+) -> AsyncIterator[tuple[Replica, Replica]]:
+    async with (
+        kept.journal(randomness=os.urandom) as one,
+        kept.replica().journal(randomness=os.urandom) as other,
+    ):
+        yield (one, book_of(one, ceilings)), (other, book_of(other, ceilings))
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await test()
+
+    asyncio.run(bounded())
+
+
+async def amounts(book: SharedBook) -> list[tuple[float, float, float]]:
+    """Spent, of it lapsed, and held of each ceiling, in dollars."""
+    return [
+        (one.spent_nanos / USD, one.lapsed_nanos / USD, one.held_nanos / USD)
+        for one in await book.balances(BEGAN_NS)
+    ]
+
+
+def test_what_one_replica_holds_and_spends_the_other_sees(postgres_places: Places) -> None:
+    """At once, and what does not fit is refused with what, how much and until when."""
+
+    async def test() -> None:
+        async with replicas(postgres_places.new()) as ((_, one), (journal, other)):
+            await one.hold(asked(1, 6))
+            assert await amounts(other) == [(0, 0, 6)]
+            with pytest.raises(BudgetBusy, match=r"\$6 held"):
+                await other.hold(asked(2, 5))
+            one.settle(cost(1, 5.5))
+            await one.balances(BEGAN_NS)
+            with pytest.raises(
+                BudgetExceeded, match=r"all per month is \$10: \$5\.5 spent.*begins anew at 2026-02-01"
+            ):
+                await other.hold(asked(2, 5))
+            await other.hold(asked(2, 4.5))
+            other.settle(cost(2, 1))
+            await journal.flush()
+            assert await amounts(one) == [(6.5, 0, 0)]
+
+    run(test)
+
+
+def test_a_hold_waits_for_what_settles_elsewhere(postgres_places: Places) -> None:
+    """Within its time; and no longer than that."""
+
+    async def test() -> None:
+        async with replicas(postgres_places.new()) as ((_, one), (_, other)):
+            await one.hold(asked(1, 8))
+            waiting = asyncio.create_task(other.hold(asked(2, 5), wait_s=10))
+            with pytest.raises(BudgetBusy):
+                await other.hold(asked(3, 5), wait_s=0.2)
+            assert not waiting.done()
+            one.settle(cost(1, 1))
+            await waiting
+            assert await amounts(one) == [(1, 0, 5)]
+
+    run(test)
+
+
+def test_a_waiting_hold_can_be_called_off(postgres_places: Places) -> None:
+    """Nothing is held for it afterwards."""
+
+    async def test() -> None:
+        async with replicas(postgres_places.new()) as ((_, one), (_, other)):
+            await one.hold(asked(1, 8))
+            waiting = asyncio.create_task(other.hold(asked(2, 5), wait_s=10))
+            await asyncio.sleep(0.1)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            one.settle(cost(1, 1))
+            await asyncio.sleep(0.2)
+            assert await amounts(other) == [(1, 0, 0)]
+
+    run(test)
+
+
+def test_many_at_once_from_two_replicas_never_spend_too_much(postgres_places: Places) -> None:
+    """A hot ceiling: 400 calls that fit about half, each at its own time, some of them given back."""
+    chance = random.Random(7)
+
+    async def one_call(book: SharedBook, number: int) -> float:
+        await asyncio.sleep(chance.random() / 2)
+        worst = chance.uniform(0.01, 0.1)
+        try:
+            await book.hold(asked(number, worst, key=f"k{number % 5}"), wait_s=2)
+        except Unaffordable:
+            return 0
+        await asyncio.sleep(chance.random() / 50)
+        spent = worst * chance.random()
+        book.settle(cost(number, spent) if number % 7 else released(number))
+        return spent if number % 7 else 0
+
+    async def test() -> None:
+        cap = replace(CAP, amount_nanos=5 * USD)
+        async with replicas(postgres_places.new(), (cap, KEY)) as ((_, one), (_, other)):
+
+            async def watched() -> None:
+                while True:
+                    for balance in await one.balances(BEGAN_NS):
+                        assert balance.spent_nanos + balance.held_nanos <= balance.limit_nanos
+                    await asyncio.sleep(0.02)
+
+            watch = asyncio.create_task(watched())
+            spent = await asyncio.gather(*(one_call((one, other)[n % 2], n) for n in range(1, 401)))
+            assert not watch.done(), watch.exception()
+            watch.cancel()
+            ((used, lapsed, still_held), _) = await amounts(other)
+            assert abs(used - sum(spent)) < 1e-6
+            assert 4.5 < used <= 5
+            assert (lapsed, still_held) == (0, 0)
+
+    run(test)
+
+
+def test_a_ceiling_that_comes_later_knows_all(postgres_places: Places) -> None:
+    """What was spent, what lapsed, and what is held by whoever does not know it yet."""
+
+    async def test() -> None:
+        kept = postgres_places.new()
+        async with kept.journal(randomness=os.urandom) as gone:
+            await gone.hold(asked(1, 2))
+        async with replicas(kept, ()) as ((_, one), (_, other)):
+            await one.hold(asked(2, 3))
+            one.settle(cost(2, 0.5))
+            await one.hold(asked(3, 1))
+            other.use([CAP, KEY], alerts_at=())
+            assert await amounts(other) == [(2.5, 2, 1)] * 2
+            # `one` still has the settings without ceilings, and is counted all the same.
+            one.settle(cost(3, 0.25))
+            await one.hold(asked(4, 1.5))
+            await one.balances(BEGAN_NS)
+            assert await amounts(other) == [(2.75, 2, 1.5)] * 2
+            with pytest.raises(BudgetBusy):
+                await other.hold(asked(5, 1))
+
+    run(test)
+
+
+def test_what_is_learned_later_is_counted(postgres_places: Places) -> None:
+    """A lapsed attempt that is resolved, at whichever replica, and a settled one that is adjusted."""
+
+    async def test() -> None:
+        kept = postgres_places.new()
+        async with kept.journal(randomness=os.urandom) as gone:
+            book = book_of(gone, [CAP])
+            await book.hold(asked(1, 2))
+            assert await amounts(book) == [(0, 0, 2)]
+        async with replicas(kept) as ((_, one), (_, other)):
+            assert await amounts(one) == [(2, 2, 0)]
+            assert await other.resolve(opened(1).call.id, 1, USD // 2)
+            assert await amounts(one) == [(0.5, 0, 0)]
+            assert await one.adjust(opened(1).call.id, 1, -USD // 4, "refund")
+            assert await amounts(other) == [(0.25, 0, 0)]
+            assert not await one.resolve(opened(1).call.id, 1, 0)
+
+    run(test)
+
+
+def test_who_cannot_be_bounded_passes_only_where_that_is_said(postgres_places: Places) -> None:
+    """And then only until the ceiling is spent."""
+
+    async def test() -> None:
+        async with replicas(postgres_places.new()) as ((_, one), _):
+            with pytest.raises(BudgetUnbounded):
+                await one.hold(asked(1, None))
+            one.use([replace(CAP, allows_unbounded=True)], alerts_at=())
+            await one.hold(asked(1, None))
+            one.settle(cost(1, 11))
+            await one.balances(BEGAN_NS)
+            with pytest.raises(BudgetExceeded):
+                await one.hold(asked(2, None))
+
+    run(test)
+
+
+def test_one_replica_tells_of_a_spent_share(postgres_places: Places) -> None:
+    """Once, whoever has spent it; and again of a larger amount."""
+
+    async def test() -> None:
+        told: list[Event] = []
+        kept = postgres_places.new()
+        async with (
+            kept.journal(randomness=os.urandom) as one,
+            kept.replica().journal(randomness=os.urandom) as other,
+        ):
+            books = [
+                book_of(one, [CAP], alerts_at=(0.5, 0.8), emit=told.append),
+                book_of(other, [CAP], alerts_at=(0.5, 0.8), emit=told.append),
+            ]
+            watches = [asyncio.create_task(book.watch(FakeClock())) for book in books]
+            await books[0].hold(asked(1, 9))
+            books[0].settle(cost(1, 8.5))
+            while not told:
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(1.2)
+            assert [event.share for event in told if isinstance(event, BudgetReached)] == [0.8]
+            for book in books:
+                book.use([replace(CAP, amount_nanos=17 * USD)], alerts_at=(0.5, 0.8))
+            while len(told) < 2:
+                await asyncio.sleep(0.05)
+            assert [one.share for one in told if isinstance(one, BudgetReached)][1:] == [0.5]
+            for watch in watches:
+                watch.cancel()
+
+    run(test)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_balances_are_those_of_the_records(postgres_places: Places, seed: int) -> None:
+    """Whatever happens to attempts, at whichever replica: made anew from the records they are the same."""
+    chance = random.Random(seed)
+
+    async def act(books: Sequence[Replica], number: int, open_holds: list[int], done: list[int]) -> None:
+        journal, book = chance.choice(books)
+        match chance.choice(["hold", "hold", "settle", "release", "adjust", "resolve", "again"]):
+            case "hold":
+                day = chance.randrange(40) * 86_400_000
+                hold = asked(
+                    day + number,
+                    chance.choice([None, chance.random()]),
+                    key=chance.choice(["alice", "bob"]),
+                    team=chance.choice([None, "blue"]),
+                    target=chance.choice([HOSTED, PRIVATE]),
+                )
+                try:
+                    await book.hold(hold)
+                except Unaffordable:
+                    return
+                open_holds.append(day + number)
+            case "settle" if open_holds:
+                done.append(open_holds.pop(chance.randrange(len(open_holds))))
+                # At the replica that holds it; the other one's settlement changes nothing.
+                for _, each in books:
+                    each.settle(cost(done[-1], chance.random()))
+            case "release" if open_holds:
+                gone = open_holds.pop(chance.randrange(len(open_holds)))
+                for _, each in books:
+                    each.settle(released(gone))
+            case "adjust" if done:
+                delta = int((chance.random() - 0.5) * USD)
+                await book.adjust(opened(chance.choice(done)).call.id, 1, delta, "so it is")
+            case "resolve" if done:
+                await book.resolve(opened(chance.choice(done)).call.id, 1, USD // 3)
+            case "again" if done:
+                book.settle(cost(chance.choice(done), 3))
+            case _:
+                await journal.flush()
+
+    def seen(balances: Sequence[Balance]) -> list[tuple[int, int, int]]:
+        return [(one.spent_nanos, one.lapsed_nanos, one.held_nanos) for one in balances]
+
+    async def test() -> None:
+        kept = postgres_places.new()
+        ceilings = [
+            replace(one, amount_nanos=1000 * USD, allows_unbounded=True) for one in (CAP, KEY, *OTHERS)
+        ]
+        days = [BEGAN_NS + day * 86_400 * USD for day in range(0, 40, 3)]
+        async with replicas(kept, ceilings) as pair:
+            open_holds: list[int] = []
+            done: list[int] = []
+            for number in range(1, 150):
+                await act(pair, number, open_holds, done)
+            for journal, _ in pair:
+                await journal.flush()
+            claims = [Claim(one, one.window(day)) for day in days for one in ceilings]
+            unique = {(claim.ceiling.id, claim.window.start_ns): claim for claim in claims}
+            journal = pair[0][0]
+            before = seen(await journal.balances(list(unique.values())))
+            kept.rows("DELETE FROM balance")
+            assert seen(await journal.balances(list(unique.values()))) == before
+        # Both have left; what they held lapses for the next one.
+        async with kept.journal(randomness=os.urandom) as journal:
+            after = seen(await journal.balances(list(unique.values())))
+            kept.rows("DELETE FROM balance")
+            assert seen(await journal.balances(list(unique.values()))) == after
+            assert all(still_held == 0 for _, _, still_held in after)
+            assert sum(spent for spent, _, _ in after) >= sum(spent for spent, _, _ in before)
+
+    run(test)

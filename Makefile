@@ -8,7 +8,7 @@ COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-engine check fix lock prices install-size bench-gateway bench-rivals clean
+.PHONY: help install demo serve test test-engine check fix lock prices install-size bench-gateway bench-ledger bench-rivals clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ install-size: $(VENV)/.base  ## Say how much an installation without extras brin
 
 bench-gateway: $(VENV)/.dev  ## Measure the gateway beside nginx and other gateways; writes BENCHMARKS.md
 	$(BIN)/python benchmarks/gateway.py
+
+bench-ledger: $(VENV)/.dev  ## Measure the ledger on SQLite and on PostgreSQL, two replicas included; writes BENCHMARKS.md
+	$(BIN)/python benchmarks/ledger.py
 
 clean:  ## Remove the environments
 	rm -rf $(VENV) $(VENV)-engine

@@ -32,6 +32,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from page import write_part
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 GATEWAY_CORE, LOAD_CORE = "0", "1"
 UPSTREAM_PORT, STREAM_PORT, GATEWAY_PORT = 4711, 4712, 4713
@@ -271,7 +273,7 @@ def main() -> int:
             print(f"streams, {contender.name}", flush=True)
             _try(_measure_streams, contender, Path(folder), given.seconds, rows[contender.name])
     contenders = [contender for contender in contenders if rows[contender.name]]
-    given.output.write_text(_page(contenders, rows, given.seconds, given.rounds), encoding="utf-8")
+    write_part(given.output, "gateway", _page(contenders, rows, given.seconds, given.rounds))
     print(f"\nWritten: {given.output}")
     return 0
 

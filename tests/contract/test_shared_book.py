@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 
 from contract.ledger_records import BEGAN_NS, HOSTED, PRIVATE, held, opened, released, settled
@@ -264,6 +265,151 @@ def test_one_replica_tells_of_a_spent_share(postgres_places: Places) -> None:
             assert [one.share for one in told if isinstance(one, BudgetReached)][1:] == [0.5]
             for watch in watches:
                 watch.cancel()
+
+    run(test)
+
+
+# What happens in one moment.
+
+
+class Another:
+    """Another replica in the middle of a transaction, with the money in its hand."""
+
+    def __init__(self, kept: Kept) -> None:
+        assert kept.store is not None
+        self._connection = psycopg.connect(kept.store)
+        for number, mode in ((3, ""), (1, "_shared")):
+            self.run(f"SELECT pg_advisory_xact_lock{mode}(1952542311, {number})")
+
+    def run(self, sql: str) -> None:
+        self._connection.execute(sql.encode())
+
+    async def commit(self) -> None:
+        """Be done, after those who wait for it have had time to come to where they wait."""
+        await asyncio.sleep(0.2)
+        self._connection.commit()
+        self._connection.close()
+
+
+@asynccontextmanager
+async def busy_writer(kept: Kept, one: Replica) -> AsyncIterator[Another]:
+    """Keep a replica's writer in a transaction, so that what is handed in now is one batch."""
+    await one[1].balances(BEGAN_NS)
+    another = Another(kept)
+    first = asyncio.create_task(one[0].hold(asked(900, 0)))
+    await asyncio.sleep(0.1)
+    yield another
+    await another.commit()
+    await first
+
+
+def test_nobody_decides_while_another_does(postgres_places: Places) -> None:
+    """A hold waits for what another replica is about to write, and counts it."""
+
+    async def test() -> None:
+        kept = postgres_places.new()
+        async with replicas(kept) as ((_, one), _):
+            await one.balances(BEGAN_NS)
+            another = Another(kept)
+            another.run(f"UPDATE balance SET held_nanos = {9 * USD}")
+            asking = asyncio.create_task(one.hold(asked(1, 5)))
+            await another.commit()
+            with pytest.raises(BudgetBusy, match=r"\$9 held"):
+                await asking
+
+    run(test)
+
+
+def test_of_those_that_ask_together_as_many_get_in_as_fit(postgres_places: Places) -> None:
+    """In one batch, and in their order."""
+
+    async def test() -> None:
+        kept = postgres_places.new()
+        async with replicas(kept) as (one, _):
+            async with busy_writer(kept, one):
+                asking = [asyncio.create_task(one[1].hold(asked(n, 3))) for n in range(1, 8)]
+                await asyncio.sleep(0)
+            told = await asyncio.gather(*asking, return_exceptions=True)
+            assert [type(error) for error in told] == [type(None)] * 3 + [BudgetBusy] * 4
+            assert await amounts(one[1]) == [(0, 0, 9)]
+
+    run(test)
+
+
+def test_nobody_overtakes_whom_the_same_ceiling_holds_up(postgres_places: Places) -> None:
+    """In one batch; what another ceiling holds up is nothing to it."""
+
+    async def test() -> None:
+        kept = postgres_places.new()
+        bob = replace(KEY, name="bob")
+        async with replicas(kept, (KEY, bob)) as (one, _):
+            await one[1].hold(asked(1, 3))
+            async with busy_writer(kept, one):
+                asking = [
+                    asyncio.create_task(one[1].hold(asked(n, usd, key=key)))
+                    for n, usd, key in ((2, 2, "alice"), (3, 0.5, "alice"), (4, 0.5, "bob"))
+                ]
+                await asyncio.sleep(0)
+            told = await asyncio.gather(*asking, return_exceptions=True)
+            assert [type(error) for error in told] == [BudgetBusy, BudgetBusy, type(None)]
+
+    run(test)
+
+
+def test_what_settles_gives_its_money_back_before_others_ask(postgres_places: Places) -> None:
+    """In one batch; a hold that is called off with its settlement leaves nothing."""
+
+    async def test() -> None:
+        kept = postgres_places.new()
+        async with replicas(kept) as (one, _):
+            await one[1].hold(asked(1, 8))
+            async with busy_writer(kept, one):
+                one[1].settle(cost(1, 1))
+                asking = asyncio.create_task(one[1].hold(asked(2, 9)))
+                await asyncio.sleep(0)
+            await asking
+            assert await amounts(one[1]) == [(1, 0, 9)]
+
+    run(test)
+
+
+def test_a_hold_that_is_called_off_on_its_way_is_released(postgres_places: Places) -> None:
+    """It may have been written, and nobody will settle it."""
+
+    async def test() -> None:
+        kept = postgres_places.new()
+        async with replicas(kept) as (one, _):
+            async with busy_writer(kept, one):
+                asking = asyncio.create_task(one[1].hold(asked(1, 8)))
+                await asyncio.sleep(0.01)
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+            await one[0].flush()
+            assert await amounts(one[1]) == [(0, 0, 0)]
+
+    run(test)
+
+
+def test_a_balance_is_made_while_nobody_writes(postgres_places: Places) -> None:
+    """What somebody is about to write is in it."""
+
+    async def test() -> None:
+        kept = postgres_places.new()
+        async with replicas(kept, ()) as ((journal, one), _):
+            await one.hold(asked(1, 2))
+            assert kept.store is not None
+            with psycopg.connect(kept.store) as writing:
+                writing.execute("SELECT pg_advisory_xact_lock_shared(1952542311, 1)")
+                writing.execute(
+                    "INSERT INTO attempt (call_id, n, provider, model, tier, queued_ns, permit_ns, in_flight,"
+                    " owner_epoch, bound_nanos) SELECT call_id, 2, provider, model, tier, queued_ns,"
+                    " permit_ns, in_flight, owner_epoch, bound_nanos FROM attempt"
+                )
+                making = asyncio.create_task(journal.balances([Claim(CAP, CAP.window(BEGAN_NS))]))
+                await asyncio.sleep(0.2)
+                assert not making.done()
+            (balance,) = await making
+            assert balance.held_nanos == 4 * USD
 
     run(test)
 

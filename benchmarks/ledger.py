@@ -1,0 +1,260 @@
+"""Measures what the ledger carries: calls that are held, settled and ended, on SQLite and on PostgreSQL.
+
+Each call is written whole, as the gateway writes it: a hold that is committed before it goes on, then its settlement
+and its end. Callers wait for their own holds and for nothing else. On PostgreSQL two replicas, each a process of its
+own, count all their calls against one and the same ceiling. The server runs on this machine, on the same cores.
+
+    make bench-ledger
+
+The machine may be shared and noisy: all figures are of one run, so read them beside each other.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from page import write_part
+from tiergate.core import (
+    Call,
+    Caller,
+    EndState,
+    Outcome,
+    SystemClock,
+    Target,
+    Tier,
+    Usage,
+    UsageSource,
+    new_id,
+)
+from tiergate.ledger import (
+    Book,
+    CallClosed,
+    CallOpened,
+    Ceiling,
+    Held,
+    HoldState,
+    Period,
+    Scope,
+    Settled,
+    SharedBook,
+    SoleBook,
+)
+from tiergate.store import place_of
+
+ROOT = Path(__file__).parents[1]
+HOT = (Ceiling(scope=Scope.ALL, amount_nanos=10**15, period=Period.MONTH),)
+NESTED = (
+    *HOT,
+    Ceiling(scope=Scope.KEY, name="k1", amount_nanos=10**15, period=Period.DAY),
+    Ceiling(scope=Scope.TIER, name="hosted", amount_nanos=10**15),
+)
+TARGET = Target(provider="p", model="m", tier=Tier.HOSTED)
+USAGE = Usage(input=100, output=50)
+
+
+async def one_call(book: Book, key: str) -> float:
+    """Write one call; give how long its hold took."""
+    wall_ns = time.time_ns()
+    call = Call(
+        id=new_id(wall_ns, os.urandom(10)),
+        caller=Caller(key=key),
+        endpoint="chat",
+        asked_model="m",
+        body={},
+        prompt_bytes=400,
+        streamed=False,
+        received_ns=wall_ns,
+        received=0.0,
+    )
+    opened = CallOpened(call=call, generation=1, deadline_ns=wall_ns, route="[]")
+    began = time.perf_counter()
+    await book.hold(
+        Held(
+            opened=opened,
+            n=1,
+            target=TARGET,
+            bound_nanos=1_000_000,
+            price_id="p/m@2026-01-01",
+            queued_ns=wall_ns,
+            permit_ns=wall_ns,
+            in_flight=1,
+        ),
+        wait_s=2,
+    )
+    took = time.perf_counter() - began
+    book.settle(
+        Settled(
+            call_id=call.id,
+            n=1,
+            state=HoldState.SETTLED,
+            outcome=Outcome.SUCCESS,
+            blame=None,
+            error_code=None,
+            status=200,
+            sent_ns=wall_ns,
+            first_ns=wall_ns,
+            last_ns=wall_ns,
+            usage=USAGE,
+            usage_source=UsageSource.REPORTED,
+            cash_nanos=400_000,
+        )
+    )
+    book.close(
+        CallClosed(
+            opened=opened,
+            end=EndState.SUCCESS,
+            error_code=None,
+            first_event_ns=wall_ns,
+            last_event_ns=wall_ns,
+            finish_reasons=("stop",),
+            attempts=1,
+        )
+    )
+    return took
+
+
+async def replica(given: argparse.Namespace) -> dict[str, Any]:
+    """Be one owner of a ledger, with so many callers, for so long."""
+    ceilings = {"none": (), "hot": HOT, "nested": NESTED}[given.ceilings]
+    async with AsyncExitStack() as stack:
+        place = place_of(Path(given.folder), given.store)
+        journal = await stack.enter_async_context(
+            place.journal(clock=SystemClock(), randomness=os.urandom, emit=lambda _: None)
+        )
+        book: Book
+        if place.is_shared:
+            book = SharedBook(journal, ceilings=ceilings, emit=lambda _: None)
+        else:
+            book = SoleBook(journal, ceilings=ceilings)
+        await book.balances(time.time_ns())
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        ends = time.perf_counter() + given.seconds
+        waits: list[float] = []
+
+        async def caller(number: int) -> None:
+            while time.perf_counter() < ends:
+                waits.append(await one_call(book, f"k{number % 8}"))
+
+        began, cpu = time.perf_counter(), time.process_time()
+        await asyncio.gather(*(caller(number) for number in range(given.callers)))
+        await journal.flush()
+        took = time.perf_counter() - began
+        cpu = time.process_time() - cpu
+        waits.sort()
+        return {
+            "calls": len(waits),
+            "seconds": took,
+            "cpu_us": cpu / len(waits) * 1e6,
+            "p50_ms": waits[len(waits) // 2] * 1e3,
+            "p99_ms": waits[int(len(waits) * 0.99)] * 1e3,
+        }
+
+
+def measured(
+    folder: Path, *, store: str | None, owners: int, callers: int, ceilings: str, seconds: float
+) -> dict[str, Any]:
+    """Run owners side by side, and add up what they did."""
+    processes = []
+    for number in range(owners):
+        command = [sys.executable, __file__, "--as-replica", "--folder", str(folder / f"owner-{number}")]
+        command += ["--callers", str(callers // owners), "--seconds", str(seconds), "--ceilings", ceilings]
+        command += [] if store is None else ["--store", store]
+        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    told = [json.loads(process.communicate()[0]) for process in processes]
+    return {
+        "rate": sum(one["calls"] / one["seconds"] for one in told),
+        "cpu_us": sum(one["cpu_us"] for one in told) / len(told),
+        "p50_ms": max(one["p50_ms"] for one in told),
+        "p99_ms": max(one["p99_ms"] for one in told),
+    }
+
+
+def main() -> int:
+    """Measure, and write the ledger's part of the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=8, help="of load for each figure (default 8)")
+    parser.add_argument("--output", type=Path, default=ROOT / "BENCHMARKS.md")
+    for name, kind, default in (
+        ("--folder", str, ""),
+        ("--store", str, None),
+        ("--callers", int, 1),
+        ("--ceilings", str, "none"),
+    ):
+        parser.add_argument(name, type=kind, default=default, help=argparse.SUPPRESS)
+    parser.add_argument("--as-replica", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.as_replica:
+        print(json.dumps(asyncio.run(replica(given))))
+        return 0
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="tiergate-") as home:
+        import pgserver  # of the tests' requirements
+
+        server = pgserver.get_server(Path(home) / "server", cleanup_mode="stop")
+        number = 0
+        for where, owners in (("SQLite", 1), ("PostgreSQL", 1), ("PostgreSQL", 2)):
+            for ceilings, said in (
+                ("none", "none"),
+                ("hot", "one for all calls"),
+                ("nested", "three, nested"),
+            ):
+                for callers in (20, 256):
+                    number += 1
+                    store = None
+                    if where == "PostgreSQL":
+                        server.psql(f"CREATE DATABASE b{number}")
+                        store = server.get_uri(f"b{number}")
+                    folder = Path(home) / f"f{number}"
+                    found = measured(
+                        folder,
+                        store=store,
+                        owners=owners,
+                        callers=callers,
+                        ceilings=ceilings,
+                        seconds=given.seconds,
+                    )
+                    rows.append(
+                        f"| {where}{'' if owners == 1 else f', {owners} replicas'} | {said} | {callers} | "
+                        f"{found['rate']:,.0f} | {found['p50_ms']:.1f} | {found['p99_ms']:.1f} | {found['cpu_us']:.0f} |"
+                    )
+                    print(rows[-1], flush=True)
+        server.cleanup()
+    write_part(
+        given.output,
+        "ledger",
+        f"""## The ledger
+
+Written by `make bench-ledger`; [the script](benchmarks/ledger.py) says how it measures.
+
+{datetime.now(UTC).date()}, Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} shared cores for callers, writers and the database server together, fsync on. {given.seconds:g} s for each figure. Calls are held, settled and ended; CPU is that of the replica's whole process, the caller's own work included.
+
+| store | budgets | callers | calls/s | hold p50 ms | p99 ms | CPU µs a call |
+|---|---|---|---|---|---|---|
+{chr(10).join(rows)}
+""",
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -18,7 +18,7 @@ import pytest
 
 from house import GatewayProcess, until
 from tiergate.app.client import GatewayClient
-from tiergate.core import EndState, Outcome, ReceiptUse, TiergateError
+from tiergate.core import EndState, Outcome, ReceiptUse, Reply, TiergateError
 from tiergate.ledger import Entry, HoldState
 from tiergate.testing import MockProcess
 
@@ -61,8 +61,12 @@ def statistics(mock: MockProcess) -> dict[str, int]:
         return found
 
 
-async def call_until(port: int, is_over: Callable[[], bool]) -> None:
-    """Ask without a pause, streamed and whole, some leaving in the middle, until the gateway is gone."""
+async def call_until(port: int, is_over: Callable[[], bool]) -> list[Reply]:
+    """Ask without a pause, streamed and whole, some leaving in the middle, until the gateway is gone.
+
+    Gives the whole replies that arrived.
+    """
+    replies: list[Reply] = []
     client = GatewayClient(f"127.0.0.1:{port}")
 
     async def one(number: int) -> None:
@@ -79,7 +83,7 @@ async def call_until(port: int, is_over: Callable[[], bool]) -> None:
             }
             with suppress(TiergateError):
                 if number % 2:
-                    await client.chat(body, headers=headers)
+                    replies.append(await client.chat(body, headers=headers))
                 else:
                     async for _ in client.stream({**body, "stream": True}, headers=headers):
                         if chance.random() < 0.01:
@@ -89,16 +93,17 @@ async def call_until(port: int, is_over: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
         await asyncio.gather(*(one(number) for number in range(CALLERS)))
     await client.aclose()
+    return replies
 
 
-async def killed_after(gateway: GatewayProcess, seconds: float) -> None:
-    """Load it and kill it."""
+async def killed_after(gateway: GatewayProcess, seconds: float) -> list[Reply]:
+    """Load it and kill it; give what its callers were told until then."""
     gone = False
     load = asyncio.create_task(call_until(gateway.port, lambda: gone))
     await asyncio.sleep(seconds)
     gateway.signal(9)
     gone = True
-    await load
+    return await load
 
 
 def charged_nanos(entries: list[Entry]) -> int:
@@ -128,6 +133,21 @@ def check_receipts(entries: list[Entry], what: str) -> None:
             assert entry.attempts == (), what
 
 
+def check_replies(replies: list[Reply], entries: list[Entry], what: str) -> None:
+    """What a caller was told is in the ledger: that it paid, and how much; or its settlement was lost."""
+    by_id = {entry.call_id: entry for entry in entries}
+    for reply in replies:
+        if reply.origin.receipt in (ReceiptUse.JOINED, ReceiptUse.REPLAYED):
+            assert reply.cash_nanos == 0, what
+            continue
+        last = by_id[reply.origin.call_id].attempts[-1]
+        if last.state is HoldState.LAPSED:
+            assert reply.cash_nanos is not None, what
+            assert reply.cash_nanos <= (last.bound_nanos or 0), what
+        else:
+            assert (last.state, last.cash_nanos) == (HoldState.SETTLED, reply.cash_nanos), what
+
+
 @pytest.mark.parametrize("ledger", range(-(-KILLS // KILLS_FOR_ONE_LEDGER)))
 def test_billed_is_at_most_charged_is_at_most_the_cap(mock: MockProcess, tmp_path: Path, ledger: int) -> None:
     """After every kill; and each admitted call has one end."""
@@ -138,7 +158,7 @@ def test_billed_is_at_most_charged_is_at_most_the_cap(mock: MockProcess, tmp_pat
     for number in range(min(KILLS, KILLS_FOR_ONE_LEDGER)):
         what = f"kill {number} of ledger {ledger}, seed {seed}"
         gateway.start()
-        asyncio.run(killed_after(gateway, chance.uniform(0.0, 0.25)))
+        replies = asyncio.run(killed_after(gateway, chance.uniform(0.0, 0.25)))
         gateway.stop()
         until(lambda: statistics(mock)["in_flight"] == 0, what="the mock's rest")
         entries = gateway.ledger()
@@ -151,6 +171,7 @@ def test_billed_is_at_most_charged_is_at_most_the_cap(mock: MockProcess, tmp_pat
         held = sum(one.state is HoldState.HELD for entry in entries for one in entry.attempts)
         assert held == 0, what
         check_receipts(entries, what)
+        check_replies(replies, entries, what)
         uses = {entry.receipt for entry in entries}
         if any(entry.end is EndState.LAPSED for entry in entries):
             assert lapsed, what

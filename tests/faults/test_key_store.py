@@ -90,7 +90,7 @@ def test_s07_a_damaged_key_does_not_take_the_house_down(gateway: GatewayProcess)
     ("damage", "said"),
     [
         ("UPDATE virtual_key SET models = 'noise'", "The record of the key 'web' in the ledger is damaged"),
-        ("ALTER TABLE virtual_key RENAME TO gone", "The ledger's file cannot be"),
+        ("ALTER TABLE virtual_key RENAME TO gone", "cannot be read"),
     ],
 )
 def test_s07_nothing_starts_without_its_keys(gateway: GatewayProcess, damage: str, said: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from tiergate.core import Call, Clock, Emit, IdempotencyKeyInUse
@@ -21,6 +22,8 @@ from tiergate.serve.flight import Ask, Flight
 from tiergate.serve.reader import Reader
 from tiergate.wire import canonical
 
+_LOOK_AGAIN_MIN_S: Final = 0.05
+_LOOK_AGAIN_MAX_S: Final = 1.0
 _HASHED_BESIDE_BYTES: Final = 1024 * 1024
 """A longer question is hashed in another thread: the loop has others to look after."""
 
@@ -75,7 +78,8 @@ class Flights:
         receipt = await self._receipt(call)
         flight = None if receipt is None else self._by_scope.get(receipt.scope)
         if receipt is None or flight is None:
-            flight = Flight(call, receipt, recall=self._recall, drain_s=drain_s, close=self._close)
+            recall = partial(self._recall, deadline=deadline)
+            flight = Flight(call, receipt, recall=recall, drain_s=drain_s, close=self._close)
             self._all.add(flight)
             if receipt is not None:
                 self._by_scope[receipt.scope] = flight
@@ -97,9 +101,20 @@ class Flights:
             flight.task.cancel(STOPPING)
         await asyncio.gather(*(flight.task for flight in flights), return_exceptions=True)
 
-    async def _recall(self, receipt: Receipt) -> Fresh | Answered:
-        """Look up what a receipt says; raises as `judge` does, and StorageUnavailable."""
-        return judge(receipt, await self._journal.receipt(receipt))
+    async def _recall(self, receipt: Receipt, *, deadline: float) -> Fresh | Answered:
+        """Look up what a receipt says; raises as `judge` does, and StorageUnavailable.
+
+        What another process is asking is waited for, as long as the call's time allows.
+        """
+        wait_s = _LOOK_AGAIN_MIN_S
+        while True:
+            try:
+                return judge(receipt, await self._journal.receipt(receipt))
+            except IdempotencyKeyInUse:
+                if self._clock.monotonic() + wait_s >= deadline:
+                    raise
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LOOK_AGAIN_MAX_S)
 
     def _books(self, opened: CallOpened) -> CallBooks:
         """Give the books of a reader that pays nothing."""

@@ -1,7 +1,7 @@
 """Flights: a question that is asked twice is paid for once, and readers never disturb the books."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -26,9 +26,9 @@ from tiergate.core import (
     UpstreamUnreachable,
     UsageSource,
 )
-from tiergate.ledger import CallClosed, HoldState
+from tiergate.ledger import CallClosed, HoldState, ReceiptEntry, ReceiptState
 from tiergate.serve import STOPPING, SharedStream, Stopping, handle
-from tiergate.serve.kept import KEPT_BYTES_MAX
+from tiergate.serve.kept import KEPT_BYTES_MAX, KeptAnswer, write_kept
 from unit.serve.stage import (
     ONE,
     RACK,
@@ -354,6 +354,67 @@ def test_keys_endpoints_and_idempotency_keys_have_nothing_in_common(other: dict[
 
     assert run(house, twice()).origin.receipt is ReceiptUse.NEW
     assert len(house.upstream.sent) == 2
+
+
+def running_elsewhere(house: House) -> Callable[[ReceiptState], None]:
+    """Another process is asking; give what lets its receipt come to something."""
+    journal = house.journal
+    receipt = house.rooms.flights._make(house.call(idempotency_key="k"))
+
+    def become(state: ReceiptState) -> None:
+        answer = KeptAnswer(
+            target=A, usage=SAID, source=UsageSource.REPORTED, cash_nanos=17_000, chunks=(WHOLE,)
+        )
+        journal._receipts[receipt.scope] = ReceiptEntry(
+            state=state,
+            fingerprint=receipt.fingerprint,
+            call_id="01other",
+            created_ns=house.clock.wall_ns(),
+            reply=write_kept(answer) if state is ReceiptState.DONE else None,
+        )
+
+    become(ReceiptState.RUNNING)
+    return become
+
+
+@pytest.mark.parametrize(
+    ("state", "use"),
+    [
+        (ReceiptState.DONE, ReceiptUse.REPLAYED),
+        (ReceiptState.FREED, ReceiptUse.NEW),
+        (ReceiptState.UNKNOWN, ReceiptUse.RESENT),
+    ],
+)
+def test_what_another_process_asks_is_waited_for(state: ReceiptState, use: ReceiptUse) -> None:
+    """Its answer is given, or the question is asked when it has failed or died."""
+    house = House({"a": REPLY})
+    become = running_elsewhere(house)
+
+    async def client() -> Any:
+        asking = asyncio.create_task(ask(house, 1, streamed=False))
+        await asyncio.sleep(10)
+        assert not asking.done()
+        become(state)
+        return await asking
+
+    assert run(house, client()).origin.receipt is use
+    assert len(house.upstream.sent) == (use is not ReceiptUse.REPLAYED)
+    check(house)
+
+
+def test_another_process_is_waited_for_only_as_long_as_the_call_has_time() -> None:
+    """Then the client is asked to come back, and nothing is written of it."""
+    house = House({"a": REPLY})
+    running_elsewhere(house)
+
+    async def client() -> Any:
+        with pytest.raises(IdempotencyKeyInUse):
+            await ask(house, 1, streamed=False)
+
+    run(house, client())
+    assert 18 < house.clock.monotonic() <= 20
+    assert house.upstream.sent == []
+    check(house)
 
 
 # Long answers.

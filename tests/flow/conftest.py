@@ -18,7 +18,7 @@ rules:
   - {when: {model: silent}, then: {hang: true}}
   - when: {model: rejects}
     then: {status: 400, error: {message: Too many stops., param: stop, code: bad_stop}}
-  - {when: {model: throttles}, then: {status: 429, headers: {retry-after: 7}}}
+  - {when: {model: throttles}, then: {status: 429, headers: {retry-after: 9}}}
   - {when: {model: fails}, then: {status: 500}}
   - {when: {model: overloaded}, then: {status: 503}}
   - {when: {model: unauthorized}, then: {status: 401}}

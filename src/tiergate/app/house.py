@@ -28,7 +28,7 @@ from tiergate.ledger import (
     SoleBook,
 )
 from tiergate.metering import Lines
-from tiergate.resilience import Permits
+from tiergate.resilience import Permits, RetryBudget
 from tiergate.serve import Flights, Rooms
 from tiergate.store import LedgerJournal, OwnerLock, kept_secret, open_journal
 from tiergate.telemetry import LineLog, Metrics
@@ -226,6 +226,7 @@ async def open_house(
             rules=fill.rules(settings, generation=1),
             admission=Admission(_keyring(settings, token, cabinet), monotonic=clock.monotonic),
             permits=Permits(fill.concurrency(settings)),
+            retries=RetryBudget(),
             book=book,
             flights=flights,
             lines=lines,

@@ -213,6 +213,8 @@ def _retry(settings: Settings) -> RetryPolicy:
     given = settings.resilience
     return RetryPolicy(
         attempts=given.attempts,
+        backoff_s=given.backoff_s,
+        backoff_max_s=given.backoff_max_s,
         first_event_s=given.first_event_s,
         idle_s=given.idle_s,
         total_s=given.total_s,

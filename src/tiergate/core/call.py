@@ -124,6 +124,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     first_event_limit_s: float | None = None
     """What the caller allows until the first event of a stream; None: no limit of its own."""
     tag: str | None = None
+    is_sent_again: bool = False
+    """An official client has sent it before, and tries again by itself."""
     idempotency_key: str | None = None
     """Calls of one key with the same one, and the same body, are one question; None: each is its own."""
 

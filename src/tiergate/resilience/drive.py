@@ -1,25 +1,48 @@
 """The only loop over attempts: try, and after a failure decide what now.
 
-It knows no money and no HTTP: the attempt is a callable that `serve` composes.
+It knows no money and no HTTP: the attempt is a callable that `serve` composes. While it waits before a retry,
+no place, no money and no connection is held.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar, assert_never
+from typing import NamedTuple, TypeVar, assert_never
 
 import msgspec
 
-from tiergate.core import BudgetBusy, Clock, DeadlineExceeded, Target, TargetFull, Unaffordable, UpstreamError
+from tiergate.core import (
+    BudgetBusy,
+    CallClass,
+    Clock,
+    DeadlineExceeded,
+    Target,
+    TargetFull,
+    Unaffordable,
+    UpstreamError,
+)
+from tiergate.resilience.policy import RetryPolicy
+from tiergate.resilience.retries import Chance, RetryBudget, may_pass, wait_s
 
 Opened = TypeVar("Opened")
 Attempt = Callable[[Target, int], Awaitable[Opened]]
 """One attempt at a target; the number counts from 1 and only attempts that were really made."""
 
 
+class Failure(NamedTuple):
+    """A target that was tried and did not answer."""
+
+    target: Target
+    error: UpstreamError
+
+
 class Try(msgspec.Struct, frozen=True, kw_only=True):
-    """Try this target now."""
+    """Try this target, after so many seconds."""
 
     target: Target
     n: int
+    wait_s: float = 0.0
+    is_retry: bool = False
+    """It was tried before."""
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,71 +51,126 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True):
     error: Exception
 
 
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call's decisions go by. `deadline`: monotonic seconds."""
+
+    targets: Sequence[Target]
+    policy: RetryPolicy
+    deadline: float
+    call_class: CallClass = CallClass.INTERACTIVE
+    is_sent_again: bool = False
+    """The client has sent the call before and tries again by itself."""
+
+
 def what_now(
-    targets: Sequence[Target],
-    failures: Sequence[UpstreamError],
+    facts: Facts,
+    failures: Sequence[Failure],
     *,
-    attempts_max: int,
     now: float,
-    deadline: float,
+    spares: Callable[[Target], bool],
+    chance: float,
 ) -> Try | Stop:
-    """Decide the next step from the failures so far, one for each target that was tried, in order."""
-    if failures and not failures[-1].elsewhere:
+    """Decide the next step from the failures so far, in order.
+
+    Each target is tried once, in order, and then again those whose failure may pass, while attempts and time
+    are left. `spares`: whether a target's provider may be asked once more.
+    """
+    if failures and not failures[-1].error.elsewhere:
         return Stop(error=_verdict(failures))
-    made = sum(_is_made(failure) for failure in failures)
-    if len(failures) == len(targets) or made >= attempts_max:
+    made = sum(_is_made(failure.error) for failure in failures)
+    if made >= facts.policy.attempts:
         return Stop(error=_verdict(failures))
-    if now >= deadline:
+    if now >= facts.deadline:
         return Stop(
             error=_verdict(failures) if failures else DeadlineExceeded("The time for this call is over.")
         )
-    return Try(target=targets[len(failures)], n=made + 1)
+    tried = {failure.target for failure in failures}
+    fresh = next((target for target in facts.targets if target not in tried), None)
+    if fresh is not None:
+        return Try(target=fresh, n=made + 1)
+    again = _again(facts, failures, now=now, spares=spares, chance=chance)
+    if again is None:
+        return Stop(error=_verdict(failures))
+    target, wait = again
+    return Try(target=target, n=made + 1, wait_s=wait, is_retry=True)
+
+
+def _again(
+    facts: Facts,
+    failures: Sequence[Failure],
+    *,
+    now: float,
+    spares: Callable[[Target], bool],
+    chance: float,
+) -> tuple[Target, float] | None:
+    """Choose a target to try again, the one with the shortest wait, and the first of equals."""
+    found: list[tuple[float, Target]] = []
+    for target in facts.targets:
+        errors = [failure.error for failure in failures if failure.target == target]
+        if not may_pass(errors[-1]) or not spares(target):
+            continue
+        wait = wait_s(
+            errors[-1], len(errors), policy=facts.policy, call_class=facts.call_class, chance=chance
+        )
+        if wait is not None and now + wait < facts.deadline:
+            found.append((wait, target))
+    if not found:
+        return None
+    wait, target = min(found, key=lambda one: one[0])
+    return target, wait
 
 
 async def drive(
-    targets: Sequence[Target],
-    attempt: Attempt[Opened],
-    *,
-    attempts_max: int,
-    deadline: float,
-    clock: Clock,
+    facts: Facts, attempt: Attempt[Opened], *, budget: RetryBudget, clock: Clock, chance: Chance
 ) -> Opened:
-    """Try the targets in order until one answers.
+    """Try the targets until one answers.
 
     Raises:
         UpstreamError: the last failure; its `tried` lists the earlier ones.
         DeadlineExceeded: the time was over before the first attempt.
     """
-    assert targets
-    failures: list[UpstreamError] = []
+    assert facts.targets
+    failures: list[Failure] = []
     while True:
+        now = clock.monotonic()
         step = what_now(
-            targets, failures, attempts_max=attempts_max, now=clock.monotonic(), deadline=deadline
+            facts,
+            failures,
+            now=now,
+            spares=lambda target, now=now: budget.allows(target, now),  # type: ignore[misc]  # bound at once
+            chance=chance() if failures else 0.0,
         )
         match step:
             case Try():
+                if step.is_retry:
+                    budget.took(step.target, now)
+                    await asyncio.sleep(step.wait_s)
+                elif not failures and not facts.is_sent_again:
+                    budget.came(step.target, now)
                 try:
                     return await attempt(step.target, step.n)
                 except UpstreamError as error:
-                    failures.append(error)
+                    failures.append(Failure(step.target, error))
             case Stop():
                 raise step.error
             case _:
                 assert_never(step)
 
 
-def _verdict(failures: Sequence[UpstreamError]) -> UpstreamError:
+def _verdict(failures: Sequence[Failure]) -> UpstreamError:
     """Give the last failure of an attempt that was made; where none was, the one that may pass soonest."""
-    telling = max(failures, key=lambda failure: (_weight(failure), failures.index(failure)))
-    telling.tried = tuple((failure.target, str(failure)) for failure in failures if failure is not telling)
+    errors = [failure.error for failure in failures]
+    telling = max(errors, key=lambda error: (_weight(error), errors.index(error)))
+    earlier = {(error.target, str(error)): None for error in errors if error is not telling}
+    telling.tried = tuple(earlier)
     return telling
 
 
-def _is_made(failure: UpstreamError) -> bool:
-    return not isinstance(failure, TargetFull | Unaffordable)
+def _is_made(error: UpstreamError) -> bool:
+    return not isinstance(error, TargetFull | Unaffordable)
 
 
-def _weight(failure: UpstreamError) -> int:
-    if _is_made(failure):
+def _weight(error: UpstreamError) -> int:
+    if _is_made(error):
         return 3
-    return 2 if isinstance(failure, TargetFull) else 1 if isinstance(failure, BudgetBusy) else 0
+    return 2 if isinstance(error, TargetFull) else 1 if isinstance(error, BudgetBusy) else 0

@@ -19,6 +19,14 @@ class RetryPolicy:
     """The whole call, streamed."""
     permit_wait_s: float = 1
     """For a place at a target that is at its limit of concurrency, while another target is left."""
+    backoff_s: float = 0.05
+    """The most that the first retry of a target waits, unless it was throttled; doubles with each failure."""
+    throttled_backoff_s: float = 1
+    """The same after a 429 that does not say how long to wait."""
+    backoff_max_s: float = 8
+    """The longest wait before a retry of an interactive call."""
+    batch_backoff_max_s: float = 60
+    """The longest wait before a retry of any other."""
     budget_wait_s: float = 2
     """For money that others hold, at the last target."""
 

@@ -14,7 +14,7 @@ from tiergate.serve.books import CallBooks
 from tiergate.serve.doors import Doors
 from tiergate.serve.entrance import entrance
 from tiergate.serve.reader import SharedStream
-from tiergate.serve.resolve import Resolved, resolve
+from tiergate.serve.resolve import Resolved, facts_of, resolve
 from tiergate.serve.rooms import Rooms
 from tiergate.serve.stream import StreamReply
 from tiergate.wire import dumps
@@ -87,11 +87,11 @@ async def _ask(rooms: Rooms, books: CallBooks, resolved: Resolved, way: Route, d
     if not targets:
         raise NoTargetAvailable(books.call.asked_model, way.reasons)
     begun = await drive(
-        targets,
+        facts_of(books.call, resolved, targets),
         partial(attempt, rooms, books, resolved, targets[-1]),
-        attempts_max=resolved.retry.attempts,
-        deadline=resolved.deadline,
+        budget=rooms.retries,
         clock=rooms.clock,
+        chance=rooms.chance,
     )
     doors.open(begun.doors)
     books.mark_first_event()

@@ -3,13 +3,13 @@
 Pure, and the only place where settings, caller and call are put together.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from tiergate.catalog import ModelFacts, PriceBook
 from tiergate.core import LOCAL, Call, Caller, DataClass, InvalidRequest, ModelNotFound, Target, Tier
-from tiergate.resilience import RetryPolicy
+from tiergate.resilience import Facts, RetryPolicy
 from tiergate.routing import Policy
 from tiergate.serve.rules import ModelEntry, Rules
 
@@ -62,6 +62,17 @@ def resolve(call: Call, rules: Rules) -> Resolved:
         deadline=call.received + limit_s,
         first_event_s=_shorter(retry.first_event_s, call.first_event_limit_s),
         drained=rules.drained,
+    )
+
+
+def facts_of(call: Call, resolved: Resolved, targets: Sequence[Target]) -> Facts:
+    """Give what the loop over attempts decides by."""
+    return Facts(
+        targets=targets,
+        policy=resolved.retry,
+        deadline=resolved.deadline,
+        call_class=call.call_class,
+        is_sent_again=call.is_sent_again,
     )
 
 

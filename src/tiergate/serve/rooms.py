@@ -1,12 +1,14 @@
 """The rooms that a call passes, handed in by whoever builds the house."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from random import random
 
 from tiergate.admission import Admission
 from tiergate.core import Clock, Emit
 from tiergate.ledger import Book
 from tiergate.metering import Lines
-from tiergate.resilience import Permits
+from tiergate.resilience import Permits, RetryBudget
 from tiergate.serve.flights import Flights
 from tiergate.serve.ports import Upstream
 from tiergate.serve.rules import Rules
@@ -19,6 +21,7 @@ class Rooms:
     rules: Rules
     admission: Admission
     permits: Permits
+    retries: RetryBudget
     book: Book
     flights: Flights
     upstream: Upstream
@@ -26,3 +29,5 @@ class Rooms:
     """What input tokens are expected, learned from what is reported."""
     clock: Clock
     emit: Emit
+    chance: Callable[[], float] = random
+    """Draws a number from 0 to 1."""

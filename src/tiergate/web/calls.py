@@ -49,6 +49,7 @@ def call_of(
         time_limit_s=_shortest(deadline_s, None if question.streamed else read_timeout_s),
         first_event_limit_s=read_timeout_s if question.streamed else None,
         tag=_tag(header(b"x-tiergate-tag")),
+        is_sent_again=header(b"x-stainless-retry-count") not in (None, "0"),
         idempotency_key=checked_idempotency_key(header(b"idempotency-key")),
     )
 

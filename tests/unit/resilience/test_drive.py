@@ -5,22 +5,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tiergate.core import (
+    CallClass,
     DeadlineExceeded,
     StorageUnavailable,
     Target,
     TargetFull,
     Tier,
+    UpstreamAuthFailed,
     UpstreamError,
+    UpstreamFault,
     UpstreamRejected,
+    UpstreamThrottled,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from tiergate.resilience import Stop, Try, drive, what_now
+from tiergate.resilience import Facts, Failure, RetryBudget, RetryPolicy, Stop, Try, drive, what_now
 from tiergate.testing import FakeClock, run_virtual
 
 A, B, C = (Target(provider=name, model="m", tier=Tier.HOSTED) for name in "abc")
+
+
+Fails = Callable[[Target], UpstreamError]
 
 
 def unreachable(target: Target) -> UpstreamError:
@@ -35,16 +44,49 @@ def rejected(target: Target) -> UpstreamError:
     return UpstreamRejected(f"{target.name} says no", target=target.name, status=400)
 
 
-Fails = Callable[[Target], UpstreamError]
+def rejected_key(target: Target) -> UpstreamError:
+    return UpstreamAuthFailed(f"{target.name} refuses our key", target=target.name)
+
+
+def throttled(wait_s: float | None = None, *, quota: bool = False) -> Fails:
+    def fails(target: Target) -> UpstreamError:
+        return UpstreamThrottled(
+            f"{target.name} throttles", target=target.name, retry_after_s=wait_s, quota=quota
+        )
+
+    return fails
+
+
+def fault(status: int | None) -> Fails:
+    return lambda target: UpstreamFault(f"{target.name} failed", target=target.name, status=status)
+
+
+def slow(phase: str) -> Fails:
+    return lambda target: UpstreamTimeout(f"{target.name} is slow", phase=phase, target=target.name)
+
+
+def decided(
+    failed: Sequence[tuple[Target, Fails]],
+    *,
+    targets: Sequence[Target] = (A, B, C),
+    attempts: int = 3,
+    now: float = 0,
+    spares: bool = True,
+    call_class: CallClass = CallClass.INTERACTIVE,
+    chance: float = 1.0,
+) -> Try | Stop:
+    facts = Facts(targets=targets, policy=RetryPolicy(attempts=attempts), deadline=10, call_class=call_class)
+    failures = [Failure(target, fails(target)) for target, fails in failed]
+    return what_now(facts, failures, now=now, spares=lambda _: spares, chance=chance)
 
 
 @pytest.mark.parametrize(
-    ("failed", "attempts_max", "now", "step"),
+    ("failed", "attempts", "now", "step"),
     [
         ((), 3, 0, (A, 1)),
         ((unreachable,), 3, 0, (B, 2)),
         ((unreachable, unreachable), 3, 0, (C, 3)),
-        ((unreachable, unreachable, unreachable), 5, 0, "c/m refused"),
+        ((unreachable, unreachable, unreachable), 3, 0, "c/m refused"),
         ((unreachable, unreachable), 2, 0, "b/m refused"),
         ((unreachable,), 1, 0, "a/m refused"),
         ((full,), 1, 0, (B, 1)),
@@ -60,17 +102,131 @@ Fails = Callable[[Target], UpstreamError]
         ((full,), 3, 11, "a/m is full"),
     ],
 )
-def test_what_now(
-    failed: Sequence[Fails], attempts_max: int, now: float, step: tuple[Target, int] | str
+def test_every_target_is_tried_once_in_order(
+    failed: Sequence[Fails], attempts: int, now: float, step: tuple[Target, int] | str
 ) -> None:
-    """Targets in order, numbered by attempts really made, until one is at fault, the cap or the deadline."""
-    failures = [fails(target) for fails, target in zip(failed, (A, B, C), strict=False)]
-    found = what_now((A, B, C), failures, attempts_max=attempts_max, now=now, deadline=10)
+    """At once, numbered by attempts really made, until one is at fault, the cap or the deadline."""
+    found = decided(list(zip((A, B, C), failed, strict=False)), attempts=attempts, now=now)
     match found:
         case Try():
             assert (found.target, found.n) == step
+            assert (found.wait_s, found.is_retry) == (0, False)
         case Stop():
             assert isinstance(step, str) and step in str(found.error)
+
+
+@pytest.mark.parametrize(
+    ("failures", "wait_s"),
+    [
+        ([unreachable], 0.05),
+        ([unreachable, unreachable], 0.1),
+        ([unreachable] * 9, 8),
+        ([fault(500)], 0.05),
+        ([fault(None)], 0.05),
+        ([fault(409)], 0.05),
+        ([slow("connect")], 0.05),
+        ([throttled()], 1),
+        ([throttled(), throttled()], 2),
+        ([throttled(2.5)], 2.5),
+        ([throttled(0)], 0),
+        ([throttled(8)], 8),
+        ([throttled(8.1)], None),
+        ([unreachable, throttled(3)], 3),
+        ([throttled(quota=True)], None),
+        ([fault(404)], None),
+        ([fault(408)], None),
+        ([fault(504)], None),
+        ([slow("first_event")], None),
+        ([slow("total")], None),
+        ([rejected_key], None),
+        ([full], None),
+        ([rejected], None),
+    ],
+)
+def test_a_target_is_tried_again_when_its_failure_may_pass(
+    failures: Sequence[Fails], wait_s: float | None
+) -> None:
+    """After a wait that doubles, or the one that it asks for; what will not pass is told at once."""
+    found = decided([(A, fails) for fails in failures], targets=(A,), attempts=99)
+    if wait_s is None:
+        assert isinstance(found, Stop)
+    else:
+        assert found == Try(target=A, n=len(failures) + 1, wait_s=wait_s, is_retry=True)
+
+
+def test_the_wait_is_drawn_between_nothing_and_its_bound() -> None:
+    """Callers that failed together come back apart; what a provider asks for is not drawn."""
+    for chance in (0.0, 0.25, 1.0):
+        found = decided([(A, unreachable)], targets=(A,), chance=chance)
+        assert isinstance(found, Try) and found.wait_s == 0.05 * chance
+        found = decided([(A, throttled(2))], targets=(A,), chance=chance)
+        assert isinstance(found, Try) and found.wait_s == 2
+
+
+def test_the_target_that_may_be_asked_soonest_is_tried_again() -> None:
+    """Of those that were all tried; the first of equals."""
+    found = decided([(A, throttled(5)), (B, throttled(2)), (C, rejected_key)], attempts=9)
+    assert isinstance(found, Try) and (found.target, found.wait_s) == (B, 2)
+    found = decided([(A, unreachable), (B, unreachable)], targets=(A, B), attempts=9)
+    assert isinstance(found, Try) and found.target == A
+
+
+def test_nobody_waits_beyond_the_deadline_nor_after_the_last_attempt() -> None:
+    """The caller is told at once."""
+    assert isinstance(decided([(A, throttled(5))], targets=(A,), now=6), Stop)
+    assert isinstance(decided([(A, throttled(5))], targets=(A,), now=4), Try)
+    assert isinstance(decided([(A, unreachable)] * 3, targets=(A,)), Stop)
+
+
+def test_a_batch_waits_longer() -> None:
+    """Nobody sits in front of it."""
+    assert isinstance(decided([(A, throttled(8.5))], targets=(A,)), Stop)
+    found = decided([(A, throttled(8.5))], targets=(A,), call_class=CallClass.BATCH)
+    assert isinstance(found, Try) and found.wait_s == 8.5
+
+
+def test_a_provider_that_has_failed_enough_is_spared() -> None:
+    """Another target is a first attempt there, and is tried all the same."""
+    assert isinstance(decided([(A, unreachable)], targets=(A,), spares=False), Stop)
+    assert isinstance(decided([(A, unreachable)], targets=(A, B), spares=False), Try)
+
+
+# The budget of retries.
+
+
+def test_a_fifth_of_the_calls_and_three_may_be_tried_again() -> None:
+    """In 10 seconds; each provider for itself."""
+    budget = RetryBudget()
+    for _ in range(10):
+        budget.came(A, 100.0)
+    taken = 0
+    while budget.allows(A, 100.5):
+        budget.took(A, 100.5)
+        taken += 1
+    assert taken == 5
+    assert budget.allows(B, 100.5)
+    assert budget.statistics(100.5)["a"] == (10, 5)
+    assert not budget.allows(A, 109.9)
+    assert budget.allows(A, 111.5)
+    assert budget.statistics(1000.0)["a"] == (0, 0)
+
+
+@given(steps=st.lists(st.tuples(st.floats(0, 3), st.sampled_from(["call", "retry", "wait"])), max_size=200))
+def test_retries_never_exceed_their_share(steps: list[tuple[float, str]]) -> None:
+    """Over every 10 seconds: a fifth of the calls of as long and one second more, and 3."""
+    budget, now = RetryBudget(), 50.0
+    calls: list[float] = []
+    retries: list[float] = []
+    for wait, what in steps:
+        now += wait
+        if what == "call":
+            budget.came(A, now)
+            calls.append(now)
+        elif what == "retry" and budget.allows(A, now):
+            budget.took(A, now)
+            retries.append(now)
+            recent = sum(now - 10 < one for one in retries)
+            assert recent <= 0.2 * sum(now - 11 <= one for one in calls) + 3
 
 
 @dataclass
@@ -89,9 +245,17 @@ class Attempts:
         raise failure if isinstance(failure, BaseException) else failure(target)
 
 
-def driven(attempts: Attempts, *, attempts_max: int = 3, deadline: float = 100) -> str:
+def driven(
+    attempts: Attempts,
+    *,
+    attempts_max: int = 3,
+    deadline: float = 100,
+    targets: Sequence[Target] = (A, B, C),
+    budget: RetryBudget | None = None,
+) -> str:
     clock = FakeClock()
-    loop = drive((A, B, C), attempts, attempts_max=attempts_max, deadline=deadline, clock=clock)
+    facts = Facts(targets=targets, policy=RetryPolicy(attempts=attempts_max), deadline=deadline)
+    loop = drive(facts, attempts, budget=budget or RetryBudget(), clock=clock, chance=lambda: 1.0)
     return run_virtual(loop, clock=clock)
 
 
@@ -105,7 +269,7 @@ def test_the_first_target_that_answers_ends_the_loop() -> None:
 def test_the_last_failure_is_told_with_those_before_it() -> None:
     """Who failed, and with which sentence."""
     with pytest.raises(UpstreamUnreachable) as failure:
-        driven(Attempts(fails=(unreachable, full, unreachable)))
+        driven(Attempts(fails=(unreachable, full, unreachable)), attempts_max=2)
     assert failure.value.target == "c/m"
     assert failure.value.tried == (("a/m", "a/m refused"), ("b/m", "b/m is full"))
 
@@ -158,3 +322,35 @@ def test_a_time_out_is_a_failure_like_any_other() -> None:
     """Another target may be faster."""
     slow = UpstreamTimeout("too slow", phase="first_event", target="a/m")
     assert driven(Attempts(fails=(slow,))) == "answer of b"
+
+
+def test_a_target_that_failed_is_tried_again_after_a_wait() -> None:
+    """Nothing is held meanwhile, and the number goes on."""
+    attempts = Attempts(fails=(unreachable, unreachable))
+    clock = FakeClock()
+    facts = Facts(targets=(A,), policy=RetryPolicy(), deadline=100)
+    loop = drive(facts, attempts, budget=RetryBudget(), clock=clock, chance=lambda: 1.0)
+    assert run_virtual(loop, clock=clock) == "answer of a"
+    assert attempts.made == [("a", 1), ("a", 2), ("a", 3)]
+    assert clock.monotonic() == pytest.approx(3 + 0.05 + 0.1)
+
+
+def test_retries_are_taken_from_the_budget_and_calls_fill_it() -> None:
+    """Three are spared to begin with, and none more of a provider that nobody calls."""
+    budget = RetryBudget()
+    made = []
+    for _ in range(4):
+        attempts = Attempts(fails=(unreachable,) * 9)
+        with pytest.raises(UpstreamUnreachable):
+            driven(attempts, targets=(A,), budget=budget)
+        made.append(len(attempts.made))
+    assert made == [3, 2, 1, 1]
+    assert budget.statistics(1)["a"] == (4, 3)
+
+
+def test_a_call_that_is_sent_again_fills_no_budget() -> None:
+    """The clients' own retries are no reason for more of ours."""
+    budget, clock = RetryBudget(), FakeClock()
+    facts = Facts(targets=(A,), policy=RetryPolicy(), deadline=100, is_sent_again=True)
+    run_virtual(drive(facts, Attempts(), budget=budget, clock=clock, chance=lambda: 1.0), clock=clock)
+    assert budget.statistics(0).get("a", (0, 0)) == (0, 0)

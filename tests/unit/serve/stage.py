@@ -30,7 +30,7 @@ from tiergate.core import (
 )
 from tiergate.ledger import CallClosed, Held, HoldState, ReceiptMaker, Settled, SoleBook
 from tiergate.metering import Lines
-from tiergate.resilience import Permits, RetryPolicy
+from tiergate.resilience import Permits, RetryBudget, RetryPolicy
 from tiergate.serve import (
     Exchange,
     Flights,
@@ -193,6 +193,7 @@ class House:
         targets: Sequence[Target] = (A, B),
         fail_holds: bool = False,
         limits: Mapping[str, int | None] | None = None,
+        attempts: int = 2,
     ) -> None:
         self.clock = FakeClock()
         self.journal = SlowJournal(fail_holds=fail_holds)
@@ -208,10 +209,11 @@ class House:
                 models={"model": ModelEntry(targets=tuple(targets))},
                 providers={target.provider: target.tier for target in targets},
                 prices=SHEET,
-                retry=RetryPolicy(total_s=20, stream_total_s=40, permit_wait_s=1),
+                retry=RetryPolicy(attempts=attempts, total_s=20, stream_total_s=40, permit_wait_s=1),
             ),
             admission=Admission(Keyring([], is_open=True), monotonic=self.clock.monotonic),
             permits=Permits(limits or {}),
+            retries=RetryBudget(),
             book=book,
             flights=Flights(
                 self.journal, ReceiptMaker("secret"), book=book, clock=self.clock, emit=self.events.append

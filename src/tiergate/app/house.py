@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tiergate.admission import Admission, KeyMaker, Keyring
+from tiergate.app.background import in_background
 from tiergate.app.cabinet import KeyCabinet
 from tiergate.app.ledgers import ledger_place
 from tiergate.app.upkeep import follow_keys, keep_up
@@ -220,8 +221,7 @@ async def open_house(
         )
         stack.push_async_callback(flights.aclose)
         lines = Lines()
-        learning = asyncio.create_task(_learn(lines, journal))
-        stack.callback(learning.cancel)
+        in_background(stack, _learn(lines, journal), "Learning from the ledger what texts count", tell)
         rooms = Rooms(
             rules=fill.rules(settings, generation=1),
             admission=Admission(_keyring(settings, token, cabinet), monotonic=clock.monotonic),
@@ -245,12 +245,10 @@ async def open_house(
             cabinet=cabinet,
             environ=environ,
         )
-        upkeep = asyncio.create_task(
-            keep_up(journal, lambda: house.settings, clock, counts_all=house.counts_all)
-        )
-        stack.callback(upkeep.cancel)
+        upkeep = keep_up(journal, lambda: house.settings, clock, counts_all=house.counts_all)
+        in_background(stack, upkeep, "Looking after the ledger", tell)
         if settings.store is not None:
-            stack.callback(asyncio.create_task(follow_keys(cabinet)).cancel)
+            in_background(stack, follow_keys(cabinet), "Following the keys of other replicas", tell)
         yield house
 
 
@@ -271,7 +269,7 @@ async def _book(
         _tell_of_lapsed(await sole.open(), tell)
         return sole
     shared = SharedBook(journal, ceilings=ceilings, alerts_at=at, emit=tell)
-    stack.callback(asyncio.create_task(shared.watch(clock)).cancel)
+    in_background(stack, shared.watch(clock), "Watching the budgets", tell)
     return shared
 
 
@@ -293,7 +291,7 @@ def _sinks(
     stack.push_async_callback(transport.aclose)
     webhook = Webhook(fill.webhook(settings), transport=transport, emit=tell)
     sinks.append(webhook)
-    stack.callback(asyncio.create_task(webhook.run()).cancel)
+    in_background(stack, webhook.run(), "Delivering alerts", tell)
     return Sinks(tell=tell, metrics=metrics, webhook=webhook)
 
 

@@ -10,7 +10,9 @@ from tiergate.ledger.ceilings import (
     Reservation,
     Scope,
     SpentBy,
+    Total,
     about,
+    totals,
 )
 from tiergate.ledger.ports import Book, Journal, JournalStatistics, SharedJournal, SoleJournal
 from tiergate.ledger.receipts import (
@@ -54,7 +56,7 @@ from tiergate.ledger.states import (
     SliceState,
     may_move,
 )
-from tiergate.ledger.verdict import Ask, busy, must_wait
+from tiergate.ledger.verdict import Ask, BalanceMissing, busy, must_wait
 from tiergate.ledger.windows import Period, Window, window_at
 
 __all__ = [
@@ -70,6 +72,7 @@ __all__ = [
     "Ask",
     "AttemptEntry",
     "Balance",
+    "BalanceMissing",
     "Book",
     "CallClosed",
     "CallOpened",
@@ -107,6 +110,7 @@ __all__ = [
     "SoleBook",
     "SoleJournal",
     "SpentBy",
+    "Total",
     "Window",
     "about",
     "busy",
@@ -114,5 +118,6 @@ __all__ = [
     "judge",
     "may_move",
     "must_wait",
+    "totals",
     "window_at",
 ]

@@ -17,11 +17,24 @@ from tiergate.core import (
     Target,
     Unaffordable,
 )
-from tiergate.ledger.ceilings import Balance, Ceiling, Ceilings, Claim, Key, Reservation, about, about_entry
+from tiergate.ledger.ceilings import (
+    Balance,
+    Ceiling,
+    Ceilings,
+    Claim,
+    Key,
+    Reservation,
+    Total,
+    Whose,
+    about,
+    about_entry,
+    totals,
+)
 from tiergate.ledger.ports import SoleJournal
 from tiergate.ledger.records import CallClosed, Held, Settled, not_sent
 from tiergate.ledger.slices import LapsedSlice, lapsed_of, must_draw, slice_of
 from tiergate.ledger.verdict import busy, must_wait
+from tiergate.ledger.windows import Window
 
 _NEVER_NANOS: Final = 1 << 63
 _WAITING_MAX: Final = 1_000
@@ -74,9 +87,15 @@ class SoleBook:
             StorageUnavailable: not now.
         """
         found = []
+        before = {(one.ceiling, one.start_ns): one.nanos for one in await self._journal.lapsed_slices()}
+        by_window: dict[Window, dict[Whose, Total]] = {}
         for dead in await self._journal.dead_slices():
-            spent = await self._journal.spent(dead.window.start_ns, dead.window.end_ns)
-            lapsed = lapsed_of(dead, spent)
+            spent = by_window.get(dead.window)
+            if spent is None:
+                spent = totals(await self._journal.spent(dead.window.start_ns, dead.window.end_ns))
+                by_window[dead.window] = spent
+            # What lapsed before is in the mark, and in no record.
+            lapsed = max(0, lapsed_of(dead, spent) - before.get((dead.ceiling, dead.window.start_ns), 0))
             await self._journal.lapse_slice(dead, lapsed)
             if lapsed:
                 found.append(LapsedSlice(dead.ceiling, dead.window.start_ns, lapsed))
@@ -134,9 +153,14 @@ class SoleBook:
     async def resolve(self, call_id: str, n: int, cash_nanos: int) -> bool:
         """Settle a lapsed attempt with what it is now known to have cost; False: there is none.
 
+        Whoever asked may go away: what is written is counted.
+
         Raises:
             StorageUnavailable: nothing was changed.
         """
+        return await asyncio.shield(self._resolve(call_id, n, cash_nanos))
+
+    async def _resolve(self, call_id: str, n: int, cash_nanos: int) -> bool:
         async with self._loading:
             entry = await self._journal.entry(call_id)
             if entry is None or not await self._journal.resolve(call_id, n, cash_nanos):
@@ -152,9 +176,14 @@ class SoleBook:
     async def adjust(self, call_id: str, n: int, delta_nanos: int, reason: str) -> bool:
         """Correct what a settled attempt cost, by an adjustment beside it; False: there is none.
 
+        Whoever asked may go away: what is written is counted.
+
         Raises:
             StorageUnavailable: nothing was changed.
         """
+        return await asyncio.shield(self._adjust(call_id, n, delta_nanos, reason))
+
+    async def _adjust(self, call_id: str, n: int, delta_nanos: int, reason: str) -> bool:
         async with self._loading:
             entry = await self._journal.entry(call_id)
             if entry is None or not await self._journal.adjust(call_id, n, delta_nanos, reason):

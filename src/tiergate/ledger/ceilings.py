@@ -9,7 +9,7 @@ asks for it, and whatever settles in the meantime is noted and added.
 A call belongs to the window in which it was received, as reports have it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -31,6 +31,10 @@ class Scope(StrEnum):
     """All targets of a tier."""
 
 
+Whose = tuple[Scope, str]
+"""A scope and the name in it; no name where the scope is all."""
+
+
 class About(NamedTuple):
     """What decides which ceilings an attempt counts against."""
 
@@ -38,6 +42,15 @@ class About(NamedTuple):
     team: str | None
     model: str
     tier: str
+
+    def whose(self) -> Iterator[Whose]:
+        """Give everybody whose ceilings count it."""
+        yield Scope.ALL, ""
+        yield Scope.KEY, self.key
+        if self.team is not None:
+            yield Scope.TEAM, self.team
+        yield Scope.MODEL, self.model
+        yield Scope.TIER, self.tier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +71,11 @@ class Ceiling:
     id: str = field(init=False)
     """Its name for people and for looking it up: `key:web per month`."""
 
+    @property
+    def whose(self) -> Whose:
+        """Whom it limits."""
+        return self.scope, self.name
+
     def __post_init__(self) -> None:
         whose = self.scope.value if self.scope is Scope.ALL else f"{self.scope.value}:{self.name}"
         per = "in total" if self.period is Period.TOTAL else f"per {self.period.value}"
@@ -65,17 +83,7 @@ class Ceiling:
 
     def covers(self, about: About) -> bool:
         """Tell whether an attempt counts against it."""
-        match self.scope:
-            case Scope.ALL:
-                return True
-            case Scope.KEY:
-                return about.key == self.name
-            case Scope.TEAM:
-                return about.team == self.name
-            case Scope.MODEL:
-                return about.model == self.name
-            case Scope.TIER:
-                return about.tier == self.name
+        return self.whose in about.whose()
 
     def window(self, at_ns: int) -> Window:
         """Give the window that a moment lies in."""
@@ -139,6 +147,26 @@ class SpentBy(NamedTuple):
     lapsed_nanos: int
 
 
+class Total(NamedTuple):
+    """What somebody's attempts have cost."""
+
+    spent_nanos: int = 0
+    lapsed_nanos: int = 0
+
+
+def totals(rows: Iterable[SpentBy]) -> dict[Whose, Total]:
+    """Add up what was spent, for everybody whose ceilings may count it; one pass, however many those are."""
+    found: dict[Whose, Total] = {}
+    for about, spent_nanos, lapsed_nanos in rows:
+        for whose in about.whose():
+            before = found.get(whose, _NOTHING)
+            found[whose] = Total(before.spent_nanos + spent_nanos, before.lapsed_nanos + lapsed_nanos)
+    return found
+
+
+_NOTHING: Final = Total()
+
+
 class Reservation(NamedTuple):
     """An attempt's worst case, counted as held until it settles; None: it has no bound."""
 
@@ -176,6 +204,7 @@ class Ceilings:
 
     def __init__(self, ceilings: Iterable[Ceiling] = ()) -> None:
         self._ceilings: tuple[Ceiling, ...] = ()
+        self._by_whose: dict[Whose, list[Ceiling]] = {}
         self._balances: dict[Key, Balance] = {}
         self._held: dict[tuple[str, int], _Held] = {}
         self._load: _Load | None = None
@@ -191,6 +220,9 @@ class Ceilings:
     def use(self, ceilings: Iterable[Ceiling]) -> None:
         """Take new ceilings. Balances of those that stay are kept, others are loaded when asked for."""
         self._ceilings = tuple(ceilings)
+        self._by_whose = {}
+        for ceiling in self._ceilings:
+            self._by_whose.setdefault(ceiling.whose, []).append(ceiling)
         kept = {ceiling.id: ceiling for ceiling in self._ceilings}
         self._balances = {
             key: balance
@@ -214,7 +246,7 @@ class Ceilings:
         if found is None:
             if len(self._covering) >= _ABOUTS_MAX:
                 self._covering.clear()
-            found = tuple(ceiling for ceiling in self._ceilings if ceiling.covers(about))
+            found = tuple(ceiling for whose in about.whose() for ceiling in self._by_whose.get(whose, ()))
             self._covering[about] = found
         return found
 
@@ -291,27 +323,31 @@ class Ceilings:
         assert self._load is None, "one load at a time"
         self._load = _Load()
 
-    def end_load(self, wanted: Iterable[Claim], spent: Sequence[SpentBy]) -> None:
-        """Make balances of what the ledger says, what settled since, and what is held now."""
+    def end_load(self, wanted: Sequence[Claim], spent: Sequence[SpentBy]) -> None:
+        """Make balances of what the ledger says, what settled since, and what is held now.
+
+        All that is wanted lies in one window: the one that the ledger was asked for.
+        """
         load, self._load = self._load, None
         assert load is not None
+        (window,) = {claim.window for claim in wanted}
+        before = totals(spent)
+        since = totals(_in_window(load.settled, window))
+        held = totals(_in_window(((one, one.amount_nanos or 0) for one, *_ in self._held.values()), window))
         in_force = {ceiling.id: ceiling for ceiling in self._ceilings}
-        for asked, window in wanted:
+        for asked, _ in wanted:
             ceiling = in_force.get(asked.id)
             if ceiling is None or ceiling.zone != asked.zone:
                 continue  # the settings were read again in the meantime
             beside = self._lapsed.get(_key(ceiling, window), 0)
-            balance = Balance(ceiling=ceiling, window=window, spent_nanos=beside, lapsed_nanos=beside)
-            for row in spent:
-                if ceiling.covers(row.about):
-                    balance.spent_nanos += row.spent_nanos
-                    balance.lapsed_nanos += row.lapsed_nanos
-            for reservation, cost in load.settled:
-                if _counts(reservation, ceiling, window):
-                    balance.spent_nanos += cost
-            for reservation, *_ in self._held.values():
-                if _counts(reservation, ceiling, window):
-                    balance.held_nanos += reservation.amount_nanos or 0
+            known = before.get(ceiling.whose, _NOTHING)
+            balance = Balance(
+                ceiling=ceiling,
+                window=window,
+                spent_nanos=beside + known.spent_nanos + since.get(ceiling.whose, _NOTHING).spent_nanos,
+                lapsed_nanos=beside + known.lapsed_nanos,
+                held_nanos=held.get(ceiling.whose, _NOTHING).spent_nanos,
+            )
             # What was reached before was told of before.
             balance.reached = balance.share
             self._balances[_key(ceiling, window)] = balance
@@ -354,5 +390,5 @@ def _key(ceiling: Ceiling, window: Window) -> Key:
     return Key(ceiling.id, window.start_ns)
 
 
-def _counts(reservation: Reservation, ceiling: Ceiling, window: Window) -> bool:
-    return ceiling.covers(reservation.about) and window.holds(reservation.received_ns)
+def _in_window(costs: Iterable[tuple[Reservation, int]], window: Window) -> Iterator[SpentBy]:
+    return (SpentBy(one.about, cost, 0) for one, cost in costs if window.holds(one.received_ns))

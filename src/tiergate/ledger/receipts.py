@@ -31,7 +31,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     endpoint: str
     hash: bytes
-    """Of the `Idempotency-Key`, 32 bytes."""
+    """Of the tenant and its `Idempotency-Key`, 32 bytes: a key that changes its team begins anew."""
     fingerprint: bytes
     """Of the question, 32 bytes."""
     since_ns: int
@@ -82,12 +82,13 @@ class ReceiptMaker:
         class count too: what was asked for in private must not be answered by what was not.
         """
         assert call.idempotency_key is not None
+        tenant = call.caller.tenant
         told = _SEPARATOR.join((call.data_class.encode(), call.call_class.encode(), question))
         return Receipt(
-            tenant=call.caller.tenant,
+            tenant=tenant,
             key=call.caller.key,
             endpoint=call.endpoint,
-            hash=self._hash(b"key", call.idempotency_key.encode()),
+            hash=self._hash(b"key", _SEPARATOR.join((tenant.encode(), call.idempotency_key.encode()))),
             fingerprint=self._hash(b"question", told),
             since_ns=call.received_ns - int(kept_s * 1e9),
         )

@@ -14,9 +14,16 @@ from tiergate.core import BudgetBusy, BudgetReached, Clock, Emit, StorageUnavail
 from tiergate.ledger.ceilings import Balance, Ceiling, Ceilings, Claim, about
 from tiergate.ledger.ports import SharedJournal
 from tiergate.ledger.records import CallClosed, Held, Settled, not_sent
+from tiergate.ledger.verdict import BalanceMissing
+from tiergate.ledger.windows import Window
 
 _ASK_AGAIN_S: Final = 0.05
 _WATCH_S: Final = 1.0
+_MAKE_MAX: Final = 3
+"""So often a balance is made that somebody takes away."""
+_GONE: Final = (
+    "The balance of a budget goes from the ledger again and again. Does somebody delete rows in it?"
+)
 _WAITING_MAX: Final = 1_000
 """So many may wait for money at one time; all of them ask again together."""
 
@@ -43,7 +50,7 @@ class SharedBook:
         self._ceilings = Ceilings(ceilings)
         self._alerts_at = tuple(sorted(alerts_at))
         self._emit = emit
-        self._known: set[tuple[str, int]] = set()
+        self._known: set[tuple[str, Window]] = set()
         """Balances that are there already."""
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -61,9 +68,8 @@ class SharedBook:
             # Looked up each time: the settings may have been read again.
             claims = self._ceilings.claims(about(held.opened, held.target), held.opened.call.received_ns)
             if not (is_first and self._waiting and claims and wait_s > 0):
-                await self._make(claims)
                 try:
-                    await self._write(held, claims)
+                    await self._ask(held, claims)
                 except BudgetBusy:
                     if asyncio.get_running_loop().time() >= ends or len(self._waiting) >= _WAITING_MAX:
                         raise
@@ -72,6 +78,18 @@ class SharedBook:
             # Whoever comes while others wait asks behind them.
             is_first = False
             await self._turn()
+
+    async def _ask(self, held: Held, claims: Sequence[Claim]) -> None:
+        for _ in range(_MAKE_MAX):
+            await self._make(claims)
+            try:
+                await self._write(held, claims)
+            except BalanceMissing:
+                # It was there once. What else may be gone is not known any more, either.
+                self._known.clear()
+            else:
+                return
+        raise StorageUnavailable(_GONE)
 
     async def _make(self, claims: Sequence[Claim]) -> None:
         """See that the balances are there."""
@@ -161,5 +179,5 @@ class SharedBook:
                 )
 
 
-def _name(claim: Claim) -> tuple[str, int]:
-    return claim.ceiling.id, claim.window.start_ns
+def _name(claim: Claim) -> tuple[str, Window]:
+    return claim.ceiling.id, claim.window

@@ -6,10 +6,10 @@ the disk has it, how far it lets a ceiling's spending go; what of that no record
 spent. One such writing lasts for a while: it reaches for a step more than is needed now.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from tiergate.ledger.ceilings import Balance, Ceiling, Claim, Scope, SpentBy
+from tiergate.ledger.ceilings import Balance, Ceiling, Claim, Scope, Total, Whose
 from tiergate.ledger.windows import Period, Window
 
 _STEPS: Final = 64
@@ -45,11 +45,10 @@ def slice_of(balance: Balance, amount_nanos: int) -> Slice:
     return Slice(balance.ceiling.id, balance.window, max(needed, further))
 
 
-def lapsed_of(found: Slice, spent: Sequence[SpentBy]) -> int:
+def lapsed_of(found: Slice, spent: Mapping[Whose, Total]) -> int:
     """Give what a slice says beyond what the records say was spent in its window."""
-    claim = claim_of(found)
-    told = sum(row.spent_nanos for row in spent if claim.ceiling.covers(row.about))
-    return max(0, found.amount_nanos - told)
+    told = spent.get(claim_of(found).ceiling.whose, Total())
+    return max(0, found.amount_nanos - told.spent_nanos)
 
 
 def claim_of(found: Slice) -> Claim:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tiergate.core import BudgetBusy, BudgetExceeded, BudgetUnbounded, Target
+from tiergate.core import BudgetBusy, BudgetExceeded, BudgetUnbounded, Target, TiergateError
 from tiergate.ledger.ceilings import Balance, Claim
 from tiergate.ledger.said import busy_sentence, exceeded_sentence, unbounded_sentence
 
@@ -15,6 +15,12 @@ class Ask(NamedTuple):
     """None: nobody knows how much."""
     target: Target
     claims: tuple[Claim, ...]
+
+
+class BalanceMissing(TiergateError):
+    """A balance is not in the store that a hold counts against. It is made, and the hold asks again."""
+
+    code = "storage_unavailable"
 
 
 def must_wait(amount: int | None, target: Target, balances: Sequence[Balance], queued: set[int]) -> bool:

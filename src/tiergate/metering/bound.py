@@ -29,6 +29,11 @@ for one stream (wafer-scale and LPU providers, 2025); this leaves room, and boun
 generated."""
 
 
+NANOS_MAX: Final = 10**15
+"""A million dollars: no answer costs more, whatever `max_tokens` and `n` multiply to. No ledger can hold a
+number of more than 64 bits, and thousands of these can still be added up."""
+
+
 class Bound(msgspec.Struct, frozen=True, kw_only=True):
     """The most that a call can use and cost. None: cannot be bounded.
 
@@ -59,8 +64,16 @@ def bound(
     tokens_out = None if output_tokens is None or _may_speak(body) else output_tokens * choices
     asked = body.get("service_tier")
     tier = asked if isinstance(asked, str) else None
-    nanos = dearest_nanos(tokens_in, tokens_out, price, service_tier=tier)
+    nanos = worst_nanos(tokens_in, tokens_out, price, service_tier=tier)
     return Bound(input_tokens=tokens_in, output_tokens=tokens_out, nanos=nanos, service_tier=tier)
+
+
+def worst_nanos(
+    tokens_in: int | None, tokens_out: int | None, price: Price, *, service_tier: str | None
+) -> int | None:
+    """Give what tokens can cost at most; None: nobody can tell."""
+    nanos = dearest_nanos(tokens_in, tokens_out, price, service_tier=service_tier)
+    return None if nanos is None else min(nanos, NANOS_MAX)
 
 
 def bounded_usage(bound: Bound, *, elapsed_s: float, choices: int) -> Usage:

@@ -4,8 +4,8 @@ import msgspec
 
 from tiergate.catalog import Price, PriceState
 from tiergate.core import NOTHING, Chunk, Usage, UsageSource
-from tiergate.metering.bound import Bound, bounded_usage
-from tiergate.metering.cash import cash_nanos, dearest_nanos
+from tiergate.metering.bound import Bound, bounded_usage, worst_nanos
+from tiergate.metering.cash import cash_nanos
 from tiergate.metering.rough import BYTES_PER_TOKEN
 
 
@@ -116,7 +116,7 @@ class Meter:
     def _most(self, elapsed_s: float) -> Account:
         usage = bounded_usage(self._bound, elapsed_s=elapsed_s, choices=self._choices)
         tokens_in = None if self._bound.input_tokens is None else usage.input
-        cash = dearest_nanos(tokens_in, usage.output, self._price, service_tier=self._bound.service_tier)
+        cash = worst_nanos(tokens_in, usage.output, self._price, service_tier=self._bound.service_tier)
         return Account(usage=usage, source=UsageSource.BOUNDED, cash_nanos=cash)
 
     def _guess(self) -> Usage:

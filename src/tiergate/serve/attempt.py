@@ -63,6 +63,8 @@ async def attempt(
             idle_s=resolved.retry.idle_s,
             mark_sent=hold.mark_sent,
         )
+        if books.is_deserted:
+            raise CallerLeft
         exchange = await egress(rooms.upstream, question, resolved.data_class)
         doors.open(closing(exchange))
         hold.exchange = exchange

@@ -70,6 +70,8 @@ class CallBooks:
         """Gives the complete answer as it is kept, where the call has a receipt."""
         self.shared: Shared | None = None
         """The answer that somebody else has paid for."""
+        self.is_asking = False
+        """A target may be working on an answer, and bill it."""
         self.is_deserted = False
         """Nobody waits for the answer any more."""
         self._first: float | None = None

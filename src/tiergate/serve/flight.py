@@ -29,9 +29,10 @@ _AHEAD_BYTES_MAX: Final = 256 * 1024
 
 
 class Place(Protocol):
-    """How far a reader has come: `at` is the number of the piece that it takes next."""
+    """How far a reader has come: the number of the piece that it takes next, and the bytes before it."""
 
     at: int
+    taken_bytes: int
 
 
 class Ask(Protocol):
@@ -70,15 +71,14 @@ class Flight:
         """Lets nobody board any more; may be called twice."""
         self.call = call
         self.receipt = receipt
-        self.visit = Doors()
-        """What is open as long as the flight is in the air: the place of the call that pays."""
         self.task: asyncio.Task[None]
         self.readers: list[Place] = []
         self._news = asyncio.Event()
         self._room = asyncio.Event()
-        self._log: list[Sequence[Chunk]] = []
+        self._log: dict[int, Sequence[Chunk]] = {}
+        """Pieces by their number; those that all readers have taken and nobody can ask for again are gone."""
+        self._pieces = 0
         self._dropped = 0
-        """Pieces of the log that all readers have taken and nobody can ask for again."""
         self._bytes = 0
         self._kept_bytes_max = 0 if receipt is None else KEPT_BYTES_MAX
         self._draining: asyncio.TimerHandle | None = None
@@ -116,11 +116,19 @@ class Flight:
             self.error = meaning(error)
         finally:
             self.is_over = True
+            self._let_go()
             if self._draining is not None:
                 self._draining.cancel()
             self._close(self)
-            self.visit.__exit__(None, None, None)
             self._tell()
+
+    def _let_go(self) -> None:
+        """Hold on to nothing that holds on to this flight: it is large, and the collector comes seldom."""
+        self._stream = None
+        if self.books is not None:
+            self.books.keep = None
+        if self.error is not None:
+            self.error.__traceback__ = None
 
     async def _recall(self) -> Fresh | Answered:
         if self.receipt is None:
@@ -137,7 +145,7 @@ class Flight:
         self.answered = found
         self.account = Account(usage=kept.usage, source=kept.source, cash_nanos=kept.cash_nanos)
         self.origin = Origin(call_id=found.call_id, target=kept.target, attempts=0)
-        self._log = [kept.chunks]
+        self._log, self._pieces = {0: kept.chunks}, 1
 
     async def _fly(self, ask: Ask) -> None:
         with Doors() as doors:
@@ -172,15 +180,16 @@ class Flight:
                 usage=self.books.account.usage,
                 source=self.books.account.source,
                 cash_nanos=self.books.cash_nanos(),
-                chunks=tuple(chunk for chunks in self._log for chunk in chunks),
+                chunks=tuple(chunk for chunks in self._log.values() for chunk in chunks),
             )
         )
 
     # The log.
 
     def _add(self, chunks: Sequence[Chunk]) -> None:
-        self._log.append(chunks)
-        self._bytes += sum(len(chunk.data) for chunk in chunks)
+        self._log[self._pieces] = chunks
+        self._pieces += 1
+        self._bytes += size_of(chunks)
         self._drop()
         self._tell()
 
@@ -191,20 +200,19 @@ class Flight:
             await self._room.wait()
 
     def _behind(self) -> int:
-        slowest = min(reader.at for reader in self.readers)
-        waiting = self._log[max(0, slowest - self._dropped) :]
-        return sum(len(chunk.data) for chunks in waiting for chunk in chunks)
+        return self._bytes - min(reader.taken_bytes for reader in self.readers)
 
     def _drop(self) -> None:
         if self.is_joinable:
             return
-        taken = min((reader.at for reader in self.readers), default=self._dropped + len(self._log))
-        del self._log[: taken - self._dropped]
+        taken = min((reader.at for reader in self.readers), default=self._pieces)
+        for number in range(self._dropped, taken):
+            del self._log[number]
         self._dropped = taken
 
     def piece(self, at: int) -> Sequence[Chunk] | None:
         """Give a piece of the answer by its number; None: it has not come yet, or there is none."""
-        return self._log[at - self._dropped] if at - self._dropped < len(self._log) else None
+        return self._log.get(at)
 
     def took(self) -> None:
         """Take note that a reader has gone on."""
@@ -244,7 +252,9 @@ class Flight:
             return
         books, is_stopping = self.books, isinstance(error, Stopping)
         target = None if books is None else books.target
-        drain_s = 0.0 if target is None or is_stopping else self._drain_s(target.provider)
+        # What nobody has been asked yet is asked for nobody.
+        is_asked = books is not None and books.is_asking and not is_stopping
+        drain_s = self._drain_s(target.provider) if is_asked and target is not None else 0.0
         if drain_s > 0 and books is not None:
             books.is_deserted = True
             self._draining = asyncio.get_running_loop().call_later(drain_s, self._abandon)
@@ -254,3 +264,8 @@ class Flight:
     def _abandon(self, *message: str) -> None:
         self._close(self)
         self.task.cancel(*message)
+
+
+def size_of(chunks: Sequence[Chunk]) -> int:
+    """Give the bytes of a piece."""
+    return sum(len(chunk.data) for chunk in chunks)

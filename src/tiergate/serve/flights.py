@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from tiergate.core import Call, Clock, Emit, IdempotencyKeyInUse
+from tiergate.core import Call, Clock, DeadlineExceeded, Emit, IdempotencyKeyInUse
 from tiergate.ledger import (
     Answered,
     Book,
@@ -106,6 +106,13 @@ class Flights:
 
         What another process is asking is waited for, as long as the call's time allows.
         """
+        try:
+            async with asyncio.timeout(deadline - self._clock.monotonic()):
+                return await self._looked_up(receipt, deadline)
+        except TimeoutError as error:
+            raise DeadlineExceeded("The time for this call was over before its receipt was found.") from error
+
+    async def _looked_up(self, receipt: Receipt, deadline: float) -> Fresh | Answered:
         wait_s = _LOOK_AGAIN_MIN_S
         while True:
             try:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 
-from tiergate.admission import Visitor
 from tiergate.core import Call, NoTargetAvailable, Reply
 from tiergate.ledger import CallOpened, Receipt
 from tiergate.resilience import drive
@@ -31,13 +30,12 @@ async def handle(rooms: Rooms, call: Call) -> Reply | StreamReply | SharedStream
         UpstreamError, NoTargetAvailable, DeadlineExceeded: no target answered.
         StorageUnavailable: money could not be held.
     """
+    resolved = resolve(call, rooms.rules)
+    way = route(resolved.targets, policy=resolved.policy, data_class=resolved.data_class)
     with Doors() as doors:
-        visitor = doors.open(entrance(rooms, call))
-        resolved = resolve(call, rooms.rules)
-        way = route(resolved.targets, policy=resolved.policy, data_class=resolved.data_class)
         if call.idempotency_key is not None or resolved.may_be_drained:
-            return await _share(rooms, call, resolved, way, visitor, doors)
-        books = doors.open(_books(rooms, call, resolved, way, visitor))
+            return await _share(rooms, call, resolved, way, doors)
+        books = _enter(rooms, call, resolved, way, doors)
         begun = await _ask(rooms, books, resolved, way, doors)
         if call.streamed:
             return StreamReply(begun, books, doors.hand_over())
@@ -45,18 +43,19 @@ async def handle(rooms: Rooms, call: Call) -> Reply | StreamReply | SharedStream
 
 
 async def _share(
-    rooms: Rooms, call: Call, resolved: Resolved, way: Route, visitor: Visitor, doors: Doors
+    rooms: Rooms, call: Call, resolved: Resolved, way: Route, doors: Doors
 ) -> Reply | SharedStream:
-    """Answer a call through a flight: its receipt says whether anything has to be asked."""
+    """Answer a call through a flight: its receipt says whether anything has to be asked.
+
+    Only what asks comes through the entrance, and is inside until its flight has ended.
+    """
     reader = await rooms.flights.board(
         call,
-        partial(_fly, rooms, call, resolved, way, visitor),
+        partial(_fly, rooms, call, resolved, way),
         generation=resolved.generation,
         deadline=resolved.deadline,
         drain_s=resolved.drain_s,
     )
-    if reader.pays:
-        reader.leave_open(doors.hand_over())
     doors.open(reader)
     await reader.begin()
     if call.streamed:
@@ -69,14 +68,13 @@ async def _fly(
     call: Call,
     resolved: Resolved,
     way: Route,
-    visitor: Visitor,
     doors: Doors,
     *,
     receipt: Receipt | None,
     resent_of: str | None,
     on_books: Callable[[CallBooks], None],
 ) -> Begun:
-    books = doors.open(_books(rooms, call, resolved, way, visitor, receipt, resent_of))
+    books = _enter(rooms, call, resolved, way, doors, receipt, resent_of)
     on_books(books)
     return await _ask(rooms, books, resolved, way, doors)
 
@@ -98,15 +96,17 @@ async def _ask(rooms: Rooms, books: CallBooks, resolved: Resolved, way: Route, d
     return begun
 
 
-def _books(
+def _enter(
     rooms: Rooms,
     call: Call,
     resolved: Resolved,
     way: Route,
-    visitor: Visitor,
+    doors: Doors,
     receipt: Receipt | None = None,
     resent_of: str | None = None,
 ) -> CallBooks:
+    """Let a call in and open its books."""
+    visitor = doors.open(entrance(rooms, call))
     opened = CallOpened(
         call=call,
         generation=resolved.generation,
@@ -115,4 +115,5 @@ def _books(
         receipt=receipt,
         resent_of=resent_of,
     )
-    return CallBooks(opened, book=rooms.book, clock=rooms.clock, emit=rooms.emit, count=visitor.count)
+    books = CallBooks(opened, book=rooms.book, clock=rooms.clock, emit=rooms.emit, count=visitor.count)
+    return doors.open(books)

@@ -56,6 +56,7 @@ class OpenHold:
         """Note that from now on the request may have been delivered."""
         if self._sent is None:
             self._sent = self._clock.monotonic()
+            self._books.is_asking = True
 
     def reported_cash_nanos(self) -> int | None:
         """Give the cost of what was reported so far; None where nothing was, or the price is unknown."""
@@ -74,6 +75,7 @@ class OpenHold:
     ) -> None:
         error = meaning(error)
         now = self._clock.monotonic()
+        self._books.is_asking = False
         account = self._account(error, now)
         self._books.settle(account, tokens=self.meter.rate_tokens(account))
         self._books.finish = self.meter.finish

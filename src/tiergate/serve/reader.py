@@ -19,7 +19,7 @@ from tiergate.core import (
 from tiergate.ledger import CallOpened, Shared
 from tiergate.serve.books import CallBooks, CallerLeft, Stopping, meaning
 from tiergate.serve.doors import Doors
-from tiergate.serve.flight import Flight
+from tiergate.serve.flight import Flight, size_of
 from tiergate.serve.stream import StreamEnd
 
 
@@ -47,12 +47,9 @@ class Reader:
         self._deadline = deadline
         self._books: CallBooks | None = None
         self._is_on_board = False
+        self.taken_bytes = 0
         self.at = 0
         """The number of the piece that it takes next."""
-
-    def leave_open(self, doors: Doors) -> None:
-        """Leave doors open for as long as the flight is in the air, whoever leaves it."""
-        self._flight.visit = doors
 
     def __enter__(self) -> "Reader":
         self._flight.enter(self)
@@ -117,6 +114,7 @@ class Reader:
                 raise StopAsyncIteration
             await self._more()
         self.at += 1
+        self.taken_bytes += size_of(chunks)
         self._flight.took()
         return chunks
 
@@ -140,7 +138,10 @@ class Reader:
         flight = self._flight
         if flight.error is not None:
             # Nobody is left on board of a flight that was abandoned.
-            raise Stopping if isinstance(flight.error, CallerLeft) else flight.error
+            if isinstance(flight.error, CallerLeft):
+                raise Stopping
+            # Each reader begins its own trace, or the frames of all of them would hang on the error.
+            raise flight.error.with_traceback(None)
         if flight.is_over:
             return
         if self._deadline is None:

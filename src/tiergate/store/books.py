@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tiergate.admission import VirtualKey
-from tiergate.core import Unaffordable
+from tiergate.core import TiergateError
 from tiergate.ledger import Ask, Balance, Claim, LapsedSlice, Owner, Slice
 from tiergate.store.keys import key_facts, key_of
 from tiergate.store.rows import (
@@ -20,6 +20,7 @@ from tiergate.store.rows import (
     place_of,
     receipt_call_id,
     settled_call_id,
+    settled_place,
     slice_of,
     slice_row,
 )
@@ -87,7 +88,7 @@ class Books:
         """What tidies up behind the writing."""
         return self.session.checkpoints
 
-    def write(self, batch: Batch) -> dict[Place, Unaffordable]:
+    def write(self, batch: Batch) -> dict[Place, TiergateError]:
         """Write all of it or nothing, but for holds that do not fit: those are given, with the reason."""
         with self._transaction():
             refused, batch, settlements = self._admitted(batch)
@@ -97,16 +98,16 @@ class Books:
             )
         return refused
 
-    def _admitted(self, batch: Batch) -> tuple[dict[Place, Unaffordable], Batch, list[Row]]:
+    def _admitted(self, batch: Batch) -> tuple[dict[Place, TiergateError], Batch, list[Row]]:
         """Settle what gives money back, look which holds fit, and give what is left to be written."""
         if self._purse is None or not batch.asks:
             return {}, batch, batch.settlements
         # A hold may stand on money that a settlement gives back; its own settlement comes after it.
-        held = {row[0] for row in batch.calls}
+        held = set(map(place_of, (*batch.holds, *batch.again)))
         first: list[Row] = []
         later: list[Row] = []
         for row in batch.settlements:
-            (later if settled_call_id(row) in held else first).append(row)
+            (later if settled_place(row) in held else first).append(row)
         if first:
             self.session.many("ledger", "settle", first)
         batch = self._without_written(batch)
@@ -286,7 +287,7 @@ class Books:
             self._sums.rolled_back()
 
 
-def _without(batch: Batch, refused: Mapping[Place, Unaffordable]) -> Batch:
+def _without(batch: Batch, refused: Mapping[Place, TiergateError]) -> Batch:
     """Leave holds out that do not fit, with the calls and receipts that come with them."""
     if not refused:
         return batch

@@ -159,6 +159,11 @@ def receipt_call_id(row: Row) -> str:
     return call_id
 
 
+def settled_place(row: Row) -> tuple[str, int]:
+    """Give the call and the number of the attempt that a row of `settle` is of."""
+    return row[-3], row[-2]
+
+
 def close_row(closed: CallClosed, epoch: int) -> Row:
     """Give the row of `close_call`: the whole call and its end."""
     opened, shared = call_row(closed.opened, epoch), closed.shared
@@ -244,7 +249,7 @@ def slice_of(row: Row) -> Slice:
 
 
 def tame(row: Row) -> Row:
-    """Make a row that was refused writable: numbers into the range of 0 to 64 bits, text into Unicode."""
+    """Make a row that was refused writable: numbers to what can be added up, text to Unicode."""
     return tuple(_tamed(value) for value in row)
 
 
@@ -359,9 +364,13 @@ def _joined(reasons: tuple[str, ...]) -> str | None:
     return _short(joined, FINISH_REASONS_CHARS)
 
 
+_FORCED: Final = 10**15
+"""Stands for a number of more than 64 bits: in money a million dollars, and a sum has room for many of it."""
+
+
 def _tamed(value: Any) -> Any:
     if isinstance(value, int):
-        return min(max(value, 0), _INTEGER_MAX)
+        return max(value, 0) if value <= _INTEGER_MAX else _FORCED
     if isinstance(value, str):
         # PostgreSQL keeps no NUL characters.
         return value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")

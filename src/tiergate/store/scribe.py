@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tiergate.core import Clock, Notice, StorageUnavailable, StoreOwned, TiergateError, Unaffordable
+from tiergate.core import Clock, Notice, StorageUnavailable, StoreOwned, TiergateError
 from tiergate.store.books import Batch, Books
 from tiergate.store.inbox import (
     Answer,
@@ -36,7 +36,7 @@ from tiergate.store.inbox import (
     StopMessage,
     WorkMessage,
 )
-from tiergate.store.rows import kept_without_reply, place_of, released_row, settled_call_id, tame
+from tiergate.store.rows import kept_without_reply, place_of, released_row, settled_place, tame
 from tiergate.store.session import Checkpoints, Lapsed, Place
 from tiergate.store.trouble import Trouble, Unwritten
 
@@ -136,7 +136,7 @@ class Scribe:
         self._pause_s = 0.0
         self._doubtful: set[tuple[str, int]] = set()
         """Attempts whose holds may be written, or not."""
-        self._unaffordable: dict[Place, Unaffordable] = {}
+        self._unaffordable: dict[Place, TiergateError] = {}
         """Holds of the last batch that did not fit."""
         self._unchecked = 0
         self._beat_at = time.monotonic() + _HEARTBEAT_S
@@ -323,27 +323,62 @@ class Scribe:
         batch, self._pending = self._pending, self._pending.unwritten()
         met: set[Trouble] = set()
         # A hold may stand on money that a settlement gave back, so that one is written first, or both wait.
-        held = {hold.call[0] for hold in batch.holds}
-        by_now = [one for one in batch.settlements if settled_call_id(one.row) not in held]
-        self._settle_one_by_one(by_now, met)
-        for hold in batch.holds:
-            trouble = (
-                Trouble.FULL if Trouble.FULL in met else self._attempt_one(self._batch(holds=[hold]), met)
-            )
-            if trouble is None:
-                self._told.append(self._answer_to(hold))
-            elif trouble is Trouble.LOCKED:
-                self._pending.holds.append(hold)
-            else:
-                self._refuse(hold, self.broken or self._why_not(hold, trouble))
-        self._settle_one_by_one([one for one in batch.settlements if settled_call_id(one.row) in held], met)
-        for end in batch.ends:
-            if self._must_wait(self._attempt_one(self._batch(ends=[end]), met)):
-                self._pending.ends.append(end)
+        held = {place_of(hold.hold) for hold in batch.holds}
+        steps: deque[HoldMessage | SettleMessage | EndMessage] = deque(
+            one for one in batch.settlements if settled_place(one.row) not in held
+        )
+        steps.extend(batch.holds)
+        steps.extend(one for one in batch.settlements if settled_place(one.row) in held)
+        steps.extend(batch.ends)
+        try:
+            while steps:
+                self._write_one(steps[0], met)
+                steps.popleft()
+                self._beat_if_due()
+        finally:
+            # Where an error comes that nobody thought of, somebody still has to be told.
+            for left in steps:
+                self._put_off(left)
         if Trouble.FULL in met:
             self._in_trouble(Trouble.FULL, "ledger_full", self._sayings.full)
             took = time.monotonic() - began
             self._pause_s = min(max(4 * took, _FULL_PAUSE_MIN_S), _FULL_PAUSE_MAX_S)
+
+    def _write_one(self, message: HoldMessage | SettleMessage | EndMessage, met: set[Trouble]) -> None:
+        match message:
+            case HoldMessage():
+                self._hold_one(message, met)
+            case SettleMessage():
+                self._settle_one(message, met)
+            case EndMessage():
+                if self._must_wait(self._attempt_one(self._batch(ends=[message]), met)):
+                    self._put_off(message)
+
+    def _put_off(self, message: HoldMessage | SettleMessage | EndMessage) -> None:
+        match message:
+            case HoldMessage():
+                self._pending.holds.append(message)
+            case SettleMessage():
+                self._pending.settlements.append(message)
+            case EndMessage():
+                self._pending.ends.append(message)
+
+    def _hold_one(self, hold: HoldMessage, met: set[Trouble]) -> None:
+        trouble = Trouble.FULL if Trouble.FULL in met else self._attempt_one(self._batch(holds=[hold]), met)
+        if trouble is None:
+            self._told.append(self._answer_to(hold))
+        elif trouble is Trouble.LOCKED:
+            self._put_off(hold)
+        else:
+            self._refuse(hold, self.broken or self._why_not(hold, trouble))
+
+    def _settle_one(self, one: SettleMessage, met: set[Trouble]) -> None:
+        trouble = self._attempt_one(self._batch(settlements=[one]), met)
+        if trouble is Trouble.FULL and one.kept is not None:
+            # There is room for the settlement and none for the answer: so that is not kept.
+            trouble = self._attempt_one(self._batch(settlements=[_without_reply(one)]), met)
+        if self._must_wait(trouble):
+            self._put_off(one)
 
     def _answer_to(self, hold: HoldMessage) -> tuple[Answer, TiergateError | None]:
         return hold.answer, self._unaffordable.get(place_of(hold.hold))
@@ -352,15 +387,6 @@ class Scribe:
         if trouble is Trouble.FULL:
             return self._sayings.full
         return _UNWRITABLE if hold.receipt is None else _TAKEN
-
-    def _settle_one_by_one(self, settlements: list[SettleMessage], met: set[Trouble]) -> None:
-        for one in settlements:
-            trouble = self._attempt_one(self._batch(settlements=[one]), met)
-            if trouble is Trouble.FULL and one.kept is not None:
-                # There is room for the settlement and none for the answer: so that is not kept.
-                trouble = self._attempt_one(self._batch(settlements=[_without_reply(one)]), met)
-            if self._must_wait(trouble):
-                self._pending.settlements.append(one)
 
     def _attempt_one(self, batch: Batch, met: set[Trouble]) -> Trouble | None:
         """Write a batch of one record, by force if it must be; `met` are the troubles of this round."""
@@ -432,13 +458,16 @@ class Scribe:
     def _upkeep(self, *, idle: bool) -> None:
         if self.broken is not None:
             return
-        if time.monotonic() >= self._beat_at:
-            self._beat()
+        self._beat_if_due()
         if self._unchecked >= (_IDLE_RECORDS if idle else _BUSY_RECORDS):
             self._unchecked = 0
             self._checkpoints.start()
         if self._checkpoints.failure is not None:
             self._break(self._sayings.broken.format(self._checkpoints.failure.word))
+
+    def _beat_if_due(self) -> None:
+        if self.broken is None and time.monotonic() >= self._beat_at:
+            self._beat()
 
     def _beat(self) -> None:
         """Say that the owner lives. It can be said later as well: a lock or a full disk passes by."""

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tiergate.core import Unaffordable
+from tiergate.core import TiergateError
 from tiergate.ledger import Ask, Balance, Claim, Owner
 from tiergate.store.rows import Row
 from tiergate.store.trouble import Unwritten
@@ -146,7 +146,7 @@ class Session(Protocol):
 class Purse(Protocol):
     """The balances of ceilings, in a store that several owners share. Used inside of transactions."""
 
-    def admit(self, asks: Mapping[Place, Ask]) -> dict[Place, Unaffordable]:
+    def admit(self, asks: Mapping[Place, Ask]) -> dict[Place, TiergateError]:
         """Say which holds do not fit, in the order in which they ask; the others are written at once."""
         ...
 

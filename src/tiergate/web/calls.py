@@ -68,7 +68,7 @@ def _word(header: Header, name: bytes, words: type[Word], default: Word) -> Word
 def _deadline_s(value: str | None) -> float | None:
     if value is None:
         return None
-    if not (value.isascii() and value.isdigit() and 1 <= int(value[:12]) <= _DEADLINE_MS_MAX):
+    if not (value.isascii() and value.isdigit() and len(value) <= 12 and 1 <= int(value) <= _DEADLINE_MS_MAX):
         raise InvalidRequest(
             "The header x-tiergate-deadline-ms must be a whole number of milliseconds, at least 1.",
             param="x-tiergate-deadline-ms",

@@ -86,6 +86,8 @@ def _question(body: dict[str, Any]) -> ChatQuestion:
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequest("`model` must be the name of a model; GET /v1/models lists them.", param="model")
+    if not model.isprintable():
+        raise InvalidRequest("`model` has characters in it that no name has.", param="model")
     if len(model) > MODEL_NAME_MAX:
         raise InvalidRequest(f"`model` is longer than {MODEL_NAME_MAX} characters.", param="model")
     messages = body.get("messages")

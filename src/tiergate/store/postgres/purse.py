@@ -3,8 +3,19 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from tiergate.core import StorageUnavailable, Unaffordable
-from tiergate.ledger import About, Ask, Balance, Claim, SpentBy, busy, must_wait
+from tiergate.core import TiergateError, Unaffordable
+from tiergate.ledger import (
+    About,
+    Ask,
+    Balance,
+    BalanceMissing,
+    Claim,
+    SpentBy,
+    Total,
+    busy,
+    must_wait,
+    totals,
+)
 from tiergate.store.past import spent_by
 from tiergate.store.postgres.arrays import array
 from tiergate.store.rows import Row
@@ -22,14 +33,17 @@ class DatabasePurse:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def admit(self, asks: Mapping[Place, Ask]) -> dict[Place, Unaffordable]:
+    def admit(self, asks: Mapping[Place, Ask]) -> dict[Place, TiergateError]:
         """Say which holds do not fit; see `Purse`."""
         claims = {_name(claim): claim for ask in asks.values() for claim in ask.claims}
-        balances = dict(zip(claims, self._found(list(claims.values())), strict=True))
-        refused: dict[Place, Unaffordable] = {}
+        balances = self._found(claims)
+        refused: dict[Place, TiergateError] = {}
         queued: set[int] = set()
         for place, ask in asks.items():
-            own = [balances[_name(claim)] for claim in ask.claims]
+            own = [balance for claim in ask.claims if (balance := balances.get(_name(claim)))]
+            if len(own) < len(ask.claims):
+                refused[place] = BalanceMissing(_GONE)
+                continue
             try:
                 if must_wait(ask.amount_nanos, ask.target, own, queued):
                     queued.update(map(id, own))
@@ -42,20 +56,16 @@ class DatabasePurse:
                 balance.held_nanos += ask.amount_nanos or 0
         return refused
 
-    def _found(self, claims: Sequence[Claim]) -> list[Balance]:
-        found = self.read(claims)
-        if found is None:
-            raise StorageUnavailable(_GONE)
-        return found
-
     def read(self, claims: Sequence[Claim]) -> list[Balance] | None:
         """Read balances; see `Purse`."""
-        names = [_name(claim) for claim in claims]
-        columns = [array(column) for column in zip(*names, strict=True)] if names else ["{}"] * 4
+        named = {_name(claim): claim for claim in claims}
+        found = self._found(named)
+        return list(found.values()) if len(found) == len(named) else None
+
+    def _found(self, claims: Mapping[_Name, Claim]) -> dict[_Name, Balance]:
+        columns = [array(column) for column in zip(*claims, strict=True)] if claims else ["{}"] * 4
         rows = {row[:4]: row[4:] for row in self._session.rows("balances", "read", columns)}
-        if any(name not in rows for name in names):
-            return None
-        return [_balance(claim, rows[name]) for claim, name in zip(claims, names, strict=True)]
+        return {name: _balance(claim, rows[name]) for name, claim in claims.items() if name in rows}
 
     def make(self, claims: Sequence[Claim]) -> None:
         """Make balances that are not there yet; see `Purse`."""
@@ -71,7 +81,16 @@ class DatabasePurse:
                     "balances", "held", {"start_ns": start_ns, "end_ns": end_ns}
                 )
             ]
-            self._session.many("balances", "make", [_sums(claim, spent, held) for claim in found])
+            known, now = totals(spent), totals(held)
+            rows = [(*_name(one), *known.get(one.ceiling.whose, Total())) for one in found]
+            self._session.many(
+                "balances",
+                "make",
+                [
+                    (*row, now.get(one.ceiling.whose, Total()).spent_nanos)
+                    for row, one in zip(rows, found, strict=True)
+                ],
+            )
 
     def tell(self, claim: Claim, share: float) -> bool:
         """Note that somebody is told of a spent share; see `Purse`."""
@@ -101,16 +120,6 @@ def _balance(claim: Claim, row: Row) -> Balance:
         lapsed_nanos=lapsed_nanos,
         held_nanos=held_nanos,
         reached=told_nanos / max(1, claim.ceiling.amount_nanos),
-    )
-
-
-def _sums(claim: Claim, spent: Sequence[SpentBy], held: Sequence[SpentBy]) -> Row:
-    covers = claim.ceiling.covers
-    return (
-        *_name(claim),
-        sum(row.spent_nanos for row in spent if covers(row.about)),
-        sum(row.lapsed_nanos for row in spent if covers(row.about)),
-        sum(row.spent_nanos for row in held if covers(row.about)),
     )
 
 

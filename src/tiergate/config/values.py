@@ -354,5 +354,6 @@ WebUrl = Annotated[Secret, _hidden(_secret_url("https", "http"), "secret URL")]
 
 Api = Literal["openai", "anthropic"]
 Tier = Literal["hosted", "private"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 Engine = Literal["vllm", "sglang", "llamacpp", "ollama", "transformers", "other"]
 Policy = Literal["in-order", "hybrid", "by-class", "cheapest", "fastest", "weighted"]

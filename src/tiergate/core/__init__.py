@@ -2,9 +2,11 @@
 
 from tiergate.core.call import (
     LOCAL,
+    REASONING_EFFORTS,
     Call,
     CallClass,
     Caller,
+    Caps,
     Cause,
     DataClass,
     EndState,
@@ -68,6 +70,7 @@ __all__ = [
     "LOCAL",
     "NANOS_PER_USD",
     "NOTHING",
+    "REASONING_EFFORTS",
     "VERSION",
     "AnswerNotKept",
     "AttemptFailed",
@@ -81,6 +84,7 @@ __all__ = [
     "CallEnded",
     "Caller",
     "CannotStart",
+    "Caps",
     "Cause",
     "Chunk",
     "Clock",

@@ -251,6 +251,19 @@ def test_a_program_may_hand_in_finished_values() -> None:
         )
 
 
+def test_what_a_key_may_ask_for_is_read_and_checked() -> None:
+    """Each within its bounds; `none` is an effort and no missing value."""
+    text = (
+        "auth: keys\nkeys: [{name: ci, secret: a-secret-of-some-length, limits: {max_output_tokens: 100, "
+        "max_choices: '', max_images: 0, max_reasoning_effort: %s}}]"
+    )
+    limits = settings(text % "none").keys[0].limits
+    assert (limits.max_output_tokens, limits.max_choices, limits.max_images) == (100, None, 0)
+    assert limits.max_reasoning_effort == "none"
+    with pytest.raises(SettingsError, match="max_reasoning_effort"):
+        settings(text % "max")
+
+
 def test_json_is_a_settings_file() -> None:
     """A file written as JSON loads, also with a character that JSON escapes as two halves."""
     price = {"target": "a/x", "usd_per_1m": {"input": 1, "output": 1}, "source": "\U0001f4b6"}

@@ -1,4 +1,4 @@
-"""Caps of keys, through the real listener and with the official client."""
+"""Caps of keys and the alarm of fast spending, through the real listener and with the official client."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 from openai import OpenAI
 
 from flow.plain_http import ask, bearer
-from house import GatewayProcess, calls_of, cli
+from house import GatewayProcess, calls_of, cli, until
 from tiergate.testing import MockProcess
 
 CHAT, PLAIN = "/v1/chat/completions", "/v1/chat/stream"
@@ -108,3 +108,20 @@ def test_a_made_key_keeps_its_caps(mock: MockProcess, tmp_path: Path) -> None:
         assert (status(turned["key"], max_tokens=100), status(turned["key"], max_tokens=101)) == (200, 400)
         refused = cli("keys", "create", "ci", "--max-reasoning-effort", "lots", folder=tmp_path)
         assert refused.returncode != 0 and "none, minimal, low" in refused.stderr
+
+
+def test_a_key_that_spends_fast_is_told_of_once(mock: MockProcess, tmp_path: Path) -> None:
+    """A warning in the log and a count; a reload changes the limit."""
+    alarm = {"alerts": {"usd_per_hour": 0.5}}
+    with GatewayProcess(tmp_path, settings(mock, **alarm)) as gateway:
+        for _ in range(4):
+            ask(gateway.port, CHAT, {"model": "dear", "messages": QUESTION}, headers=[bearer(key("free"))])
+        (line,) = until(lambda: gateway.log("spending_fast"))
+        assert (line["level"], line["key"], line["usd_per_hour"]) == ("warning", "free", 0.5)
+        assert 0.5 < line["spent_usd"] <= 4
+        gateway.write(settings(mock, alerts={"usd_per_hour": 0.1}))
+        gateway.reload()
+        body = {"model": "dear", "messages": QUESTION, "max_tokens": 100}
+        ask(gateway.port, CHAT, body, headers=[bearer(key("capped"))])
+        lines = until(lambda: gateway.log("spending_fast")[1:])
+        assert [(line["key"], line["usd_per_hour"]) for line in lines] == [("capped", 0.1)]

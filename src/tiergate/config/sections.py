@@ -39,6 +39,7 @@ from tiergate.config.values import (
     TimeZone,
     Truth,
     Usd,
+    UsdAboveZero,
     WebUrl,
     WeekDays,
     number,
@@ -440,10 +441,15 @@ class Log(Section):
 
 
 class Alerts(Section):
-    """When somebody is told about a budget."""
+    """When somebody is told about a budget, or about fast spending."""
 
     at: tuple[Annotated[float, number("0", "10")], ...] = Field(
         default=(0.5, 0.8, 1.0), description="Parts of a budget at which an alert is sent."
+    )
+    usd_per_hour: Annotated[UsdAboveZero | None, OPTIONAL] = Field(
+        default=None,
+        description="An alert is sent when one key's calls cost more than this within an hour, in each "
+        "gateway process. None: none is.",
     )
     webhook: Annotated[WebUrl | None, OPTIONAL] = Field(
         default=None, description="URL that alerts are posted to."

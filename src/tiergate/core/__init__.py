@@ -56,6 +56,7 @@ from tiergate.core.events import (
     Event,
     Notice,
     Refusal,
+    SpendingFast,
     UsageDoubted,
 )
 from tiergate.core.money import NANOS_PER_USD, nanos_to_usd, usd_text, usd_to_nanos
@@ -110,6 +111,7 @@ __all__ = [
     "Reply",
     "RequestTooLarge",
     "SettingsError",
+    "SpendingFast",
     "StorageUnavailable",
     "StoreOwned",
     "SystemClock",

@@ -54,6 +54,7 @@ from tiergate.ledger.states import (
     SliceState,
     may_move,
 )
+from tiergate.ledger.velocity import Velocity
 from tiergate.ledger.verdict import Ask, busy, must_wait
 from tiergate.ledger.windows import Period, Window, window_at
 
@@ -107,6 +108,7 @@ __all__ = [
     "SoleBook",
     "SoleJournal",
     "SpentBy",
+    "Velocity",
     "Window",
     "about",
     "busy",

@@ -264,6 +264,16 @@ def test_what_a_key_may_ask_for_is_read_and_checked() -> None:
         settings(text % "max")
 
 
+@pytest.mark.parametrize(("given", "found"), [("20", "20"), ("0.5", "0.5"), ("1e-9", "1e-9"), ("''", None)])
+def test_an_amount_per_hour_is_above_zero(given: str, found: str | None) -> None:
+    """An alarm at nothing would be one for every call; empty means none."""
+    expected = None if found is None else Decimal(found)
+    assert settings(f"alerts: {{usd_per_hour: {given}}}").alerts.usd_per_hour == expected
+    for wrong in ("0", "-1", "1e-10", "much"):
+        with pytest.raises(SettingsError, match=r"alerts\.usd_per_hour"):
+            settings(f"alerts: {{usd_per_hour: {wrong}}}")
+
+
 def test_json_is_a_settings_file() -> None:
     """A file written as JSON loads, also with a character that JSON escapes as two halves."""
     price = {"target": "a/x", "usd_per_1m": {"input": 1, "output": 1}, "source": "\U0001f4b6"}

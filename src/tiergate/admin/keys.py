@@ -8,14 +8,32 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from tiergate.admin.objects import time_text
-from tiergate.admission import CONCURRENCY_MAX, RPM_MAX, TPM_MAX, KeyBudget, KeyLimits, VirtualKey
-from tiergate.core import DataClass, InvalidRequest, Tier, nanos_to_usd, usd_to_nanos
+from tiergate.admission import (
+    CHOICES_MAX,
+    CONCURRENCY_MAX,
+    IMAGES_MAX,
+    OUTPUT_TOKENS_MAX,
+    RPM_MAX,
+    TPM_MAX,
+    KeyBudget,
+    KeyLimits,
+    VirtualKey,
+)
+from tiergate.core import REASONING_EFFORTS, DataClass, InvalidRequest, Tier, nanos_to_usd, usd_to_nanos
 from tiergate.ledger import Period
 
 KNOWN: Final = frozenset(
     {"name", "team", "models", "tiers", "data", "expires", "budget", "limits", "metadata"}
 )
-_LIMITS: Final = {"rpm": RPM_MAX, "tpm": TPM_MAX, "concurrency": CONCURRENCY_MAX}
+_LIMITS: Final = {
+    "rpm": (1, RPM_MAX),
+    "tpm": (1, TPM_MAX),
+    "concurrency": (1, CONCURRENCY_MAX),
+    "max_output_tokens": (1, OUTPUT_TOKENS_MAX),
+    "max_choices": (1, CHOICES_MAX),
+    "max_images": (0, IMAGES_MAX),
+}
+_EFFORT: Final = "max_reasoning_effort"
 _BUDGET: Final = frozenset({"usd", "per", "slack_usd"})
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _MODEL: Final = re.compile(r"[!-~]{1,200}")
@@ -183,14 +201,23 @@ def _limits(body: Mapping[str, Any]) -> KeyLimits | None:
     given = body.get("limits")
     if given is None:
         return None
-    if not isinstance(given, Mapping) or not set(given) <= set(_LIMITS):
-        raise InvalidRequest("`limits` must be an object of rpm, tpm and concurrency.", param="limits")
+    if not isinstance(given, Mapping) or not set(given) <= {*_LIMITS, _EFFORT}:
+        said = f"`limits` must be an object of {', '.join(_LIMITS)} and {_EFFORT}."
+        raise InvalidRequest(said, param="limits")
     found = {name: given[name] for name in given if given[name] is not None}
     for name, limit in found.items():
-        if type(limit) is not int or not 1 <= limit <= _LIMITS[name]:
-            said = f"`{name}` must be a whole number from 1 to {_LIMITS[name]}; leave it out for no limit."
-            raise InvalidRequest(said, param="limits")
+        _check_limit(name, limit)
     return KeyLimits(**found) if found else None
+
+
+def _check_limit(name: str, limit: object) -> None:
+    if name == _EFFORT:
+        is_good, what = limit in REASONING_EFFORTS, f"one of {', '.join(REASONING_EFFORTS)}"
+    else:
+        low, high = _LIMITS[name]
+        is_good, what = type(limit) is int and low <= limit <= high, f"a whole number from {low} to {high}"
+    if not is_good:
+        raise InvalidRequest(f"`{name}` must be {what}; leave it out for no limit.", param="limits")
 
 
 def _nanos(given: object) -> int:

@@ -2,12 +2,25 @@
 
 from tiergate.admission.door import Admission, AdmissionStatistics, Visitor
 from tiergate.admission.keys import Keyring
-from tiergate.admission.limits import CONCURRENCY_MAX, RPM_MAX, TPM_MAX, Allowance, KeyLimits, RateLeft
+from tiergate.admission.limits import (
+    CHOICES_MAX,
+    CONCURRENCY_MAX,
+    IMAGES_MAX,
+    OUTPUT_TOKENS_MAX,
+    RPM_MAX,
+    TPM_MAX,
+    Allowance,
+    KeyLimits,
+    RateLeft,
+)
 from tiergate.admission.virtual import KEY_PREFIX, KeyBudget, KeyMaker, KeyStore, VirtualKey
 
 __all__ = [
+    "CHOICES_MAX",
     "CONCURRENCY_MAX",
+    "IMAGES_MAX",
     "KEY_PREFIX",
+    "OUTPUT_TOKENS_MAX",
     "RPM_MAX",
     "TPM_MAX",
     "Admission",

@@ -11,6 +11,8 @@ from hashlib import blake2b
 from types import MappingProxyType
 from typing import Final
 
+from msgspec.structs import replace
+
 from tiergate.admission.limits import NO_LIMITS, KeyLimits
 from tiergate.admission.virtual import KEY_PREFIX, VirtualKey, digests
 from tiergate.core import LOCAL, Caller, InvalidKey
@@ -41,9 +43,11 @@ class Keyring:
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         assert digest is not None or not virtual
-        self._callers: Mapping[bytes, Caller] = {_digest(secret): caller for secret, caller in keys}
         self.limits: Mapping[str, KeyLimits] = _limits(limits, virtual)
         """What each key may do, by name; where two have one name, the lower of each limit."""
+        # Made once for each key: a call must not cost a new caller.
+        self._callers = {_digest(secret): self._capped(caller) for secret, caller in keys}
+        self._made = {key.name: self._capped(key.caller) for key in virtual}
         self._is_open = is_open
         self._virtual = digests(virtual)
         self._virtual_digest = digest
@@ -83,7 +87,12 @@ class Keyring:
             raise InvalidKey(f"This key of {key.name!r} was replaced and is good no longer. Use the new one.")
         if not key.is_good(now_ns):
             raise InvalidKey(f"The key {key.name!r} has expired. Ask for a new one.")
-        return key.caller
+        return self._made[key.name]
+
+    def _capped(self, caller: Caller) -> Caller:
+        """Give a caller with what its key may ask for."""
+        limits = self.limits.get(caller.key)
+        return caller if limits is None else replace(caller, caps=limits.caps)
 
 
 def _limits(given: Mapping[str, KeyLimits], virtual: Sequence[VirtualKey]) -> dict[str, KeyLimits]:

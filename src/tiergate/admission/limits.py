@@ -1,4 +1,6 @@
-"""Limits of a key: calls and tokens per minute, calls inside at one time. Pure; whoever asks brings the time.
+"""Limits of a key: calls and tokens per minute, calls inside at one time, and what one call may ask for.
+
+Pure; whoever asks brings the time.
 
 A bucket is a queue. What a call takes is put at its end, and time takes away from its front, a minute's
 amount in each minute. A call gets in while what stands there and what it asks for are together no more than
@@ -23,9 +25,14 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from tiergate.core import REASONING_EFFORTS, Caps
+
 RPM_MAX: Final = 10_000_000
 TPM_MAX: Final = 100_000_000_000
 CONCURRENCY_MAX: Final = 100_000
+OUTPUT_TOKENS_MAX: Final = 10_000_000
+CHOICES_MAX: Final = 1_000
+IMAGES_MAX: Final = 10_000
 
 _PARTS: Final = 60_000_000_000
 """Of a call or a token: the nanoseconds of a minute."""
@@ -33,11 +40,29 @@ _PARTS: Final = 60_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyLimits:
-    """What a key may do: calls per minute, tokens per minute, calls inside at one time. None: no limit."""
+    """What a key may do: calls per minute, tokens per minute, calls inside at one time. None: no limit.
+
+    `max_…` are caps: the most that one call may ask for.
+    """
 
     rpm: int | None = None
     tpm: int | None = None
     concurrency: int | None = None
+    max_output_tokens: int | None = None
+    max_choices: int | None = None
+    max_images: int | None = None
+    max_reasoning_effort: str | None = None
+
+    @property
+    def caps(self) -> Caps | None:
+        """What one call may ask for; None: nothing is capped."""
+        caps = Caps(
+            output_tokens=self.max_output_tokens,
+            choices=self.max_choices,
+            images=self.max_images,
+            reasoning_effort=self.max_reasoning_effort,
+        )
+        return None if caps == _NO_CAPS else caps
 
     def lower(self, other: "KeyLimits") -> "KeyLimits":
         """Give the lower of each."""
@@ -45,9 +70,14 @@ class KeyLimits:
             rpm=_lower(self.rpm, other.rpm),
             tpm=_lower(self.tpm, other.tpm),
             concurrency=_lower(self.concurrency, other.concurrency),
+            max_output_tokens=_lower(self.max_output_tokens, other.max_output_tokens),
+            max_choices=_lower(self.max_choices, other.max_choices),
+            max_images=_lower(self.max_images, other.max_images),
+            max_reasoning_effort=_less(self.max_reasoning_effort, other.max_reasoning_effort),
         )
 
 
+_NO_CAPS: Final = Caps()
 NO_LIMITS: Final = KeyLimits()
 
 
@@ -219,3 +249,8 @@ def _bucket_at(bucket: Bucket | None, per_minute: int | None, now_ns: int) -> Bu
 
 def _lower(one: int | None, other: int | None) -> int | None:
     return min([limit for limit in (one, other) if limit is not None], default=None)
+
+
+def _less(one: str | None, other: str | None) -> str | None:
+    efforts = [effort for effort in (one, other) if effort is not None]
+    return min(efforts, key=REASONING_EFFORTS.index, default=None)

@@ -13,6 +13,14 @@ keys = typer.Typer(
     rich_markup_mode=None,
 )
 
+MaxOutputTokens = Annotated[
+    int | None, typer.Option(help="Longest answer of one choice that a call may ask for, in tokens.")
+]
+MaxChoices = Annotated[int | None, typer.Option(help="Choices that a call may ask for (n).")]
+MaxImages = Annotated[int | None, typer.Option(help="Pictures that a call may hold.")]
+MaxReasoningEffort = Annotated[
+    str | None, typer.Option(help="Most reasoning: none, minimal, low, medium, high or xhigh.")
+]
 Name = Annotated[str, typer.Argument(help="The key's name in records, reports and budgets.")]
 
 
@@ -35,6 +43,10 @@ def create(
     concurrency: Annotated[
         int | None, typer.Option(help="Calls that it may have inside at one time.")
     ] = None,
+    max_output_tokens: MaxOutputTokens = None,
+    max_choices: MaxChoices = None,
+    max_images: MaxImages = None,
+    max_reasoning_effort: MaxReasoningEffort = None,
     expires: Annotated[str | None, typer.Option(help="A moment, or how long, such as 30d.")] = None,
     note: Annotated[str | None, typer.Option(help="Something to remember about it.")] = None,
     config: Config = None,
@@ -50,6 +62,8 @@ def create(
     body["data"] = "private-only" if private_only else "any"
     body["budget"] = None if budget_usd is None else {"usd": budget_usd, "per": per}
     body["limits"] = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
+    body["limits"] |= {"max_output_tokens": max_output_tokens, "max_choices": max_choices}
+    body["limits"] |= {"max_images": max_images, "max_reasoning_effort": max_reasoning_effort}
     body["metadata"] = None if note is None else {"note": note}
     run_to_end(create_key(file_or_default(config, os.environ), os.environ, body, as_json=as_json))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tiergate.admission import Admission, KeyMaker, Keyring
+from tiergate.app.alarm import SpendAlarm
 from tiergate.app.background import in_background
 from tiergate.app.cabinet import KeyCabinet
 from tiergate.app.ledgers import ledger_place
@@ -48,6 +49,7 @@ class Sinks:
     tell: Emit
     metrics: Metrics
     webhook: Webhook
+    alarm: SpendAlarm
 
 
 class House:
@@ -69,6 +71,7 @@ class House:
         self.rooms = rooms
         self.metrics = sinks.metrics
         self._webhook = sinks.webhook
+        self._alarm = sinks.alarm
         self.cabinet = cabinet
         cabinet.on_change(self._use_keys)
         self.journal = journal
@@ -119,6 +122,7 @@ class House:
         self.rooms.book.use(ceilings, alerts_at=new.settings.alerts.at)
         self.rooms.flights.receipts_kept_s = new.settings.retention.receipts
         self._webhook.use(fill.webhook(new.settings))
+        self._alarm.use(fill.spend_limit_nanos(new.settings))
         self._reloaded(new.settings)
         _tell_of_shared(self.cabinet, new.settings, self.emit)
         for notice in new.notices:
@@ -279,7 +283,7 @@ def _sinks(
     emit: Emit | None,
     write_log: Callable[[bytes], object] | None,
 ) -> Sinks:
-    """Open everything that hears of events: counters, whoever asked, the log, the webhook."""
+    """Open everything that hears of events: counters, whoever asked, the log, the webhook, the alarm."""
     metrics = Metrics()
     sinks: list[Emit] = [metrics] if emit is None else [metrics, emit]
     if write_log is not None:
@@ -290,9 +294,10 @@ def _sinks(
     transport = open_transport()
     stack.push_async_callback(transport.aclose)
     webhook = Webhook(fill.webhook(settings), transport=transport, emit=tell)
-    sinks.append(webhook)
+    alarm = SpendAlarm(fill.spend_limit_nanos(settings), monotonic=SystemClock().monotonic, emit=tell)
+    sinks += [webhook, alarm]
     in_background(stack, webhook.run(), "Delivering alerts", tell)
-    return Sinks(tell=tell, metrics=metrics, webhook=webhook)
+    return Sinks(tell=tell, metrics=metrics, webhook=webhook, alarm=alarm)
 
 
 def _secret(settings: Settings) -> str:

@@ -81,10 +81,19 @@ def _per(per: str) -> str:
     return "in total" if per == "total" else f"per {per}"
 
 
-def _limits(limits: Mapping[str, int | None]) -> str:
-    """Write limits short, such as `60 rpm, 4 at once`."""
-    words = {"rpm": "rpm", "tpm": "tpm", "concurrency": "at once"}
-    return ", ".join(f"{limits[name]} {word}" for name, word in words.items() if limits.get(name)) or "-"
+def _limits(limits: Mapping[str, int | str | None]) -> str:
+    """Write limits short, such as `60 rpm, 4 at once, at most 1000 tokens out`."""
+    words = {
+        "rpm": "{} rpm",
+        "tpm": "{} tpm",
+        "concurrency": "{} at once",
+        "max_output_tokens": "at most {} tokens out",
+        "max_choices": "at most {} choices",
+        "max_images": "at most {} pictures",
+        "max_reasoning_effort": "at most {} effort",
+    }
+    given = [word.format(limits[name]) for name, word in words.items() if limits.get(name) is not None]
+    return ", ".join(given) or "-"
 
 
 def _state(key: Mapping[str, Any], zone: str) -> str:

@@ -1,7 +1,7 @@
-"""Alerts by webhook: what is reached of a budget is posted to an address of the operator's, beside the log.
+"""Alerts by webhook: what is reached of a budget, and a key that spends fast, is posted, beside the log.
 
-It waits in a short queue, is tried three times, and what cannot be delivered is said in the log and dropped.
-The address is a secret, since such addresses hold tokens: no message names it.
+An alert waits in a short queue, is tried three times, and what cannot be delivered is said in the log and
+dropped. The address is a secret, since such addresses hold tokens: no message names it.
 """
 
 import asyncio
@@ -11,7 +11,16 @@ from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from tiergate.core import VERSION, BudgetReached, Emit, Event, Notice, UpstreamError, nanos_to_usd
+from tiergate.core import (
+    VERSION,
+    BudgetReached,
+    Emit,
+    Event,
+    Notice,
+    SpendingFast,
+    UpstreamError,
+    nanos_to_usd,
+)
 from tiergate.reports import moment_text
 from tiergate.upstream import Endpoint, Origin, Timing, Transport
 from tiergate.wire import dumps
@@ -22,9 +31,11 @@ _WAITS_S: Final = (1.0, 10.0)
 _WAITING_MAX: Final = 100
 _PORTS: Final = {"http": 80, "https": 443}
 
+Alert = BudgetReached | SpendingFast
+
 
 class Webhook:
-    """A sink for events that posts those about budgets.
+    """A sink for events that posts those about money.
 
     Args:
         url: where to; None: nowhere.
@@ -35,7 +46,7 @@ class Webhook:
     def __init__(self, url: str | None, *, transport: Transport, emit: Emit) -> None:
         self._transport = transport
         self._emit = emit
-        self._waiting: deque[BudgetReached] = deque(maxlen=_WAITING_MAX)
+        self._waiting: deque[Alert] = deque(maxlen=_WAITING_MAX)
         self._wake = asyncio.Event()
         self.use(url)
 
@@ -45,7 +56,7 @@ class Webhook:
 
     def __call__(self, event: Event) -> None:
         """Take an event. Returns at once."""
-        if isinstance(event, BudgetReached) and self._endpoint is not None:
+        if isinstance(event, Alert) and self._endpoint is not None:
             self._waiting.append(event)
             self._wake.set()
 
@@ -57,7 +68,7 @@ class Webhook:
             while self._waiting:
                 await self._deliver(self._waiting.popleft())
 
-    async def _deliver(self, event: BudgetReached) -> None:
+    async def _deliver(self, event: Alert) -> None:
         body = dumps(alert_object(event))
         why = ""
         for wait_s in (0.0, *_WAITS_S):
@@ -68,7 +79,8 @@ class Webhook:
             why = await self._post(endpoint, body)
             if not why:
                 return
-        message = f"The alert about the budget {event.budget} was not delivered: {why}. See `alerts.webhook`."
+        what = f"budget {event.budget}" if isinstance(event, BudgetReached) else f"spending of {event.key}"
+        message = f"The alert about the {what} was not delivered: {why}. See `alerts.webhook`."
         self._emit(Notice(word="alert_not_delivered", message=message, severe=True))
 
     async def _post(self, endpoint: Endpoint, body: bytes) -> str:
@@ -81,8 +93,24 @@ class Webhook:
             return str(error).rstrip(".")
 
 
-def alert_object(event: BudgetReached) -> dict[str, Any]:
+def alert_object(event: Alert) -> dict[str, Any]:
     """Give what is posted. `text` says it in a sentence, as chat services show it."""
+    return _budget_object(event) if isinstance(event, BudgetReached) else _spending_object(event)
+
+
+def _spending_object(event: SpendingFast) -> dict[str, Any]:
+    spent, limit = nanos_to_usd(event.spent_nanos), nanos_to_usd(event.limit_nanos)
+    return {
+        "text": f"Tiergate: the calls of the key {event.key} cost ${spent:f} within an hour, more than the "
+        f"${limit:f} of `alerts.usd_per_hour`.",
+        "event": "spending_fast",
+        "key": event.key,
+        "spent_usd": spent,
+        "usd_per_hour": limit,
+    }
+
+
+def _budget_object(event: BudgetReached) -> dict[str, Any]:
     spent, amount = nanos_to_usd(event.spent_nanos), nanos_to_usd(event.amount_nanos)
     end_ns = event.window_end_ns
     until = "" if end_ns is None else f" It begins anew at {moment_text(end_ns)}."

@@ -96,6 +96,12 @@ def webhook(settings: Settings) -> str | None:
     return None if settings.alerts.webhook is None else settings.alerts.webhook.reveal()
 
 
+def spend_limit_nanos(settings: Settings) -> int | None:
+    """Give what a key may spend within an hour before somebody is told."""
+    limit = settings.alerts.usd_per_hour
+    return None if limit is None else usd_to_nanos(limit)
+
+
 def vendors(settings: Settings) -> dict[str, Vendor]:
     """Tell whose API each provider is, by name; those that are nobody's that we know are left out."""
     found = {name: vendor_at(section.urls) for name, section in settings.providers.items()}

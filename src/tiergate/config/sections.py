@@ -7,7 +7,14 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WrapSerializer
 
-from tiergate.admission import CONCURRENCY_MAX, RPM_MAX, TPM_MAX
+from tiergate.admission import (
+    CHOICES_MAX,
+    CONCURRENCY_MAX,
+    IMAGES_MAX,
+    OUTPUT_TOKENS_MAX,
+    RPM_MAX,
+    TPM_MAX,
+)
 from tiergate.config.addresses import Address
 from tiergate.config.values import (
     Api,
@@ -18,6 +25,7 @@ from tiergate.config.values import (
     Day,
     DayTime,
     Duration,
+    Effort,
     Engine,
     FilePath,
     FreeText,
@@ -31,6 +39,7 @@ from tiergate.config.values import (
     TimeZone,
     Truth,
     Usd,
+    UsdAboveZero,
     WebUrl,
     WeekDays,
     number,
@@ -351,7 +360,7 @@ class Budget(Section):
 
 
 class CallerLimits(Section):
-    """What a key may do in each gateway process."""
+    """What a key may do in each gateway process, and what one of its calls may ask for."""
 
     rpm: Annotated[Annotated[int, whole(1, RPM_MAX)] | None, OPTIONAL] = Field(
         default=None, description="Calls per minute. None: no limit."
@@ -361,6 +370,20 @@ class CallerLimits(Section):
     )
     concurrency: Annotated[Annotated[int, whole(1, CONCURRENCY_MAX)] | None, OPTIONAL] = Field(
         default=None, description="Calls inside at the same time; a stream is, until it ends. None: no limit."
+    )
+    max_output_tokens: Annotated[Annotated[int, whole(1, OUTPUT_TOKENS_MAX)] | None, OPTIONAL] = Field(
+        default=None,
+        description="Longest answer of one choice that a call may ask for, in tokens. One that sets no limit "
+        "passes where the model's longest answer is known and within it. None: no cap.",
+    )
+    max_choices: Annotated[Annotated[int, whole(1, CHOICES_MAX)] | None, OPTIONAL] = Field(
+        default=None, description="Choices (n) that a call may ask for. None: no cap."
+    )
+    max_images: Annotated[Annotated[int, whole(0, IMAGES_MAX)] | None, OPTIONAL] = Field(
+        default=None, description="Pictures in all messages of a call. None: no cap."
+    )
+    max_reasoning_effort: Annotated[Effort | None, OPTIONAL] = Field(
+        default=None, description="Most reasoning effort that a call may ask for. None: no cap."
     )
 
 
@@ -428,10 +451,15 @@ class Log(Section):
 
 
 class Alerts(Section):
-    """When somebody is told about a budget."""
+    """When somebody is told about a budget, or about fast spending."""
 
     at: tuple[Annotated[float, number("0", "10")], ...] = Field(
         default=(0.5, 0.8, 1.0), description="Parts of a budget at which an alert is sent."
+    )
+    usd_per_hour: Annotated[UsdAboveZero | None, OPTIONAL] = Field(
+        default=None,
+        description="An alert is sent when one key's calls cost more than this within an hour, in each "
+        "gateway process. None: none is.",
     )
     webhook: Annotated[WebUrl | None, OPTIONAL] = Field(
         default=None, description="URL that alerts are posted to."

@@ -31,6 +31,7 @@ _DECIMAL: Final = re.compile(
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(s|m|h|d|w|y)?", re.ASCII)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
 _LONGEST_S: Final = 100 * _SECONDS["y"]
+_LEAST_USD: Final = Decimal("1e-9")
 
 
 def _within(number: Number, low: Number, high: Number, what: str) -> Number:
@@ -69,6 +70,12 @@ def _exact(value: object, what: str) -> Decimal:
 def _usd(value: object) -> Decimal:
     what = "an amount in USD, such as 0.14"
     return _within(_exact(value, what), Decimal(0), Decimal(1_000_000_000), what)
+
+
+def _usd_above_zero(value: object) -> Decimal:
+    usd = _usd(value)
+    # Money is counted in billionths of a dollar: less than one would be nothing.
+    return usd if usd >= _LEAST_USD else needs("an amount in USD above 0, such as 20")
 
 
 def number(low: str, high: str) -> Scalar:
@@ -281,6 +288,15 @@ Usd = Annotated[
     Decimal,
     Scalar(_usd, "USD", {"type": ["number", "string"], "minimum": 0, "pattern": _VARIABLE}, dump=float),
 ]
+UsdAboveZero = Annotated[
+    Decimal,
+    Scalar(
+        _usd_above_zero,
+        "USD, above 0",
+        {"type": ["number", "string"], "exclusiveMinimum": 0, "pattern": _VARIABLE},
+        dump=float,
+    ),
+]
 Duration = Annotated[
     float,
     Scalar(
@@ -354,5 +370,6 @@ WebUrl = Annotated[Secret, _hidden(_secret_url("https", "http"), "secret URL")]
 
 Api = Literal["openai", "anthropic"]
 Tier = Literal["hosted", "private"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 Engine = Literal["vllm", "sglang", "llamacpp", "ollama", "transformers", "other"]
 Policy = Literal["in-order", "hybrid", "by-class", "cheapest", "fastest", "weighted"]

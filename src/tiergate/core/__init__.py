@@ -2,9 +2,11 @@
 
 from tiergate.core.call import (
     LOCAL,
+    REASONING_EFFORTS,
     Call,
     CallClass,
     Caller,
+    Caps,
     Cause,
     DataClass,
     EndState,
@@ -54,6 +56,7 @@ from tiergate.core.events import (
     Event,
     Notice,
     Refusal,
+    SpendingFast,
     UsageDoubted,
 )
 from tiergate.core.money import NANOS_PER_USD, nanos_to_usd, usd_text, usd_to_nanos
@@ -68,6 +71,7 @@ __all__ = [
     "LOCAL",
     "NANOS_PER_USD",
     "NOTHING",
+    "REASONING_EFFORTS",
     "VERSION",
     "AnswerNotKept",
     "AttemptFailed",
@@ -81,6 +85,7 @@ __all__ = [
     "CallEnded",
     "Caller",
     "CannotStart",
+    "Caps",
     "Cause",
     "Chunk",
     "Clock",
@@ -106,6 +111,7 @@ __all__ = [
     "Reply",
     "RequestTooLarge",
     "SettingsError",
+    "SpendingFast",
     "StorageUnavailable",
     "StoreOwned",
     "SystemClock",

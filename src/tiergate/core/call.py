@@ -67,12 +67,30 @@ class ReceiptUse(StrEnum):
     """Given the answer that another call was given; free."""
 
 
+REASONING_EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh")
+"""Words for how long a model thinks, as `reasoning_effort` has them, the least first."""
+
+
+class Caps(msgspec.Struct, frozen=True, kw_only=True):
+    """The most that one call may ask for of what multiplies its cost. None: no cap.
+
+    `output_tokens` is of one choice, `images` of all messages together, `reasoning_effort` a word of
+    `REASONING_EFFORTS`.
+    """
+
+    output_tokens: int | None = None
+    choices: int | None = None
+    images: int | None = None
+    reasoning_effort: str | None = None
+
+
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who is calling: a key, known by its name, and the team that it belongs to.
 
     `models`: names that it may ask for, one that ends with `*` for all that begin so; None: every one.
     `tiers`: those that may answer it; None: every one. `data_class`: the least that its calls have.
-    `expires_ns`: when the key opens no longer, nanoseconds since 1970; None: never.
+    `expires_ns`: when the key opens no longer, nanoseconds since 1970; None: never. `caps`: the most that one
+    of its calls may ask for; None: nothing is capped.
     """
 
     key: str
@@ -81,6 +99,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     tiers: tuple[str, ...] | None = None
     data_class: DataClass = DataClass.ANY
     expires_ns: int | None = None
+    caps: Caps | None = None
 
     @property
     def tenant(self) -> str:

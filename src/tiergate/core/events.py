@@ -78,6 +78,15 @@ class BudgetReached(msgspec.Struct, frozen=True, kw_only=True):
     window_end_ns: int | None
 
 
+class SpendingFast(msgspec.Struct, frozen=True, kw_only=True):
+    """A key's calls have cost more within an hour than they should. Amounts are nano-dollars."""
+
+    key: str
+    spent_nanos: int
+    """What they have cost within the last hour, as this process saw it."""
+    limit_nanos: int
+
+
 ADMIN: Final = "admin"
 """Stands for all endpoints of the admin plane."""
 
@@ -102,6 +111,6 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     severe: bool = False
 
 
-Event = CallEnded | AttemptFailed | UsageDoubted | BudgetReached | Refusal | Notice
+Event = CallEnded | AttemptFailed | UsageDoubted | BudgetReached | SpendingFast | Refusal | Notice
 Emit = Callable[[Event], None]
 """Where a room sends its events. Must not block and must not raise."""

@@ -56,6 +56,7 @@ from tiergate.ledger.states import (
     SliceState,
     may_move,
 )
+from tiergate.ledger.velocity import Velocity
 from tiergate.ledger.verdict import Ask, BalanceMissing, busy, must_wait
 from tiergate.ledger.windows import Period, Window, window_at
 
@@ -111,6 +112,7 @@ __all__ = [
     "SoleJournal",
     "SpentBy",
     "Total",
+    "Velocity",
     "Window",
     "about",
     "busy",

@@ -11,6 +11,7 @@ from tiergate.catalog import ModelFacts, PriceBook
 from tiergate.core import LOCAL, Call, Caller, DataClass, InvalidRequest, ModelNotFound, Target, Tier
 from tiergate.resilience import Facts, RetryPolicy
 from tiergate.routing import Policy
+from tiergate.serve.caps import check_caps
 from tiergate.serve.rules import ModelEntry, Rules
 
 
@@ -44,18 +45,21 @@ def resolve(call: Call, rules: Rules) -> Resolved:
 
     Raises:
         ModelNotFound: the asked model is none of ours.
-        InvalidRequest: it has no target that may answer this call, whatever is up or down.
+        InvalidRequest: it has no target that may answer this call, whatever is up or down; or the call asks
+            for more than its key may.
     """
     entry = find_model(call.asked_model, rules, call.caller)
     retry = rules.retry
     limit_s = retry.stream_total_s if call.streamed else retry.total_s
     if call.time_limit_s is not None:
         limit_s = min(limit_s, call.time_limit_s)
+    targets = _allowed(call, entry)
+    check_caps(call, targets, rules.facts)
     return Resolved(
         generation=rules.generation,
         prices=rules.prices,
         facts=rules.facts,
-        targets=_allowed(call, entry),
+        targets=targets,
         policy=entry.policy,
         data_class=call.data_class,
         retry=retry,

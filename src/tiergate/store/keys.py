@@ -29,7 +29,7 @@ def key_facts(key: VirtualKey) -> Mapping[str, object]:
         "created_ns": key.created_ns,
         "expires_ns": key.expires_ns,
         "made_under": key.made_under,
-        "limits": None if key.limits is None else json.dumps(asdict(key.limits)),
+        "limits": None if key.limits is None else json.dumps(_given(key.limits)),
     }
 
 
@@ -69,6 +69,11 @@ def _key_of(row: Row) -> VirtualKey:
         made_under=made_under,
         limits=None if limits is None else KeyLimits(**json.loads(limits)),
     )
+
+
+def _given(limits: KeyLimits) -> dict[str, int | str]:
+    """Give the limits that there are: a replica of an older version can read what it knows."""
+    return {name: limit for name, limit in asdict(limits).items() if limit is not None}
 
 
 def _listed(names: tuple[str, ...] | None) -> str | None:

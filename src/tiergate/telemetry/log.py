@@ -23,6 +23,7 @@ from tiergate.core import (
     Event,
     Notice,
     Refusal,
+    SpendingFast,
     UsageDoubt,
     UsageDoubted,
 )
@@ -145,6 +146,8 @@ def line_of(event: Event, wall_ns: int) -> dict[str, Any]:
             return _doubt_line(event, wall_ns)
         case BudgetReached():
             return _budget_line(event, wall_ns)
+        case SpendingFast():
+            return _spending_line(event, wall_ns)
         case Refusal():
             return _refusal_line(event, wall_ns)
         case Notice():
@@ -207,6 +210,17 @@ def _budget_line(event: BudgetReached, wall_ns: int) -> dict[str, Any]:
         "usd": cost_number(event.amount_nanos),
         "window_start": _time(event.window_start_ns),
         "window_end": None if end_ns is None else _time(end_ns),
+    }
+
+
+def _spending_line(event: SpendingFast, wall_ns: int) -> dict[str, Any]:
+    return {
+        "time": _time(wall_ns),
+        "level": "warning",
+        "event": "spending_fast",
+        "key": event.key,
+        "spent_usd": cost_number(event.spent_nanos),
+        "usd_per_hour": cost_number(event.limit_nanos),
     }
 
 

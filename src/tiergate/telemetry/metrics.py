@@ -22,6 +22,7 @@ from tiergate.core import (
     Event,
     Notice,
     Refusal,
+    SpendingFast,
     UsageDoubted,
 )
 
@@ -104,6 +105,8 @@ class Metrics:
                 self._count("usage_doubts", (event.target.name, event.doubt.value))
             case BudgetReached():
                 self._count("budget_alerts", (event.budget, f"{event.share:g}"))
+            case SpendingFast():
+                self._count("spending_alerts", ())
             case Refusal():
                 self._count("refusals", (event.endpoint, event.code))
                 if event.limit is not None:
@@ -191,6 +194,7 @@ _COUNTERS: Final = {
     "failed_attempts": ("Attempts that did not carry their call.", ("target", "error")),
     "usage_doubts": ("Attempts whose usage or cost is odd.", ("target", "doubt")),
     "budget_alerts": ("Shares of budgets that were reached.", ("budget", "share")),
+    "spending_alerts": ("Times that a key spent faster than `alerts.usd_per_hour`.", ()),
     "receipts": ("Calls with an Idempotency-Key, by what it came to.", ("use",)),
     "refusals": ("Requests refused before they became calls.", ("endpoint", "error")),
     "limit_refusals": ("Calls refused by a limit of their key.", ("endpoint", "limit")),

@@ -1,5 +1,6 @@
 """What is left of a key's limits, as headers of the OpenAI kind and as an object."""
 
+from dataclasses import asdict
 from math import ceil
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ def limits_object(allowance: Allowance | None) -> dict[str, Any]:
         (None, None, None) if allowance is None else (allowance.calls, allowance.tokens, allowance.places)
     )
     return {
-        "limits": {"rpm": limits.rpm, "tpm": limits.tpm, "concurrency": limits.concurrency},
+        "limits": asdict(limits),
         "limits_left": {
             "rpm": None if calls is None else calls.left,
             "tpm": None if tokens is None else tokens.left,

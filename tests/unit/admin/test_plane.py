@@ -287,20 +287,36 @@ def test_what_cannot_be_is_refused_with_what_to_do(path: str, body: bytes | None
     assert answer.status == 400 and said in answer.error["message"], answer.body
 
 
+LIMITS = (
+    "rpm",
+    "tpm",
+    "concurrency",
+    "max_output_tokens",
+    "max_choices",
+    "max_images",
+    "max_reasoning_effort",
+)
+
+
 @pytest.mark.parametrize(
     ("limits", "kept"),
     [
         ({"rpm": 60, "tpm": 100_000, "concurrency": 4}, {"rpm": 60, "tpm": 100_000, "concurrency": 4}),
-        ({"tpm": 5, "rpm": None}, {"rpm": None, "tpm": 5, "concurrency": None}),
+        ({"tpm": 5, "rpm": None}, {"tpm": 5}),
+        (
+            {"max_output_tokens": 1, "max_choices": 1, "max_images": 0, "max_reasoning_effort": "none"},
+            {"max_output_tokens": 1, "max_choices": 1, "max_images": 0, "max_reasoning_effort": "none"},
+        ),
         ({"rpm": None}, None),
         ({}, None),
         (None, None),
     ],
 )
-def test_a_key_is_made_with_its_limits(limits: object, kept: object) -> None:
+def test_a_key_is_made_with_its_limits(limits: object, kept: dict[str, Any] | None) -> None:
     """Those that are left out, or null, do not limit it."""
     made = ask("/api/keys", method="POST", body=dumps({"name": "x", "limits": limits}))
-    assert made.status == 200 and made.json["limits"] == kept
+    assert made.status == 200
+    assert made.json["limits"] == (None if kept is None else {**dict.fromkeys(LIMITS), **kept})
 
 
 def test_a_key_is_shown_once() -> None:
@@ -348,6 +364,14 @@ def test_a_key_is_shown_once() -> None:
         {"name": "x", "limits": {"rpm": True}},
         {"name": "x", "limits": {"concurrency": "4"}},
         {"name": "x", "limits": {"concurrency": 100_001}},
+        {"name": "x", "limits": {"max_output_tokens": 0}},
+        {"name": "x", "limits": {"max_output_tokens": 10_000_001}},
+        {"name": "x", "limits": {"max_choices": 0}},
+        {"name": "x", "limits": {"max_images": -1}},
+        {"name": "x", "limits": {"max_images": False}},
+        {"name": "x", "limits": {"max_reasoning_effort": "lots"}},
+        {"name": "x", "limits": {"max_reasoning_effort": ["low"]}},
+        {"name": "x", "limits": {"max_reasoning_effort": 1}},
         {"name": "x", "metadata": {"a": 5}},
         {"name": "x", "metadata": {str(n): "x" for n in range(51)}},
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from tiergate.admission import Admission, KeyLimits, Keyring, VirtualKey
 from tiergate.admission.limits import Bucket
-from tiergate.core import Caller, RateLimited
+from tiergate.core import Caller, Caps, RateLimited
 from tiergate.testing import FakeClock
 
 CI, BOT = Caller(key="ci"), Caller(key="bot")
@@ -284,3 +284,40 @@ def test_names_that_rest_are_forgotten_and_those_that_do_not_are_kept() -> None:
     assert found is not None and found.tokens is not None and found.tokens.left == 200
     with door.refused() as refusal:
         assert refusal.limit == "tpm"
+
+
+def test_of_two_caps_under_one_name_the_lower_holds() -> None:
+    """Of each; efforts are ordered as words, not as letters."""
+    one = KeyLimits(max_output_tokens=100, max_choices=2, max_reasoning_effort="high")
+    other = KeyLimits(max_output_tokens=200, max_images=0, max_reasoning_effort="minimal")
+    lower = KeyLimits(max_output_tokens=100, max_choices=2, max_images=0, max_reasoning_effort="minimal")
+    assert one.lower(other) == other.lower(one) == lower
+
+
+def test_a_caller_carries_its_keys_caps_and_is_made_once() -> None:
+    """Of the settings' keys and of made ones; a call costs no new caller."""
+    caps = KeyLimits(max_output_tokens=100, max_images=0)
+    made = [
+        VirtualKey(name="web", digest=b"tg-web", hint="", created_ns=0, limits=caps),
+        VirtualKey(name="ci", digest=b"tg-ci", hint="", created_ns=0, limits=KeyLimits(max_images=3)),
+        VirtualKey(name="free", digest=b"tg-free", hint="", created_ns=0, limits=KeyLimits(rpm=3)),
+    ]
+    keyring = Keyring(
+        [("secret-ci", Caller(key="ci", team="shop")), ("secret-bot", Caller(key="bot"))],
+        limits={"ci": KeyLimits(max_choices=1, max_images=9)},
+        virtual=made,
+        digest=str.encode,
+    )
+    both = Caps(choices=1, images=3)
+    found = {
+        secret: keyring.caller(secret) for secret in ("secret-ci", "secret-bot", "tg-web", "tg-ci", "tg-free")
+    }
+    assert [caller.caps for caller in found.values()] == [
+        both,
+        None,
+        Caps(output_tokens=100, images=0),
+        both,
+        None,
+    ]
+    assert found["secret-ci"].team == "shop"
+    assert all(keyring.caller(secret) is caller for secret, caller in found.items())

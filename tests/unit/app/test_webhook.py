@@ -9,7 +9,7 @@ import pytest
 from flow.recorder import Play, Recorder, Seen, Wire, whole
 from tiergate.app import webhook as module
 from tiergate.app.webhook import Webhook
-from tiergate.core import BudgetReached, Event, Notice
+from tiergate.core import BudgetReached, Event, Notice, SpendingFast
 from tiergate.upstream import open_transport
 
 EVENT = BudgetReached(
@@ -21,6 +21,7 @@ EVENT = BudgetReached(
     window_start_ns=1_767_225_600_000_000_000,
     window_end_ns=1_769_904_000_000_000_000,
 )
+FAST = SpendingFast(key="web", spent_nanos=21_500_000_000, limit_nanos=20_000_000_000)
 SECRET = "/services/T000/canary-token?x=1"
 
 
@@ -35,14 +36,14 @@ def answering(*statuses: bytes) -> tuple[Play, list[Seen]]:
     return play, seen
 
 
-def posted(url: str, is_over: Callable[[list[Event]], bool]) -> list[Event]:
+def posted(url: str, is_over: Callable[[list[Event]], bool], alert: Event = EVENT) -> list[Event]:
     told: list[Event] = []
 
     async def test() -> None:
         transport = open_transport()
         hook = Webhook(url, transport=transport, emit=told.append)
         running = asyncio.create_task(hook.run())
-        hook(EVENT)
+        hook(alert)
         hook(Notice(word="other", message="is not posted"))
         async with asyncio.timeout(20):
             while not is_over(told):
@@ -74,6 +75,23 @@ def test_an_alert_is_posted_with_its_amounts() -> None:
     )
     assert body["text"].startswith("Tiergate: 80% of the budget key:web per month is spent, $40.1 of $50.")
     assert (body["window_start"], body["window_end"]) == ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z")
+
+
+def test_fast_spending_is_posted_too() -> None:
+    """With the key, and against what; where it cannot be delivered the line names the key."""
+    play, seen = answering(b"200 OK")
+    with Recorder(play) as server:
+        assert posted(server.url + SECRET, lambda told: len(seen) == 1, FAST) == []
+    assert seen[0].json == {
+        "text": "Tiergate: the calls of the key web cost $21.5 within an hour, more than the $20 of "
+        "`alerts.usd_per_hour`.",
+        "event": "spending_fast",
+        "key": "web",
+        "spent_usd": 21.5,
+        "usd_per_hour": 20,
+    }
+    (notice,) = posted("http://127.0.0.1:9" + SECRET, bool, FAST)
+    assert isinstance(notice, Notice) and "the spending of web" in notice.message
 
 
 def test_it_is_tried_again_and_then_given_up() -> None:

@@ -251,6 +251,29 @@ def test_a_program_may_hand_in_finished_values() -> None:
         )
 
 
+def test_what_a_key_may_ask_for_is_read_and_checked() -> None:
+    """Each within its bounds; `none` is an effort and no missing value."""
+    text = (
+        "auth: keys\nkeys: [{name: ci, secret: a-secret-of-some-length, limits: {max_output_tokens: 100, "
+        "max_choices: '', max_images: 0, max_reasoning_effort: %s}}]"
+    )
+    limits = settings(text % "none").keys[0].limits
+    assert (limits.max_output_tokens, limits.max_choices, limits.max_images) == (100, None, 0)
+    assert limits.max_reasoning_effort == "none"
+    with pytest.raises(SettingsError, match="max_reasoning_effort"):
+        settings(text % "max")
+
+
+@pytest.mark.parametrize(("given", "found"), [("20", "20"), ("0.5", "0.5"), ("1e-9", "1e-9"), ("''", None)])
+def test_an_amount_per_hour_is_above_zero(given: str, found: str | None) -> None:
+    """An alarm at nothing would be one for every call; empty means none."""
+    expected = None if found is None else Decimal(found)
+    assert settings(f"alerts: {{usd_per_hour: {given}}}").alerts.usd_per_hour == expected
+    for wrong in ("0", "-1", "1e-10", "much"):
+        with pytest.raises(SettingsError, match=r"alerts\.usd_per_hour"):
+            settings(f"alerts: {{usd_per_hour: {wrong}}}")
+
+
 def test_json_is_a_settings_file() -> None:
     """A file written as JSON loads, also with a character that JSON escapes as two halves."""
     price = {"target": "a/x", "usd_per_1m": {"input": 1, "output": 1}, "source": "\U0001f4b6"}

@@ -20,6 +20,7 @@ from tiergate.core import (
     Event,
     Notice,
     Refusal,
+    SpendingFast,
     Target,
     Tier,
     Usage,
@@ -78,7 +79,8 @@ REACHED = BudgetReached(
     window_start_ns=NOW_NS,
     window_end_ns=None,
 )
-EVENTS: tuple[Event, ...] = (CALL, FAILED, DOUBTED, REACHED, REFUSED, NOTICE)
+FAST = SpendingFast(key="web", spent_nanos=21_500_000_000, limit_nanos=20_000_000_000)
+EVENTS: tuple[Event, ...] = (CALL, FAILED, DOUBTED, REACHED, FAST, REFUSED, NOTICE)
 
 
 @dataclass
@@ -220,6 +222,18 @@ def test_a_budget_that_is_reached_is_told_with_its_amounts() -> None:
     assert (line["spent_usd"], line["held_usd"], line["usd"], line["window_end"]) == (40.1, 0.001, 50, None)
 
 
+def test_a_key_that_spends_fast_is_told_with_its_amounts() -> None:
+    """A warning: whose, how much, against what."""
+    assert json.loads(logged(FAST)) == {
+        "time": NOW,
+        "level": "warning",
+        "event": "spending_fast",
+        "key": "web",
+        "spent_usd": 21.5,
+        "usd_per_hour": 20,
+    }
+
+
 def test_what_is_remembered_of_doubts_is_bounded() -> None:
     """Callers choose model names."""
     repeats = Repeats()
@@ -286,7 +300,7 @@ def _is_one_clean_line(event: Event, text: str) -> None:
     assert set(written[:-1]) <= set(range(0x20, 0x7F))
     line = json.loads(written)
     readable = f"a{text}b".encode("utf-8", "backslashreplace").decode()
-    assert readable in [line.get(name) for name in ("call", "endpoint", "message", "budget")]
+    assert readable in [line.get(name) for name in ("call", "endpoint", "message", "budget", "key")]
 
 
 def test_a_long_name_is_cut() -> None:

@@ -11,6 +11,7 @@ from tiergate.core import (
     EndState,
     Notice,
     Refusal,
+    SpendingFast,
     Target,
     Tier,
     Usage,
@@ -106,12 +107,14 @@ def test_the_other_events_are_counted_by_their_words() -> None:
     metrics(Refusal(endpoint="chat", code="invalid_api_key", status=401))
     metrics(Refusal(endpoint="chat", code="rate_limit_exceeded", status=429, key="ci", limit="tpm"))
     metrics(Notice(word="ledger_full", message="…", severe=True))
+    metrics(SpendingFast(key="ci", spent_nanos=2, limit_nanos=1))
     page = samples(metrics)
     expected = {
         ("tiergate_failed_attempts_total", (("error", "upstream_fault"), ("target", "shop/m"))),
         ("tiergate_refusals_total", (("endpoint", "chat"), ("error", "invalid_api_key"))),
         ("tiergate_refusals_total", (("endpoint", "chat"), ("error", "rate_limit_exceeded"))),
         ("tiergate_limit_refusals_total", (("endpoint", "chat"), ("limit", "tpm"))),
+        ("tiergate_spending_alerts_total", ()),
         ("tiergate_notices_total", (("level", "error"), ("word", "ledger_full"))),
     }
     assert {page[name, frozenset(labels)] for name, labels in expected} == {1}

@@ -50,9 +50,18 @@ def test_headers_are_of_the_rates_that_a_key_has() -> None:
 
 def test_the_object_names_limits_as_the_settings_do() -> None:
     """With what is left of each."""
-    found = limits_object(Allowance(limits=KeyLimits(rpm=60, concurrency=3), calls=CALLS, places=1))
+    limits = KeyLimits(rpm=60, concurrency=3, max_choices=4, max_reasoning_effort="low")
+    found = limits_object(Allowance(limits=limits, calls=CALLS, places=1))
     assert found == {
-        "limits": {"rpm": 60, "tpm": None, "concurrency": 3},
+        "limits": {
+            "rpm": 60,
+            "tpm": None,
+            "concurrency": 3,
+            "max_output_tokens": None,
+            "max_choices": 4,
+            "max_images": None,
+            "max_reasoning_effort": "low",
+        },
         "limits_left": {"rpm": 59, "tpm": None, "concurrency": 1},
     }
     assert set(limits_object(None)["limits"].values()) == {None}

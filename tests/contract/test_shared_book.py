@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -21,6 +22,7 @@ from tiergate.core import (
     Caller,
     Event,
     Unaffordable,
+    new_id,
 )
 from tiergate.ledger import Balance, Ceiling, Claim, Held, Period, Scope, SharedBook
 from tiergate.store import LedgerJournal
@@ -168,6 +170,7 @@ def test_many_at_once_from_two_replicas_never_spend_too_much(postgres_places: Pl
             spent = await asyncio.gather(*(one_call((one, other)[n % 2], n) for n in range(1, 401)))
             assert not watch.done(), watch.exception()
             watch.cancel()
+            await one.balances(BEGAN_NS)  # what was settled there is written
             ((used, lapsed, still_held), _) = await amounts(other)
             assert abs(used - sum(spent)) < 1e-6
             assert 4.5 < used <= 5
@@ -484,5 +487,57 @@ def test_balances_are_those_of_the_records(postgres_places: Places, seed: int) -
             assert seen(await journal.balances(list(unique.values()))) == after
             assert all(still_held == 0 for _, _, still_held in after)
             assert sum(spent for spent, _, _ in after) >= sum(spent for spent, _, _ in before)
+
+    run(test)
+
+
+def test_windows_that_begin_together_may_end_apart(postgres_places: Places) -> None:
+    """March in UTC and in London: after a reload of the time zone there is another balance."""
+    march_ns = int(datetime(2026, 3, 10, 12, tzinfo=UTC).timestamp()) * 10**9
+
+    def in_march(number: int) -> Held:
+        at_ns = march_ns + number * 1_000_000
+        call_id = new_id(at_ns, number.to_bytes(10, "big"))
+        return held(number, opened=opened(number, id=call_id, received_ns=at_ns), bound_nanos=USD)
+
+    async def test() -> None:
+        async with postgres_places.new().journal(randomness=os.urandom) as journal:
+            book = book_of(journal, [CAP])
+            await book.hold(in_march(1))
+            book.use([replace(CAP, zone="Europe/London")], alerts_at=())
+            await book.hold(in_march(2))
+            (balance,) = await book.balances(march_ns)
+            assert (balance.ceiling.zone, balance.held_nanos) == ("Europe/London", 2 * USD)
+
+    run(test)
+
+
+def test_a_balance_that_is_gone_is_made_again(postgres_places: Places) -> None:
+    """As after somebody restored a part of a database; nobody else in its batch is held up."""
+
+    async def test() -> None:
+        kept = postgres_places.new()
+        async with replicas(kept) as ((_, one), _):
+            await one.hold(asked(1, 6))
+            one.settle(cost(1, 6))
+            await one.balances(BEGAN_NS)
+            async with await psycopg.AsyncConnection.connect(kept.store or "", autocommit=True) as other:
+                await other.execute("DELETE FROM balance")
+            with pytest.raises(BudgetExceeded):
+                await one.hold(asked(2, 5))
+            await one.hold(asked(3, 4))
+
+    run(test)
+
+
+def test_an_attempt_may_use_what_the_one_before_it_gave_back(postgres_places: Places) -> None:
+    """Both come in one batch, as a call asks the next target."""
+
+    async def test() -> None:
+        async with replicas(postgres_places.new()) as ((_, one), _):
+            call = opened(1)
+            await one.hold(held(1, 1, opened=call, bound_nanos=6 * USD))
+            one.settle(released(1))
+            await one.hold(held(1, 2, opened=call, bound_nanos=6 * USD))
 
     run(test)

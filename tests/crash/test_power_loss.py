@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,27 @@ def test_a_budget_is_written_down_a_few_times_and_not_with_every_call(tmp_path: 
             return watched.draws
 
     assert 40 < asyncio.run(spent_up()) < 80
+
+
+def test_losses_that_follow_each_other_are_charged_once_each(tmp_path: Path) -> None:
+    """What lapsed before is in the mark that is drawn next, and lapses no second time with it."""
+    cap = Ceiling(scope=Scope.ALL, amount_nanos=64 * USD)  # drawn by the dollar
+    folder = tmp_path / "data"
+
+    async def life(boot: int) -> int:
+        async with journal_at(folder, f"boot {boot}") as journal:
+            book = SoleBook(journal, ceilings=[cap])
+            await book.open()
+            await book.hold(held(boot, bound_nanos=1000))
+            book.settle(settled(boot, cash_nanos=1000))
+            await journal.flush()
+            (balance,) = await book.balances(BEGAN_NS)
+            without(folder, tmp_path / f"after {boot}", 1 << 40)
+        return balance.spent_nanos
+
+    spent = []
+    for boot in range(1, 7):
+        spent.append(asyncio.run(life(boot)))
+        folder = tmp_path / f"after {boot}"
+    growth = [later - earlier for earlier, later in pairwise(spent)]
+    assert all(grown <= USD + 2000 for grown in growth), spent

@@ -688,6 +688,7 @@ def test_s18_our_own_headers_are_bounded(gateway: GatewayProcess, record: Record
         ("x-tiergate-deadline-ms", "0"),
         ("x-tiergate-deadline-ms", "1e9"),
         ("x-tiergate-deadline-ms", "9" * 400),
+        ("x-tiergate-deadline-ms", "000000000001" + "0" * 400),
         ("x-tiergate-deadline-ms", "-5"),
     ):
         answer = chat(gateway, [(name, value)])
@@ -943,7 +944,6 @@ def test_s30_log_line_of_a_call_has_these_fields_only(gateway: GatewayProcess) -
         'x\r\n{"event":"forged"}',
         "x\n",
         "\x1b[31mred\x1b[0m\x1b]0;title\x07",
-        "x\x00y",
         "x\x85y\u2028z\u2029",
         "x\x7f\x9b31m",
         '"},{"event":"forged',

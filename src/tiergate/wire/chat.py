@@ -86,8 +86,9 @@ def _question(body: dict[str, Any]) -> ChatQuestion:
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequest("`model` must be the name of a model; GET /v1/models lists them.", param="model")
-    if not model.isprintable():
-        raise InvalidRequest("`model` has characters in it that no name has.", param="model")
+    if "\0" in model:
+        # No text of PostgreSQL has one, and the record would have to be written apart from all others.
+        raise InvalidRequest("`model` has a NUL character in it, as no name has.", param="model")
     if len(model) > MODEL_NAME_MAX:
         raise InvalidRequest(f"`model` is longer than {MODEL_NAME_MAX} characters.", param="model")
     messages = body.get("messages")

@@ -416,3 +416,29 @@ def test_a_raised_budget_is_told_of_anew() -> None:
 
     run(test())
     assert [event.share for event in told if isinstance(event, BudgetReached)] == [1.0, 0.5, 1.0]
+
+
+class BusyJournal(MemoryJournal):
+    """One that has written a correction a moment before it says so."""
+
+    async def adjust(self, call_id: str, n: int, delta_nanos: int, reason: str) -> bool:
+        done = await super().adjust(call_id, n, delta_nanos, reason)
+        await asyncio.sleep(1)
+        return done
+
+
+def test_a_correction_counts_also_when_who_asked_for_it_has_left() -> None:
+    """It is in the ledger, so it is in the balance."""
+
+    async def test() -> None:
+        book = SoleBook(BusyJournal(), ceilings=[CAP])
+        await book.hold(asked(1, 5))
+        book.settle(cost(1, 5))
+        asking = asyncio.create_task(book.adjust(opened(1).call.id, 1, 2 * USD, "invoice"))
+        await asyncio.sleep(0.5)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await asyncio.sleep(1)
+        assert await amounts(book) == (7, 0)
+
+    run(test())

@@ -401,3 +401,11 @@ def test_what_the_vendor_says_it_invoices_is_what_is_charged() -> None:
         assert made.upstream_cost_nanos == 77
     unknown = Price(state=PriceState.UNKNOWN, cost_is_reported=True)
     assert meter(chunk, priced=unknown).delivered(elapsed_s=1).cash_nanos == 77
+
+
+def test_no_bound_is_larger_than_what_can_be_added_up() -> None:
+    """Both of these numbers are allowed, and their product at a high price has more than 64 bits."""
+    worst = bound(QUESTION, prompt_bytes=1, output_tokens=10**7, choices=10**7, price=DEEPSEEK)
+    assert worst.nanos == 10**15
+    cut = Meter(bound=worst, price=DEEPSEEK, choices=10**7).cut(elapsed_s=1e6)
+    assert cut.cash_nanos == 10**15

@@ -1,6 +1,8 @@
 """Flights: a question that is asked twice is paid for once, and readers never disturb the books."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,9 +28,11 @@ from tiergate.core import (
     UpstreamUnreachable,
     UsageSource,
 )
-from tiergate.ledger import CallClosed, HoldState, ReceiptEntry, ReceiptState
+from tiergate.ledger import CallClosed, Held, HoldState, Receipt, ReceiptEntry, ReceiptState
 from tiergate.serve import STOPPING, SharedStream, Stopping, handle
+from tiergate.serve.flight import Flight
 from tiergate.serve.kept import KEPT_BYTES_MAX, KeptAnswer, write_kept
+from tiergate.serve.reader import Reader
 from unit.serve.stage import (
     ONE,
     RACK,
@@ -42,7 +46,9 @@ from unit.serve.stage import (
     WHOLE,
     A,
     Answer,
+    B,
     House,
+    SlowJournal,
     broken,
     interrupted,
     run,
@@ -342,7 +348,12 @@ def test_the_order_of_a_bodys_keys_makes_no_other_question() -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [{"caller": Caller(key="other")}, {"endpoint": "chat/stream"}, {"idempotency_key": "K"}],
+    [
+        {"caller": Caller(key="other")},
+        {"caller": Caller(key="web", team="another")},
+        {"endpoint": "chat/stream"},
+        {"idempotency_key": "K"},
+    ],
 )
 def test_keys_endpoints_and_idempotency_keys_have_nothing_in_common(other: dict[str, Any]) -> None:
     """Somebody else's answer is nobody's business."""
@@ -531,6 +542,51 @@ def test_nobody_is_asked_on_behalf_of_nobody() -> None:
     check(house)
 
 
+class WaitingJournal(SlowJournal):
+    """One in which a hold has to wait for the database."""
+
+    async def hold(self, held: Held) -> None:
+        await asyncio.sleep(1)
+        await super().hold(held)
+
+
+@pytest.mark.parametrize("key", ["k", None])
+def test_nothing_is_sent_for_somebody_who_left_before(key: str | None) -> None:
+    """What is drained is what may be billed already, and a question that was not sent is not."""
+    house = drained(House({"a": STREAM}))
+    house.journal.__class__ = WaitingJournal
+
+    async def client() -> None:
+        task = asyncio.create_task(ask(house, 1, idempotency_key=key))
+        await asyncio.sleep(0.5)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.sleep(30)
+
+    run(house, client())
+    assert house.upstream.sent == []
+    assert ends(house)["01call"].end is EndState.CLIENT_CLOSED
+
+
+def test_a_second_target_is_not_asked_for_somebody_who_left_while_it_was_waited_for() -> None:
+    """Nobody was asked and not answered at that moment."""
+    house = drained(House({"a": Answer((), unreachable()), "b": STREAM}, limits={"b": 1}))
+
+    async def client() -> None:
+        with await house.rooms.permits.take(B, wait_s=0):
+            task = asyncio.create_task(ask(house, 1))
+            await asyncio.sleep(0.5)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.sleep(0.5)
+        await asyncio.sleep(30)
+
+    run(house, client())
+    assert house.upstream.sent == [A]
+    assert ends(house)["01call"].end is EndState.CLIENT_CLOSED
+    check(house)
+
+
 def test_who_comes_back_in_time_is_given_the_drained_answer() -> None:
     """The connection broke, the client sends the same again: the books are as if it had stayed."""
     house = drained(House({"a": Answer(([ONE], 3.0, [STOP], [USAGE]))}))
@@ -646,3 +702,69 @@ def test_errors_of_receipts_are_the_callers() -> None:
     """They are refusals: counted, and no call."""
     kinds: list[type[TiergateError]] = [IdempotencyKeyReused, IdempotencyKeyInUse, AnswerNotKept]
     assert {kind.blame.value for kind in kinds} == {"caller"}
+
+
+class SilentJournal(SlowJournal):
+    """One whose receipts take long to look up, as a server that does not answer."""
+
+    async def receipt(self, receipt: Receipt) -> ReceiptEntry | None:
+        await asyncio.sleep(15)
+        return await super().receipt(receipt)
+
+
+def test_a_call_ends_in_its_time_while_its_receipt_is_looked_up() -> None:
+    """Whoever opens the flight, too."""
+    house = House({"a": REPLY})
+    house.journal.__class__ = SilentJournal
+
+    async def client() -> float:
+        with pytest.raises(DeadlineExceeded):
+            await ask(house, 1, streamed=False, time_limit_s=2.0)
+        return house.clock.monotonic()
+
+    assert run(house, client()) <= 2.5
+
+
+def test_a_flight_that_is_over_is_freed_at_once() -> None:
+    """A flight holds the question and the answer, and the collector of cycles comes seldom."""
+    house = House({"a": REPLY})
+    seen: list[weakref.ref[Flight]] = []
+    board = house.rooms.flights.board
+
+    async def watched(*args: Any, **more: Any) -> Reader:
+        reader = await board(*args, **more)
+        seen.append(weakref.ref(reader._flight))
+        return reader
+
+    house.rooms.flights.board = watched  # type: ignore[method-assign]  # looks at what is boarded
+
+    async def client() -> None:
+        await ask(house, 1, streamed=False)
+        house.journal.order.clear()
+        house.events.clear()
+        for _ in range(5):
+            await turn()
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(house, client())
+        assert [ref() is None for ref in seen] == [True]
+    finally:
+        gc.enable()
+
+
+def test_an_error_that_many_are_told_does_not_grow() -> None:
+    """Each raises it anew; the frames of the others must not hang on it."""
+    house = House({"a": Answer((5.0, unreachable())), "b": Answer((), unreachable("b/m"))})
+
+    async def clients() -> list[Any]:
+        tasks = [asyncio.create_task(ask(house, number)) for number in range(1, 101)]
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    errors = run(house, clients())
+    assert all(isinstance(error, TiergateError) for error in errors)
+    trace, frames = errors[0].__traceback__, 0
+    while trace is not None:
+        trace, frames = trace.tb_next, frames + 1
+    assert frames < 60

@@ -13,6 +13,7 @@ from msgspec import structs
 from contract.ledger_records import closed, held, opened, settled
 from tiergate.core import EndState, Notice, StorageUnavailable, TiergateError, Usage
 from tiergate.ledger import CallClosed, Entry, Held, HoldState, Kept, ReceiptMaker, Settled
+from tiergate.store.books import Batch
 from tiergate.store.inbox import (
     Answer,
     EndMessage,
@@ -25,7 +26,9 @@ from tiergate.store.inbox import (
 from tiergate.store.reader import read_entries
 from tiergate.store.rows import call_row, close_row, freed_row, hold_row, kept_row, receipt_row, settle_row
 from tiergate.store.scribe import Scribe, Told
+from tiergate.store.session import Lapsed, Place
 from tiergate.store.sqlite import look_at, open_books
+from tiergate.store.trouble import Trouble, Unwritten
 from tiergate.testing import FakeClock
 
 RECEIPT = ReceiptMaker("secret").receipt(
@@ -337,3 +340,51 @@ def test_a_settlement_waits_a_moment_for_company(desk: Desk) -> None:
 
     assert desk.scribe.commits == 2
     assert desk.states() == [[HoldState.SETTLED]] * 5
+
+
+class _Odd(Exception):
+    """Nobody has thought of it."""
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+def test_an_error_nobody_thought_of_leaves_nobody_waiting(desk: Desk, odd: int) -> None:
+    """Of a batch that is written one by one, whichever record it comes with."""
+    write = desk.books.write
+    ids = [opened(number).call.id for number in (1, 2, 3)]
+
+    def fails(batch: Batch) -> dict[Place, TiergateError]:
+        if len(batch.holds) > 1:
+            raise Unwritten(Trouble.RECORD, "one of them")
+        if batch.holds and batch.holds[0][0] == ids[odd]:
+            raise _Odd
+        return write(batch)
+
+    desk.books.write = fails  # type: ignore[method-assign]  # a session that fails as none was seen to
+    answers = [desk.hold(held(number)) for number in (1, 2, 3)]
+    desk.stop(within_s=0)
+    desk.scribe.run()
+
+    assert [desk.answers[answer] is None for answer in answers] == [number < odd for number in range(3)]
+    assert desk.words() == ["ledger_broken"]
+
+
+def test_the_owner_lives_while_a_long_batch_is_written_one_by_one(desk: Desk) -> None:
+    """A heartbeat that is due comes between two records; else others would declare it dead."""
+    desk.hold(held(1, bound_nanos=10**30))
+    desk.hold(held(2))
+    write, beats = desk.books.write, []
+
+    def watched(batch: Batch) -> dict[Place, TiergateError]:
+        desk.scribe._beat_at = 0.0
+        return write(batch)
+
+    desk.books.write = watched  # type: ignore[method-assign]  # makes a beat due
+    heartbeat = desk.books.heartbeat
+
+    def beat(now_ns: int) -> Lapsed:
+        beats.append(now_ns)
+        return heartbeat(now_ns)
+
+    desk.books.heartbeat = beat  # type: ignore[method-assign]  # counts the beats
+    desk.scribe.turn()
+    assert len(beats) == 2

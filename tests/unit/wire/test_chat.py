@@ -36,6 +36,7 @@ def body(**fields: Any) -> bytes:
         ({"model": ""}, "model"),
         ({"model": 4}, "model"),
         ({"model": ["m"]}, "model"),
+        ({"model": "gpt\0"}, "model"),
         ({"messages": None}, "messages"),
         ({"messages": []}, "messages"),
         ({"messages": "hello"}, "messages"),

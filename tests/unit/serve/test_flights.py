@@ -78,6 +78,14 @@ async def ask(house: House, number: int = 1, *, leave_after: int | None = None, 
     return reply, seen
 
 
+async def leave_in(seconds: float, house: House, **changes: Any) -> None:
+    """Be a client that has enough after so long."""
+    task = asyncio.create_task(ask(house, 1, **changes))
+    await asyncio.sleep(seconds)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def later(seconds: float, coroutine: Any) -> Any:
     await asyncio.sleep(seconds)
     return await coroutine
@@ -489,10 +497,7 @@ def test_a_drained_answer_is_read_for_its_usage_when_the_caller_has_left(leave_s
     house = drained(House({"a": answer}))
 
     async def client() -> None:
-        task = asyncio.create_task(ask(house, 1, idempotency_key=None))
-        await asyncio.sleep(leave_s)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await leave_in(leave_s, house, idempotency_key=None)
         assert house.settled == []
         await asyncio.sleep(10)
 
@@ -530,10 +535,7 @@ def test_nobody_is_asked_on_behalf_of_nobody() -> None:
     house = drained(House({"a": Answer((1.0, broken())), "b": STREAM}))
 
     async def client() -> None:
-        task = asyncio.create_task(ask(house, 1, idempotency_key=None))
-        await asyncio.sleep(0.5)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await leave_in(0.5, house, idempotency_key=None)
         await asyncio.sleep(10)
 
     run(house, client())
@@ -557,10 +559,7 @@ def test_nothing_is_sent_for_somebody_who_left_before(key: str | None) -> None:
     house.journal.__class__ = WaitingJournal
 
     async def client() -> None:
-        task = asyncio.create_task(ask(house, 1, idempotency_key=key))
-        await asyncio.sleep(0.5)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await leave_in(0.5, house, idempotency_key=key)
         await asyncio.sleep(30)
 
     run(house, client())
@@ -574,10 +573,7 @@ def test_a_second_target_is_not_asked_for_somebody_who_left_while_it_was_waited_
 
     async def client() -> None:
         with await house.rooms.permits.take(B, wait_s=0):
-            task = asyncio.create_task(ask(house, 1))
-            await asyncio.sleep(0.5)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await leave_in(0.5, house)
             await asyncio.sleep(0.5)
         await asyncio.sleep(30)
 

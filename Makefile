@@ -8,7 +8,7 @@ COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-engine check fix lock prices install-size bench-gateway bench-ledger bench-rivals clean
+.PHONY: help install demo serve test test-engine check fix lock prices install-size bench-gateway bench-ledger bench-keys bench-rivals clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ bench-gateway: $(VENV)/.dev  ## Measure the gateway beside nginx and other gatew
 
 bench-ledger: $(VENV)/.dev  ## Measure the ledger on SQLite and on PostgreSQL, two replicas included; writes BENCHMARKS.md
 	$(BIN)/python benchmarks/ledger.py
+
+bench-keys: $(VENV)/.dev  ## Measure whether the time of a wrong key tells anything of the right one; writes BENCHMARKS.md
+	$(BIN)/python benchmarks/keys.py
 
 clean:  ## Remove the environments
 	rm -rf $(VENV) $(VENV)-engine

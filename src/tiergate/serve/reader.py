@@ -14,13 +14,12 @@ from tiergate.core import (
     Origin,
     ReceiptUse,
     Reply,
-    UsageSource,
 )
 from tiergate.ledger import CallOpened, Shared
 from tiergate.serve.books import CallBooks, CallerLeft, Stopping, meaning
 from tiergate.serve.doors import Doors
 from tiergate.serve.flight import Flight, size_of
-from tiergate.serve.stream import StreamEnd
+from tiergate.serve.stream import StreamEnd, end_of
 
 
 class Reader:
@@ -177,16 +176,9 @@ class Reader:
 
     def end(self) -> StreamEnd:
         """Give the account of a complete answer, as this reader is told it."""
-        account, books = self._flight.account, self._books or self._flight.books
-        assert account is not None
+        books = self._books or self._flight.books
         assert books is not None
-        assert books.ttft_ms is not None
-        return StreamEnd(
-            usage=None if account.source is UsageSource.BOUNDED else account.usage,
-            ttft_ms=books.ttft_ms,
-            latency_ms=books.elapsed_ms,
-            cash_nanos=self.cash_nanos,
-        )
+        return end_of(self._flight.account, books, cash_nanos=self.cash_nanos)
 
 
 class SharedStream:

@@ -14,6 +14,7 @@ from types import TracebackType
 import msgspec
 
 from tiergate.core import Chunk, Origin, Usage, UsageSource
+from tiergate.metering import Account
 from tiergate.serve.begun import Begun
 from tiergate.serve.books import CallBooks, CallerLeft, meaning
 from tiergate.serve.doors import Doors
@@ -63,15 +64,7 @@ class StreamReply:
     def end(self) -> StreamEnd:
         """Give the account of a complete answer."""
         books = self._books
-        account = books.account
-        assert account is not None
-        assert books.ttft_ms is not None
-        return StreamEnd(
-            usage=None if account.source is UsageSource.BOUNDED else account.usage,
-            ttft_ms=books.ttft_ms,
-            latency_ms=books.elapsed_ms,
-            cash_nanos=books.cash_nanos(),
-        )
+        return end_of(books.account, books, cash_nanos=books.cash_nanos())
 
     def close(self) -> None:
         """Leave, now; does nothing where the stream has ended."""
@@ -111,3 +104,15 @@ class StreamReply:
         if self.state is not StreamState.ENDED:
             self.state = StreamState.ENDED
             self._doors.__exit__(None if error is None else type(error), error, None)
+
+
+def end_of(account: Account | None, books: CallBooks, *, cash_nanos: int | None) -> StreamEnd:
+    """Give what whoever has these books is told when its stream is complete."""
+    assert account is not None
+    assert books.ttft_ms is not None
+    return StreamEnd(
+        usage=None if account.source is UsageSource.BOUNDED else account.usage,
+        ttft_ms=books.ttft_ms,
+        latency_ms=books.elapsed_ms,
+        cash_nanos=cash_nanos,
+    )

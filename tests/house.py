@@ -25,6 +25,8 @@ from tiergate.testing import MockProcess
 Found = TypeVar("Found")
 
 SOURCES: Final = str(Path(tiergate.__file__).parents[1])
+NO_BREAKERS: Final = {"breaker": {"enabled": False}}
+"""The section `resilience` of a gateway whose tests fail on purpose, one after the other, at one provider."""
 _START_S: Final = 20.0
 _STOP_S: Final = 20.0
 

@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from admin import admin
 from flow.plain_http import Answer, ask, bearer, request
 from house import GatewayProcess, cli, until
 from tiergate.core import id_time_ns
@@ -56,13 +57,6 @@ def chat(gateway: GatewayProcess, model: str, max_tokens: int, *, tag: str = "")
     body = {"model": model, "max_tokens": max_tokens, "messages": [{"role": "user", "content": "hi"}]}
     tags = [("x-tiergate-tag", tag)] if tag else []
     return ask(gateway.port, "/v1/chat/completions", body, headers=[bearer(KEY), *tags])
-
-
-def admin(gateway: GatewayProcess, path: str, *, token: str | None = None, body: Any = None) -> Answer:
-    owner = find_owner(gateway.data_dir)
-    assert owner is not None and owner.admin is not None
-    port = int(owner.admin.rpartition(":")[2])
-    return ask(port, path, body, headers=[bearer(token or owner.admin_token or "")])
 
 
 def test_budgets_usage_and_entries_agree(gateway: GatewayProcess) -> None:

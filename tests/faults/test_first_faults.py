@@ -30,7 +30,7 @@ from flow.recorder import (
     completion,
     whole,
 )
-from house import GatewayProcess, calls_of, until
+from house import NO_BREAKERS, GatewayProcess, calls_of, until
 from tiergate.core import EndState, UsageSource
 from tiergate.ledger import Entry, HoldState
 from tiergate.testing import MockProcess
@@ -154,6 +154,7 @@ def settings_for(mock: MockProcess) -> dict[str, Any]:
             "main": {"base_url": mock.base_url, "api_keys": [MAIN_KEY]},
             "spare": {"base_url": mock.base_url, "api_keys": [SPARE_KEY]},
         },
+        "resilience": NO_BREAKERS,
     }
 
 
@@ -541,7 +542,7 @@ def test_f22_leaving_before_the_first_content(
 @pytest.fixture(scope="module")
 def impatient(mock: MockProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     settings = settings_for(mock)
-    settings["resilience"] = {"first_event_s": 0.6, "idle_s": 0.6, "total_s": 1.2}
+    settings["resilience"] = {**NO_BREAKERS, "first_event_s": 0.6, "idle_s": 0.6, "total_s": 1.2}
     settings["models"] = {
         "pair-hang": {"targets": ["main/hang", "spare/good"]},
         "pair-role-then-hang": {"targets": ["main/role-then-hang", "spare/good"]},

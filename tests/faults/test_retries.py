@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flow.plain_http import Answer, ask
-from house import GatewayProcess, calls_of
+from house import NO_BREAKERS, GatewayProcess, calls_of
 from tiergate.testing import MockProcess
 
 SCRIPT = """
@@ -48,6 +48,8 @@ def serving(mock: MockProcess, folder: Path) -> Iterator[GatewayProcess]:
         },
         "models": {name: {"targets": [f"main/{name}"]} for name in NAMES}
         | {"pair": {"targets": ["ill/third", "well/good"]}},
+        # What retries alone do; test_breakers.py has both.
+        "resilience": NO_BREAKERS,
     }
     with GatewayProcess(folder, settings) as process:
         yield process

@@ -29,7 +29,7 @@ from flow.plain_http import (
     talk,
 )
 from flow.recorder import Recorder, Seen, Wire, answer_well, chunk, completion, whole
-from house import GatewayProcess, cli, environment, until
+from house import NO_BREAKERS, GatewayProcess, cli, environment, until
 from tiergate.config import load
 from tiergate.web.application import _ENDPOINTS, _HEALTH
 from tiergate.wire.jsontext import DEPTH_MAX
@@ -73,6 +73,7 @@ def settings_for(recorder: Recorder, closed_port: int) -> dict[str, Any]:
             "bare": {"targets": ["bare/up"]},
         },
         "limits": {"body_mb": 0.25},
+        "resilience": NO_BREAKERS,
     }
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from flow.plain_http import Answer, Connection, ask, asking, bearer, read_answer, request
 from flow.recorder import Recorder, Seen, Wire, answer_well, chunk
-from house import GatewayProcess, until
+from house import NO_BREAKERS, GatewayProcess, until
 from tiergate.core import errors
 from tiergate.testing import MockProcess
 from tiergate.web import statuses, visit
@@ -153,7 +153,7 @@ def gateway(upstream: Recorder, tmp_path_factory: pytest.TempPathFactory) -> Ite
             "auth": "keys",
             "keys": [{"name": "errors", "secret": KEY}],
             "limits": {"body_mb": 0.1},
-            "resilience": {"first_event_s": 0.4},
+            "resilience": {**NO_BREAKERS, "first_event_s": 0.4},
             "providers": {
                 "main": {"base_url": scripted.base_url, "api_keys": ["sk-provider-0123456789-MAIN"]},
                 "dead": {"base_url": "http://127.0.0.1:9/v1"},

@@ -25,7 +25,9 @@ class Desk:
         create_key: makes one; gives it with the key itself. Raises `InvalidRequest` where the name is taken.
         revoke_key: takes one out of use by its name; False: there is none.
         rotate_key: name, seconds that the old one is still good; None: there is none.
-        targets: the state of every provider.
+        targets: the state of every provider and of its models.
+        isolate: provider, model (empty: all of the provider); leaves it alone. False: no such provider.
+        restore: the same; asks it again. False: no such provider.
         settings: those in force, secrets hidden.
         reload: reads the settings again; False: they were refused, and the log says why.
         metrics: the page for Prometheus.
@@ -43,6 +45,8 @@ class Desk:
     revoke_key: Callable[[str], Awaitable[bool]]
     rotate_key: Callable[[str, float], Awaitable[tuple[VirtualKey, str] | None]]
     targets: Callable[[], Sequence[Mapping[str, Any]]]
+    isolate: Callable[[str, str], bool]
+    restore: Callable[[str, str], bool]
     settings: Callable[[], Mapping[str, Any]]
     reload: Callable[[], Awaitable[bool]]
     metrics: Callable[[], Awaitable[bytes]]

@@ -5,6 +5,7 @@ from typing import Any
 
 from tiergate.core import ReceiptUse, Usage, nanos_to_usd
 from tiergate.ledger import AttemptEntry, Balance, Entry, HoldState
+from tiergate.wire import loads
 
 
 def budget_object(balance: Balance) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def entry_object(entry: Entry) -> dict[str, Any]:
         "data_class": entry.data_class,
         "streamed": entry.streamed,
         "generation": entry.generation,
+        "route": [{"target": target, "reason": reason} for target, reason in loads(entry.route.encode())],
         "received": time_text(entry.received_ns),
         "first_event": _time_or_none(entry.first_event_ns),
         "last_event": _time_or_none(entry.last_event_ns),

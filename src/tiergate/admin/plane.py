@@ -23,6 +23,7 @@ _LIMIT_MAX: Final = 1_000
 _LIMIT: Final = 100
 _USD_MAX: Final = Decimal(1_000_000)
 _REASON_CHARS: Final = 500
+_TARGET_CHARS: Final = 300
 
 
 def admin_plane(desk: Desk, *, emit: Emit, token: str, hosts: frozenset[str]) -> Guard:
@@ -47,6 +48,8 @@ def admin_plane(desk: Desk, *, emit: Emit, token: str, hosts: frozenset[str]) ->
         Route("/api/keys/{name}/revoke", _answered(plane.revoke_key), methods=["POST"]),
         Route("/api/keys/{name}/rotate", _answered(plane.rotate_key), methods=["POST"]),
         Route("/api/targets", _answered(plane.targets), methods=["GET"]),
+        Route("/api/targets/isolate", _answered(plane.isolate), methods=["POST"]),
+        Route("/api/targets/restore", _answered(plane.restore), methods=["POST"]),
         Route("/api/config", _answered(plane.config), methods=["GET"]),
         Route("/api/reload", _answered(plane.reload), methods=["POST"]),
         Route("/metrics", plane.metrics, methods=["GET"]),
@@ -153,6 +156,23 @@ class _Plane:
 
     async def targets(self, request: Request) -> Any:
         return _listed(list(self._desk.targets()))
+
+    async def isolate(self, request: Request) -> Any:
+        """Leave a target, or all of a provider, alone until it is restored."""
+        return await self._by_hand(request, self._desk.isolate)
+
+    async def restore(self, request: Request) -> Any:
+        """Ask it again at once, whatever was before."""
+        return await self._by_hand(request, self._desk.restore)
+
+    async def _by_hand(self, request: Request, do: Callable[[str, str], bool]) -> Any:
+        name = (await _body(request, {"target"})).get("target")
+        if not isinstance(name, str) or not 1 <= len(name) <= _TARGET_CHARS:
+            raise InvalidRequest("`target` must be provider/model, or a provider alone.", param="target")
+        provider, _, model = name.partition("/")
+        if not do(provider, model):
+            raise NotThere(f"There is no provider {provider[:64]!r} in the settings.")
+        return next(row for row in self._desk.targets() if row["provider"] == provider)
 
     async def config(self, request: Request) -> Any:
         return self._desk.settings()

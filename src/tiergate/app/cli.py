@@ -10,6 +10,7 @@ import typer
 
 from tiergate.app.cli_keys import keys
 from tiergate.app.cli_ledger import entries, report
+from tiergate.app.cli_targets import targets
 from tiergate.app.options import AsJson, Config, run_to_end
 from tiergate.core import VERSION, TiergateError
 
@@ -283,6 +284,7 @@ def restore(
 cli.add_typer(report, name="report")
 cli.add_typer(entries, name="entries")
 cli.add_typer(keys, name="keys")
+cli.add_typer(targets, name="targets")
 
 importing = typer.Typer(
     name="import",

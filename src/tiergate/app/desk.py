@@ -1,8 +1,9 @@
 """The desk of the admin plane: its questions answered from a running house."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from math import isfinite
+from typing import Any, Final
 
 from tiergate.admin import Desk, KeyWish
 from tiergate.admission import VirtualKey
@@ -10,8 +11,12 @@ from tiergate.app.house import House
 from tiergate.app.ledgers import ledger_place
 from tiergate.core import NANOS_PER_USD, StorageUnavailable, SystemClock
 from tiergate.ledger import Balance
+from tiergate.resilience import HealthReport, StateName
 from tiergate.store import LedgerPast
 from tiergate.telemetry import gauge
+
+_BREAKERS_MAX: Final = 1_000
+"""Callers choose names of models; a page of metrics has room for so many."""
 
 
 def desk_of(house: House) -> Desk:
@@ -48,6 +53,8 @@ def desk_of(house: House) -> Desk:
         revoke_key=cabinet.revoke,
         rotate_key=lambda name, grace_s: cabinet.rotate(name, grace_s=grace_s),
         targets=lambda: _targets(house),
+        isolate=lambda provider, model: _by_hand(house, house.rooms.health.isolate, provider, model),
+        restore=lambda provider, model: _by_hand(house, house.rooms.health.restore, provider, model),
         settings=lambda: house.settings.model_dump(mode="json"),
         reload=house.reload,
         metrics=metrics,
@@ -55,13 +62,22 @@ def desk_of(house: House) -> Desk:
     )
 
 
+def _by_hand(house: House, do: Callable[[str, str], None], provider: str, model: str) -> bool:
+    if provider not in house.settings.providers:
+        return False
+    do(provider, model)
+    return True
+
+
 def _targets(house: House) -> list[Mapping[str, Any]]:
-    """Tell the state of every provider: places taken, and its servers one by one."""
+    """Tell the state of every provider: places taken, its servers one by one, and what is left alone."""
     places = house.rooms.permits.statistics()
     replicas = house.upstream.statistics().replicas
+    health = list(house.rooms.health.reports())
     rows: list[Mapping[str, Any]] = []
     for name, provider in house.settings.providers.items():
         place = places.get(name)
+        own = [report for report in health if report.provider == name]
         rows.append(
             {
                 "provider": name,
@@ -69,6 +85,12 @@ def _targets(house: House) -> list[Mapping[str, Any]]:
                 "in_flight": 0 if place is None else place.in_flight,
                 "waiting": 0 if place is None else place.waiting,
                 "limit": provider.limits.concurrency,
+                "breakers": {report.part: _breaker_object(report) for report in own if not report.model},
+                "models": [
+                    {"model": report.model, **_breaker_object(report), "throttled_s": report.throttled_s}
+                    for report in own
+                    if report.model
+                ],
                 "replicas": [
                     {"server": one.replica, "in_flight": one.in_flight, "resting": one.resting}
                     for one in replicas
@@ -77,6 +99,14 @@ def _targets(house: House) -> list[Mapping[str, Any]]:
             }
         )
     return rows
+
+
+def _breaker_object(report: HealthReport) -> dict[str, Any]:
+    return {
+        "state": report.state,
+        "wait_s": report.wait_s if isfinite(report.wait_s) else None,
+        "because": report.because or None,
+    }
 
 
 def _gauges(house: House, balances: Sequence[Balance]) -> Iterator[Any]:
@@ -102,6 +132,23 @@ def _gauges(house: House, balances: Sequence[Balance]) -> Iterator[Any]:
         ("provider",),
         [((name,), place.waiting) for name, place in places.items()],
     )
+    reports = list(house.rooms.health.reports())[:_BREAKERS_MAX]
+    yield gauge(
+        "breaker_state",
+        "1 for the state that a breaker is in.",
+        ("target", "part", "state"),
+        [
+            ((_name(report), report.part, state), float(report.state == state))
+            for report in reports
+            for state in StateName
+        ],
+    )
+    yield gauge(
+        "target_throttled_seconds",
+        "For how long a target has asked to be left alone.",
+        ("target",),
+        [((_name(report),), report.throttled_s) for report in reports if report.model],
+    )
     books = house.journal.statistics()
     for name, text, count in (
         ("ledger_waiting_records", "Records that wait to be written.", books.waiting),
@@ -112,3 +159,7 @@ def _gauges(house: House, balances: Sequence[Balance]) -> Iterator[Any]:
     yield gauge(
         "settings_generation", "Times that settings were read.", (), [((), house.rooms.rules.generation)]
     )
+
+
+def _name(report: HealthReport) -> str:
+    return f"{report.provider}/{report.model}" if report.model else report.provider

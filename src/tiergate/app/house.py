@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import random
 
 from tiergate.admission import Admission, KeyMaker, Keyring
 from tiergate.app.alarm import SpendAlarm
@@ -30,7 +31,7 @@ from tiergate.ledger import (
     SoleBook,
 )
 from tiergate.metering import Lines
-from tiergate.resilience import Permits, RetryBudget
+from tiergate.resilience import Health, Permits, RetryBudget
 from tiergate.serve import Flights, Rooms
 from tiergate.store import LedgerJournal, OwnerLock, kept_secret, open_journal
 from tiergate.telemetry import LineLog, Metrics
@@ -117,6 +118,7 @@ class House:
         self._snapshot = new
         self.upstream.use(providers)
         self.rooms.permits.use(fill.concurrency(new.settings))
+        self.rooms.health.use(fill.breakers(new.settings))
         self.rooms.admission.use(keyring)
         self.rooms.rules = rules
         self.rooms.book.use(ceilings, alerts_at=new.settings.alerts.at)
@@ -231,6 +233,7 @@ async def open_house(
             admission=Admission(_keyring(settings, token, cabinet), monotonic=clock.monotonic),
             permits=Permits(fill.concurrency(settings)),
             retries=RetryBudget(),
+            health=Health(fill.breakers(settings), clock=clock, chance=random, emit=tell),
             book=book,
             flights=flights,
             lines=lines,

@@ -1,4 +1,6 @@
-"""Alerts by webhook: what is reached of a budget, and a key that spends fast, is posted, beside the log.
+"""Alerts by webhook: what somebody has to look at is posted, beside the log.
+
+That is a budget of which much is spent, a key that spends fast, and a provider that refuses our key.
 
 An alert waits in a short queue, is tried three times, and what cannot be delivered is said in the log and
 dropped. The address is a secret, since such addresses hold tokens: no message names it.
@@ -8,11 +10,12 @@ import asyncio
 from collections import deque
 from contextlib import closing
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, assert_never
 from urllib.parse import urlsplit
 
 from tiergate.core import (
     VERSION,
+    BreakerChanged,
     BudgetReached,
     Emit,
     Event,
@@ -31,11 +34,11 @@ _WAITS_S: Final = (1.0, 10.0)
 _WAITING_MAX: Final = 100
 _PORTS: Final = {"http": 80, "https": 443}
 
-Alert = BudgetReached | SpendingFast
+Alert = BudgetReached | SpendingFast | BreakerChanged
 
 
 class Webhook:
-    """A sink for events that posts those about money.
+    """A sink for events that posts those that somebody has to look at.
 
     Args:
         url: where to; None: nowhere.
@@ -56,7 +59,7 @@ class Webhook:
 
     def __call__(self, event: Event) -> None:
         """Take an event. Returns at once."""
-        if isinstance(event, Alert) and self._endpoint is not None:
+        if isinstance(event, Alert) and _is_for_somebody(event) and self._endpoint is not None:
             self._waiting.append(event)
             self._wake.set()
 
@@ -79,8 +82,7 @@ class Webhook:
             why = await self._post(endpoint, body)
             if not why:
                 return
-        what = f"budget {event.budget}" if isinstance(event, BudgetReached) else f"spending of {event.key}"
-        message = f"The alert about the {what} was not delivered: {why}. See `alerts.webhook`."
+        message = f"The alert about the {_what(event)} was not delivered: {why}. See `alerts.webhook`."
         self._emit(Notice(word="alert_not_delivered", message=message, severe=True))
 
     async def _post(self, endpoint: Endpoint, body: bytes) -> str:
@@ -95,7 +97,42 @@ class Webhook:
 
 def alert_object(event: Alert) -> dict[str, Any]:
     """Give what is posted. `text` says it in a sentence, as chat services show it."""
-    return _budget_object(event) if isinstance(event, BudgetReached) else _spending_object(event)
+    match event:
+        case BudgetReached():
+            return _budget_object(event)
+        case SpendingFast():
+            return _spending_object(event)
+        case BreakerChanged():
+            return _blocked_object(event)
+        case _:
+            assert_never(event)
+
+
+def _is_for_somebody(event: Alert) -> bool:
+    """Tell whether it passes by itself: of breakers only that of a key of ours that is refused does not."""
+    return not isinstance(event, BreakerChanged) or (event.part, event.state) == ("credential", "open")
+
+
+def _what(event: Alert) -> str:
+    match event:
+        case BudgetReached():
+            return f"budget {event.budget}"
+        case SpendingFast():
+            return f"spending of {event.key}"
+        case BreakerChanged():
+            return f"credential of {event.target}"
+        case _:
+            assert_never(event)
+
+
+def _blocked_object(event: BreakerChanged) -> dict[str, Any]:
+    return {
+        "text": f"Tiergate: our credential at {event.target} is blocked. {event.because}",
+        "event": "credential_blocked",
+        "provider": event.target,
+        "because": event.because,
+        "asked_again_in_s": round(event.wait_s),
+    }
 
 
 def _spending_object(event: SpendingFast) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from tiergate.config.sections import Provider as ProviderSection
 from tiergate.config.settings import Settings
 from tiergate.core import Caller, Target, Tier, usd_to_nanos
 from tiergate.ledger import Ceiling, Period, Scope
-from tiergate.resilience import RetryPolicy
+from tiergate.resilience import BreakerPolicy, RetryPolicy
 from tiergate.routing import Policy
 from tiergate.serve import ModelEntry, Rules
 from tiergate.upstream import Credential, Provider
@@ -225,6 +225,20 @@ def _retry(settings: Settings) -> RetryPolicy:
         idle_s=given.idle_s,
         total_s=given.total_s,
         stream_total_s=given.stream_total_s,
+    )
+
+
+def breakers(settings: Settings) -> BreakerPolicy:
+    """Give when what fails is left alone."""
+    given = settings.resilience.breaker
+    return BreakerPolicy(
+        enabled=given.enabled,
+        window_s=given.window_s,
+        calls_min=given.calls,
+        failed_share=given.failed_share,
+        in_a_row=given.in_a_row,
+        open_s=given.open_s,
+        open_max_s=given.open_max_s,
     )
 
 

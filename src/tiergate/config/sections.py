@@ -417,31 +417,6 @@ class Cache(Section):
     exact: ExactCache = Field(default_factory=ExactCache, description="The tier of exactly equal questions.")
 
 
-class Resilience(Section):
-    """How long to wait and how often to try."""
-
-    attempts: Annotated[int, whole(1, 5)] = Field(
-        default=3, description="Most attempts per call, over all targets."
-    )
-    backoff_s: Annotated[float, number("0", "60")] = Field(
-        default=0.05,
-        description="The most that a call waits before a target that failed is tried again, in seconds; "
-        "doubles with each failure. The wait is drawn at random up to it.",
-    )
-    backoff_max_s: Annotated[float, number("0", "600")] = Field(
-        default=8.0,
-        description="The longest such wait of an interactive call, also where a provider asks for one: who "
-        "asks for more is not asked again.",
-    )
-    first_event_s: Duration = Field(default=60.0, description="Longest wait for an upstream's first event.")
-    idle_s: Duration = Field(default=60.0, description="Longest silence between two events.")
-    total_s: Duration = Field(default=600.0, description="Longest time of a call that is not streamed.")
-    stream_total_s: Duration = Field(default=3600.0, description="Longest time of a streamed call.")
-    heartbeat_s: Duration = Field(
-        default=15.0, description="Silence after which a client is sent a heartbeat."
-    )
-
-
 class Log(Section):
     """What the log holds beside one line per call."""
 

@@ -8,6 +8,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from tiergate.config.addresses import Address
 from tiergate.config.contradictions import contradictions
+from tiergate.config.patience import Resilience
 from tiergate.config.scalar import TOGETHER
 from tiergate.config.sections import (
     OPTIONAL,
@@ -23,7 +24,6 @@ from tiergate.config.sections import (
     ModelTable,
     Price,
     Provider,
-    Resilience,
     Retention,
     Section,
     Table,

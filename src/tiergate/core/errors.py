@@ -12,6 +12,8 @@
     │   └── AnswerNotKept              the question was answered, and the answer was too long to be kept
     ├── UpstreamError                  a target was tried and did not answer
     │   ├── TargetFull                 our own limit for it is reached; nothing was sent
+    │   │   └── TargetThrottled        it asked to be left alone; carries the wait
+    │   ├── TargetResting              it has failed too often, or is isolated by hand; carries the wait
     │   ├── Unaffordable               no ceiling allows its worst case; nothing was held
     │   │   ├── BudgetExceeded         it does not fit into what is left
     │   │   ├── BudgetBusy             it does not fit while others hold money
@@ -132,6 +134,8 @@ class UpstreamError(TiergateError):
         target: `provider/model`.
         delivery: whether the upstream can have seen the request.
         status: its HTTP status, if it gave one.
+        retry_after_s: what it asked us to wait, if it said.
+        should_retry: whether it wants the same request again, if it said (`x-should-retry`).
         elsewhere: whether another target may do better.
         tried: (`provider/model`, sentence) of the attempts of the same call that failed before it.
     """
@@ -151,6 +155,8 @@ class UpstreamError(TiergateError):
         self.target = target
         self.delivery = delivery
         self.status = status
+        self.retry_after_s: float | None = None
+        self.should_retry: bool | None = None
         self.tried: tuple[tuple[str, str], ...] = ()
 
 
@@ -162,6 +168,24 @@ class TargetFull(UpstreamError):
 
     def __init__(self, message: str, *, target: str = "") -> None:
         super().__init__(message, target=target, delivery=Delivery.NONE)
+
+
+class TargetThrottled(TargetFull):
+    """It asked to be left alone for a while, which is not over in `retry_after_s`; nothing was sent."""
+
+    def __init__(self, message: str, *, target: str = "", retry_after_s: float) -> None:
+        super().__init__(message, target=target)
+        self.retry_after_s = retry_after_s
+
+
+class TargetResting(UpstreamError):
+    """Its breaker is open, or it was isolated by hand (`retry_after_s` is infinite); nothing was sent."""
+
+    code = "no_target_available"
+
+    def __init__(self, message: str, *, target: str = "", retry_after_s: float) -> None:
+        super().__init__(message, target=target, delivery=Delivery.NONE)
+        self.retry_after_s = retry_after_s
 
 
 class Unaffordable(UpstreamError):

@@ -103,6 +103,21 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """Which limit of the key: `rpm`, `tpm` or `concurrency`."""
 
 
+class BreakerChanged(msgspec.Struct, frozen=True, kw_only=True):
+    """A target, or all of a provider, is left alone, tried again or asked as usual again."""
+
+    target: str
+    """`provider/model`, or the provider alone."""
+    part: str
+    """What of it: `servers`, `credential` or `model`."""
+    state: str
+    """From now on: `closed`, `open`, `half_open` or `isolated`."""
+    wait_s: float
+    """For how long whoever comes is refused; infinite: until somebody restores it."""
+    because: str
+    """What the last failure said, in our words."""
+
+
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """Something an operator should know: a word to search for, and a sentence."""
 
@@ -111,6 +126,15 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     severe: bool = False
 
 
-Event = CallEnded | AttemptFailed | UsageDoubted | BudgetReached | SpendingFast | Refusal | Notice
+Event = (
+    CallEnded
+    | AttemptFailed
+    | UsageDoubted
+    | BudgetReached
+    | SpendingFast
+    | Refusal
+    | BreakerChanged
+    | Notice
+)
 Emit = Callable[[Event], None]
 """Where a room sends its events. Must not block and must not raise."""

@@ -17,6 +17,7 @@ from tiergate.core import (
     DeadlineExceeded,
     Target,
     TargetFull,
+    TargetResting,
     Unaffordable,
     UpstreamError,
 )
@@ -42,7 +43,7 @@ class Try(msgspec.Struct, frozen=True, kw_only=True):
     n: int
     wait_s: float = 0.0
     is_retry: bool = False
-    """It was tried before."""
+    """It was asked before."""
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +74,8 @@ def what_now(
     """Decide the next step from the failures so far, in order.
 
     Each target is tried once, in order, and then again those whose failure may pass, while attempts and time
-    are left. `spares`: whether a target's provider may be asked once more.
+    are left. One that is left alone is passed over, and waited for only when it has said for how long.
+    `spares`: whether a target's provider may be asked once more.
     """
     if failures and not failures[-1].error.elsewhere:
         return Stop(error=_verdict(failures))
@@ -92,7 +94,8 @@ def what_now(
     if again is None:
         return Stop(error=_verdict(failures))
     target, wait = again
-    return Try(target=target, n=made + 1, wait_s=wait, is_retry=True)
+    asked = any(failure.target == target and _is_made(failure.error) for failure in failures)
+    return Try(target=target, n=made + 1, wait_s=wait, is_retry=asked)
 
 
 def _again(
@@ -107,7 +110,10 @@ def _again(
     found: list[tuple[float, Target]] = []
     for target in facts.targets:
         errors = [failure.error for failure in failures if failure.target == target]
-        if not may_pass(errors[-1]) or not spares(target):
+        # Who was not asked yet, because it wants to be left alone, is spared nothing by waiting for it.
+        if not may_pass(errors[-1]) or (_is_made(errors[-1]) and not spares(target)):
+            continue
+        if len(errors) >= facts.policy.attempts:
             continue
         wait = wait_s(
             errors[-1], len(errors), policy=facts.policy, call_class=facts.call_class, chance=chance
@@ -144,13 +150,19 @@ async def drive(
             case Try():
                 if step.is_retry:
                     budget.took(step.target, now)
+                if step.wait_s > 0:
                     await asyncio.sleep(step.wait_s)
-                elif not failures and not facts.is_sent_again:
-                    budget.came(step.target, now)
+                is_first = step.n == 1 and not facts.is_sent_again
                 try:
-                    return await attempt(step.target, step.n)
+                    opened = await attempt(step.target, step.n)
                 except UpstreamError as error:
+                    if is_first and _is_made(error):
+                        budget.came(step.target, clock.monotonic())
                     failures.append(Failure(step.target, error))
+                else:
+                    if is_first:
+                        budget.came(step.target, clock.monotonic())
+                    return opened
             case Stop():
                 raise step.error
             case _:
@@ -167,10 +179,18 @@ def _verdict(failures: Sequence[Failure]) -> UpstreamError:
 
 
 def _is_made(error: UpstreamError) -> bool:
-    return not isinstance(error, TargetFull | Unaffordable)
+    return not isinstance(error, TargetFull | TargetResting | Unaffordable)
 
 
 def _weight(error: UpstreamError) -> int:
-    if _is_made(error):
-        return 3
-    return 2 if isinstance(error, TargetFull) else 1 if isinstance(error, BudgetBusy) else 0
+    match error:
+        case TargetFull():
+            return 3
+        case TargetResting():
+            return 2
+        case BudgetBusy():
+            return 1
+        case Unaffordable():
+            return 0
+        case _:
+            return 4

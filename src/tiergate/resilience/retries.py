@@ -11,6 +11,7 @@ from typing import Final
 from tiergate.core import (
     CallClass,
     Target,
+    TargetThrottled,
     UpstreamError,
     UpstreamFault,
     UpstreamInterrupted,
@@ -18,12 +19,14 @@ from tiergate.core import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from tiergate.resilience.outcomes import is_pushed_back
 from tiergate.resilience.policy import RetryPolicy
 
 _PASSING: Final = frozenset({409, 425})
 """Client errors that say something of the moment and not of the request."""
 _MAY_RUN: Final = frozenset({504, 522, 524})
 """Time-outs that are told by what stands in front of the provider: the request may be running on."""
+_SPREAD: Final = 0.1
 _WINDOW_S: Final = 10
 _SHARE: Final = 0.2
 _SPARE: Final = 3
@@ -33,9 +36,14 @@ def may_pass(error: UpstreamError) -> bool:
     """Tell whether the same target may carry the same call a moment later.
 
     A time-out after sending may be running on, and be billed; what is no answer, a refused credential, a
-    quota that is used up and an unknown model stay what they are for longer than a call waits.
+    quota that is used up and an unknown model stay what they are for longer than a call waits. A provider
+    that says whether it wants the request again is believed.
     """
+    if error.should_retry is not None and isinstance(error, UpstreamThrottled | UpstreamFault):
+        return error.should_retry
     match error:
+        case TargetThrottled():
+            return True
         case UpstreamTimeout():
             return error.phase == "connect"
         case UpstreamThrottled():
@@ -57,11 +65,11 @@ def wait_s(
     `failures`: of this target in this call, so far; `chance`: drawn from 0 to 1.
     """
     cap_s = policy.backoff_max_s if call_class is CallClass.INTERACTIVE else policy.batch_backoff_max_s
-    base_s = policy.backoff_s
-    if isinstance(error, UpstreamThrottled):
-        if error.retry_after_s is not None:
-            return error.retry_after_s if error.retry_after_s <= cap_s else None
-        base_s = policy.throttled_backoff_s
+    if error.retry_after_s is not None:
+        # A little later than asked for, so that all who were told the same time do not come back together.
+        asked_s = error.retry_after_s * (1 + _SPREAD * chance)
+        return asked_s if error.retry_after_s <= cap_s else None
+    base_s = policy.throttled_backoff_s if is_pushed_back(error) else policy.backoff_s
     return chance * min(cap_s, base_s * 2.0 ** (failures - 1))
 
 

@@ -1,11 +1,15 @@
 """Where a call could go: its targets in order, each with the reason for its place."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 import msgspec
 
 from tiergate.core import DataClass, Target, Tier
+
+
+def _nothing_against(target: Target) -> str | None:
+    return None
 
 
 class Policy(StrEnum):
@@ -20,6 +24,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     target: Target
     reason: str
     used: bool = True
+    rests: bool = False
+    """It is left alone at this moment."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,15 +39,29 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(step.target for step in self.steps if step.used)
 
     @property
+    def last(self) -> Target:
+        """The last target that is not left alone; where all are, the last."""
+        return next(
+            (step.target for step in reversed(self.steps) if step.used and not step.rests), self.targets[-1]
+        )
+
+    @property
     def reasons(self) -> tuple[tuple[str, str], ...]:
         """(`provider/model`, reason) of every step."""
         return tuple((step.target.name, step.reason) for step in self.steps)
 
 
-def route(targets: Sequence[Target], *, policy: Policy, data_class: DataClass) -> Route:
+def route(
+    targets: Sequence[Target],
+    *,
+    policy: Policy,
+    data_class: DataClass,
+    why_not: Callable[[Target], str | None] = _nothing_against,
+) -> Route:
     """Order the targets of a model for one call.
 
-    A private-only call has no hosted step that may be used, whatever the policy.
+    A private-only call has no hosted step that may be used, whatever the policy. `why_not` says why a target
+    is left alone at this moment; it keeps its place, since it may come back before its turn.
     """
     assert policy is Policy.IN_ORDER
     steps = []
@@ -49,5 +69,11 @@ def route(targets: Sequence[Target], *, policy: Policy, data_class: DataClass) -
         if data_class is DataClass.PRIVATE_ONLY and target.tier is not Tier.PRIVATE:
             steps.append(Step(target=target, reason="left out: the call is private-only", used=False))
         else:
-            steps.append(Step(target=target, reason=f"in order: listed as number {place}"))
+            against = why_not(target)
+            reason = f"in order: listed as number {place}"
+            steps.append(
+                Step(target=target, reason=reason)
+                if against is None
+                else Step(target=target, reason=f"{reason}; {against}", rests=True)
+            )
     return Route(steps=tuple(steps))

@@ -51,7 +51,9 @@ async def attempt(
         left_s = resolved.deadline - queued
         is_last = target is last
         wait_s = permit_wait_s(resolved.retry, left_s=left_s, is_last=is_last)
+        rooms.health.check(target)
         permit = doors.open(await rooms.permits.take(target, wait_s=wait_s))
+        trial = doors.open(rooms.health.enter(target))
         hold = doors.open(await _hold(rooms, books, resolved, target, n, permit, queued, is_last=is_last))
         question = Question(
             call_id=books.call.id,
@@ -72,6 +74,7 @@ async def attempt(
         if not question.streamed:
             await _to_the_end(exchange)
         hold.mark_first_event()
+        trial.mark_first_content()
         return Begun(target=target, n=n, first=first, exchange=exchange, hold=hold, doors=doors.hand_over())
     raise AssertionError("unreachable: doors swallow nothing")
 

@@ -6,14 +6,14 @@ from functools import partial
 from tiergate.core import Call, NoTargetAvailable, Reply
 from tiergate.ledger import CallOpened, Receipt
 from tiergate.resilience import drive
-from tiergate.routing import Route, route
+from tiergate.routing import Route
 from tiergate.serve.attempt import attempt
 from tiergate.serve.begun import Begun, whole_reply
 from tiergate.serve.books import CallBooks
 from tiergate.serve.doors import Doors
 from tiergate.serve.entrance import entrance
 from tiergate.serve.reader import SharedStream
-from tiergate.serve.resolve import Resolved, facts_of, resolve
+from tiergate.serve.resolve import Resolved, facts_of, resolve, way_of
 from tiergate.serve.rooms import Rooms
 from tiergate.serve.stream import StreamReply
 from tiergate.wire import dumps
@@ -31,7 +31,7 @@ async def handle(rooms: Rooms, call: Call) -> Reply | StreamReply | SharedStream
         StorageUnavailable: money could not be held.
     """
     resolved = resolve(call, rooms.rules)
-    way = route(resolved.targets, policy=resolved.policy, data_class=resolved.data_class)
+    way = way_of(resolved, rooms.health)
     with Doors() as doors:
         if call.idempotency_key is not None or resolved.may_be_drained:
             return await _share(rooms, call, resolved, way, doors)
@@ -81,12 +81,11 @@ async def _fly(
 
 async def _ask(rooms: Rooms, books: CallBooks, resolved: Resolved, way: Route, doors: Doors) -> Begun:
     """Drive the attempts until one has begun; its doors close first, then those that are open already."""
-    targets = way.targets
-    if not targets:
+    if not way.targets:
         raise NoTargetAvailable(books.call.asked_model, way.reasons)
     begun = await drive(
-        facts_of(books.call, resolved, targets),
-        partial(attempt, rooms, books, resolved, targets[-1]),
+        facts_of(books.call, resolved, way.targets),
+        partial(attempt, rooms, books, resolved, way.last),
         budget=rooms.retries,
         clock=rooms.clock,
         chance=rooms.chance,

@@ -11,15 +11,13 @@ from tiergate.core import (
     Emit,
     Outcome,
     TiergateError,
-    UpstreamAuthFailed,
     UpstreamError,
-    UpstreamRejected,
-    UpstreamThrottled,
     UsageDoubted,
     UsageSource,
 )
 from tiergate.ledger import Book, Held, HoldState, Kept, Settled
 from tiergate.metering import Account, Bound, Lines, Meter, doubts
+from tiergate.resilience import judge
 from tiergate.serve.books import CallBooks, CallerLeft, meaning
 from tiergate.serve.ports import Exchange
 
@@ -135,7 +133,7 @@ class OpenHold:
     def _settled(
         self, error: BaseException | None, account: Account, now: float, kept: Kept | None
     ) -> Settled:
-        outcome, blame = _judge(error)
+        outcome, blame = (Outcome.IGNORE, Blame.CALLER) if isinstance(error, CallerLeft) else judge(error)
         exchange, at = self.exchange, self._books.wall_ns
         undelivered = self._sent is None or (
             exchange is None and isinstance(error, UpstreamError) and error.delivery is Delivery.NONE
@@ -175,19 +173,3 @@ def _costs_nothing(error: BaseException | None) -> bool:
         return False
     refused = error.status is not None and not 200 <= error.status < 300
     return error.delivery is Delivery.NONE or (refused and error.status not in _MAY_HAVE_RUN)
-
-
-def _judge(error: BaseException | None) -> tuple[Outcome, Blame | None]:
-    match error:
-        case None:
-            return Outcome.SUCCESS, None
-        case UpstreamRejected():
-            return Outcome.IGNORE, Blame.CALLER
-        case UpstreamAuthFailed() | UpstreamThrottled():
-            return Outcome.DROPPED, Blame.US
-        case UpstreamError():
-            return Outcome.DROPPED, Blame.PROVIDER
-        case CallerLeft():
-            return Outcome.IGNORE, Blame.CALLER
-        case _:
-            return Outcome.IGNORE, Blame.US

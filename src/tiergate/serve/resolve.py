@@ -9,8 +9,8 @@ import msgspec
 
 from tiergate.catalog import ModelFacts, PriceBook
 from tiergate.core import LOCAL, Call, Caller, DataClass, InvalidRequest, ModelNotFound, Target, Tier
-from tiergate.resilience import Facts, RetryPolicy
-from tiergate.routing import Policy
+from tiergate.resilience import Facts, Health, RetryPolicy
+from tiergate.routing import Policy, Route, route
 from tiergate.serve.caps import check_caps
 from tiergate.serve.rules import ModelEntry, Rules
 
@@ -66,6 +66,16 @@ def resolve(call: Call, rules: Rules) -> Resolved:
         deadline=call.received + limit_s,
         first_event_s=_shorter(retry.first_event_s, call.first_event_limit_s),
         drained=rules.drained,
+    )
+
+
+def way_of(resolved: Resolved, health: Health) -> Route:
+    """Give the ordered targets of a call, with what is known against each at this moment."""
+    return route(
+        resolved.targets,
+        policy=resolved.policy,
+        data_class=resolved.data_class,
+        why_not=health.why_not,
     )
 
 

@@ -8,7 +8,7 @@ from tiergate.admission import Admission
 from tiergate.core import Clock, Emit
 from tiergate.ledger import Book
 from tiergate.metering import Lines
-from tiergate.resilience import Permits, RetryBudget
+from tiergate.resilience import Health, Permits, RetryBudget
 from tiergate.serve.flights import Flights
 from tiergate.serve.ports import Upstream
 from tiergate.serve.rules import Rules
@@ -22,6 +22,7 @@ class Rooms:
     admission: Admission
     permits: Permits
     retries: RetryBudget
+    health: Health
     book: Book
     flights: Flights
     upstream: Upstream

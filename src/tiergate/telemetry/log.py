@@ -14,10 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from math import isfinite
 from typing import Any, Final, assert_never
 
 from tiergate.core import (
     AttemptFailed,
+    BreakerChanged,
     BudgetReached,
     CallEnded,
     Event,
@@ -150,6 +152,8 @@ def line_of(event: Event, wall_ns: int) -> dict[str, Any]:
             return _spending_line(event, wall_ns)
         case Refusal():
             return _refusal_line(event, wall_ns)
+        case BreakerChanged():
+            return _breaker_line(event, wall_ns)
         case Notice():
             return {
                 "time": _time(wall_ns),
@@ -221,6 +225,19 @@ def _spending_line(event: SpendingFast, wall_ns: int) -> dict[str, Any]:
         "key": event.key,
         "spent_usd": cost_number(event.spent_nanos),
         "usd_per_hour": cost_number(event.limit_nanos),
+    }
+
+
+def _breaker_line(event: BreakerChanged, wall_ns: int) -> dict[str, Any]:
+    return {
+        "time": _time(wall_ns),
+        "level": "info" if event.state in ("closed", "half_open") else "warning",
+        "event": "breaker",
+        "target": event.target[:_NAME_MAX],
+        "part": event.part,
+        "state": event.state,
+        "wait_s": round(event.wait_s, 3) if isfinite(event.wait_s) else None,
+        "because": event.because or None,
     }
 
 

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from tiergate.core import (
     NANOS_PER_USD,
     AttemptFailed,
+    BreakerChanged,
     BudgetReached,
     CallEnded,
     EndState,
@@ -111,6 +112,8 @@ class Metrics:
                 self._count("refusals", (event.endpoint, event.code))
                 if event.limit is not None:
                     self._count("limit_refusals", (event.endpoint, event.limit))
+            case BreakerChanged():
+                self._count("breaker_changes", (event.target, event.part, event.state))
             case Notice():
                 self._count("notices", (event.word, "error" if event.severe else "info"))
 
@@ -198,6 +201,7 @@ _COUNTERS: Final = {
     "receipts": ("Calls with an Idempotency-Key, by what it came to.", ("use",)),
     "refusals": ("Requests refused before they became calls.", ("endpoint", "error")),
     "limit_refusals": ("Calls refused by a limit of their key.", ("endpoint", "limit")),
+    "breaker_changes": ("Breakers that changed their state.", ("target", "part", "state")),
     "notices": ("What an operator should know.", ("word", "level")),
 }
 

@@ -88,6 +88,7 @@ _LOOKS_LIKE_A_KEY: Final = re.compile(
     r"|\b(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[0-9A-Za-z]{32,}"
 )
 _UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
+_SHOULD_RETRY: Final = {b"true": True, b"false": False}
 _NUMBER: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?", re.ASCII)
 
 
@@ -113,6 +114,9 @@ def refusal(
     error.target = target.name
     error.delivery = Delivery.CONFIRMED
     error.status = status
+    error.should_retry = _SHOULD_RETRY.get(headers.get(b"x-should-retry", b"").strip().lower())
+    if isinstance(error, UpstreamFault) and status >= 500:
+        error.retry_after_s = retry_after_s(headers)
     return error
 
 

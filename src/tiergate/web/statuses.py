@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import ceil
+from random import random
 from typing import Final
 
 from tiergate.core import (
@@ -19,6 +20,8 @@ from tiergate.core import (
     RequestTooLarge,
     StorageUnavailable,
     TargetFull,
+    TargetResting,
+    TargetThrottled,
     TiergateError,
     Unaffordable,
     UpstreamAuthFailed,
@@ -37,6 +40,9 @@ from tiergate.wire import write_error
 
 RETRY_AFTER_S_MAX: Final = 60
 """Official clients give up, or sleep for all of it, on anything longer."""
+
+_SPREAD: Final = 0.1
+"""So much later at most is who was not let in told to come again: not all of them at one moment."""
 
 _NAMELESS: Final = "The upstream"
 
@@ -84,6 +90,7 @@ _STATUSES: Final[tuple[tuple[type[TiergateError], int, str], ...]] = (
     (ModelNotFound, 404, "invalid_request_error"),
     (RateLimited, 429, "rate_limit_error"),
     (TargetFull, 429, "rate_limit_error"),
+    (TargetResting, 503, "upstream_error"),
     (Unaffordable, 402, "budget_error"),
     (UpstreamThrottled, 429, "rate_limit_error"),
     (UpstreamTimeout, 504, "upstream_error"),
@@ -160,23 +167,46 @@ def _headers(error: TiergateError, status: int) -> list[tuple[bytes, bytes]]:
         headers.append((b"allow", error.allow.encode()))
     if isinstance(error, InvalidKey):
         headers.append((b"www-authenticate", b"Bearer"))
-    wait_s = error.retry_after_s if isinstance(error, UpstreamThrottled) else None
-    if isinstance(error, BudgetBusy | IdempotencyKeyInUse):
-        headers.append((b"x-should-retry", b"true"))
-    if isinstance(error, RateLimited):
-        # Never later than clients take it, though the tokens that a key owes may take longer to go away.
-        wait_s = min(error.retry_after_s, RETRY_AFTER_S_MAX)
-    if isinstance(error, TargetFull | BudgetBusy | IdempotencyKeyInUse | Stopping | StorageUnavailable):
-        wait_s = 1.0
-    if wait_s is not None and wait_s <= RETRY_AFTER_S_MAX:
+    wait_s = _wait_s(error)
+    if wait_s is not None:
+        is_ours = isinstance(error, TargetFull | TargetResting)
+        later = 1 + _SPREAD * random() if is_ours else 1.0  # noqa: S311 - spreads clients, nothing to guess
         headers.append((b"retry-after", str(max(1, ceil(wait_s))).encode()))
-        headers.append((b"retry-after-ms", str(ceil(wait_s * 1000)).encode()))
-    if isinstance(error, AnswerNotKept):
-        # The official clients take every 409 for something that passes.
-        headers.append((b"x-should-retry", b"false"))
-    if isinstance(error, UpstreamError | NoTargetAvailable | DeadlineExceeded) and not isinstance(
-        error, TargetFull | BudgetBusy
-    ):
-        # Our own attempts are spent; a client that retries on its own would multiply them.
-        headers.append((b"x-should-retry", b"false"))
+        headers.append((b"retry-after-ms", str(ceil(wait_s * later * 1000)).encode()))
+    should_retry = _should_retry(error, wait_s)
+    if should_retry is not None:
+        headers.append((b"x-should-retry", b"true" if should_retry else b"false"))
     return headers
+
+
+def _wait_s(error: TiergateError) -> float | None:
+    """Give after how many seconds the same call may be answered; None: nobody knows, or it is too long."""
+    match error:
+        case RateLimited():
+            # Never later than clients take it, though the tokens that a key owes may take longer to go away.
+            return min(error.retry_after_s, RETRY_AFTER_S_MAX)
+        case UpstreamThrottled() | TargetThrottled() | TargetResting():
+            wait_s = error.retry_after_s
+        case TargetFull() | BudgetBusy() | IdempotencyKeyInUse() | Stopping() | StorageUnavailable():
+            return 1.0
+        case _:
+            return None
+    return wait_s if wait_s is not None and wait_s <= RETRY_AFTER_S_MAX else None
+
+
+def _should_retry(error: TiergateError, wait_s: float | None) -> bool | None:
+    """Tell whether a client should try again by itself; None: as its status suggests."""
+    match error:
+        case BudgetBusy() | IdempotencyKeyInUse():
+            return True
+        case TargetFull() | TargetResting() if wait_s is not None:
+            # Nobody was asked.
+            return None
+        case AnswerNotKept():
+            # The official clients take every 409 for something that passes.
+            return False
+        case UpstreamError() | NoTargetAvailable() | DeadlineExceeded():
+            # Our own attempts are spent; a client that retries on its own would multiply them.
+            return False
+        case _:
+            return None

@@ -33,6 +33,8 @@ ROUTES = {
         "/api/keys",
         "/api/keys/x/revoke",
         "/api/keys/x/rotate",
+        "/api/targets/isolate",
+        "/api/targets/restore",
         "/api/reload",
     ],
 }
@@ -65,6 +67,7 @@ class Plane:
         )
         self.reloads = 0
         self.keys: list[VirtualKey] = []
+        self.by_hand: list[tuple[str, str, str]] = []
 
         async def reload() -> bool:
             self.reloads += 1
@@ -85,6 +88,8 @@ class Plane:
             revoke_key=self._revoke,
             rotate_key=self._rotate,
             targets=lambda: [{"provider": "rack"}],
+            isolate=lambda provider, model: self._by_hand("isolate", provider, model),
+            restore=lambda provider, model: self._by_hand("restore", provider, model),
             settings=lambda: {"listen": "127.0.0.1:4400"},
             reload=reload,
             metrics=metrics,
@@ -108,6 +113,11 @@ class Plane:
 
     async def _revoke(self, name: str) -> bool:
         return any(key.name == name for key in self.keys)
+
+    def _by_hand(self, what: str, provider: str, model: str) -> bool:
+        if provider == "rack":
+            self.by_hand.append((what, provider, model))
+        return provider == "rack"
 
     async def _rotate(self, name: str, grace_s: float) -> tuple[VirtualKey, str] | None:
         found = [key for key in self.keys if key.name == name]
@@ -277,6 +287,9 @@ def test_what_has_not_lapsed_is_not_resolved(number: int, n: int, status: int, s
         ("/api/entries/x/resolve", b'{"cost_usd": 1, "state": "settled"}', "'state' is no field"),
         ("/api/entries/x/resolve", b"[]", "must be a JSON object"),
         ("/api/entries/x/resolve", b"{", "is not JSON"),
+        ("/api/targets/isolate", b"{}", "`target` must be provider/model"),
+        ("/api/targets/restore", b'{"target": ["rack"]}', "`target` must be provider/model"),
+        ("/api/targets/restore", b'{"target": "rack", "for": 1}', "'for' is no field"),
         ("/api/entries/x/adjust", b'{"delta_usd": 1}', "`reason` must say why"),
         ("/api/entries/x/adjust", b'{"delta_usd": 1e30, "reason": "x"}', "`delta_usd` must be an amount"),
     ],
@@ -395,6 +408,23 @@ def test_what_is_not_there_is_404() -> None:
         assert answer.status in (404, 405) and answer.error["code"] == "not_found", path
     missing = ask("/api/entries/x/resolve", method="POST", body=b'{"cost_usd": 1}')
     assert missing.status == 404 and "There is no call x in the ledger" in missing.error["message"]
+
+
+def test_a_target_is_isolated_and_restored_by_its_name() -> None:
+    """A model with slashes, or all of a provider; the answer is the provider's state."""
+
+    async def test() -> None:
+        plane = Plane()
+        answer = await plane.ask("/api/targets/isolate", method="POST", body=b'{"target": "rack/org/m"}')
+        assert (answer.status, answer.json) == (200, {"provider": "rack"})
+        assert (
+            await plane.ask("/api/targets/restore", method="POST", body=b'{"target": "rack"}')
+        ).status == 200
+        assert plane.by_hand == [("isolate", "rack", "org/m"), ("restore", "rack", "")]
+        answer = await plane.ask("/api/targets/isolate", method="POST", body=b'{"target": "other/m"}')
+        assert (answer.status, answer.error["code"]) == (404, "not_found")
+
+    asyncio.run(test())
 
 
 def test_a_reload_that_is_refused_says_where_to_look() -> None:

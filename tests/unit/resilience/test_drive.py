@@ -14,6 +14,8 @@ from tiergate.core import (
     StorageUnavailable,
     Target,
     TargetFull,
+    TargetResting,
+    TargetThrottled,
     Tier,
     UpstreamAuthFailed,
     UpstreamError,
@@ -59,6 +61,25 @@ def throttled(wait_s: float | None = None, *, quota: bool = False) -> Fails:
 
 def fault(status: int | None) -> Fails:
     return lambda target: UpstreamFault(f"{target.name} failed", target=target.name, status=status)
+
+
+def asked_for(status: int, *, retry_after_s: float | None = None, should_retry: bool | None = None) -> Fails:
+    def fails(target: Target) -> UpstreamError:
+        error = UpstreamFault(f"{target.name} failed", target=target.name, status=status)
+        error.retry_after_s, error.should_retry = retry_after_s, should_retry
+        return error
+
+    return fails
+
+
+def resting(wait_s: float) -> Fails:
+    return lambda target: TargetResting(f"{target.name} rests", target=target.name, retry_after_s=wait_s)
+
+
+def left_alone(wait_s: float) -> Fails:
+    return lambda target: TargetThrottled(
+        f"{target.name} wants peace", target=target.name, retry_after_s=wait_s
+    )
 
 
 def slow(phase: str) -> Fails:
@@ -127,11 +148,17 @@ def test_every_target_is_tried_once_in_order(
         ([slow("connect")], 0.05),
         ([throttled()], 1),
         ([throttled(), throttled()], 2),
-        ([throttled(2.5)], 2.5),
+        ([throttled(2.5)], 2.75),
         ([throttled(0)], 0),
-        ([throttled(8)], 8),
+        ([throttled(8)], 8.8),
         ([throttled(8.1)], None),
-        ([unreachable, throttled(3)], 3),
+        ([unreachable, throttled(3)], 3.3),
+        ([fault(529)], 1),
+        ([fault(503)], 1),
+        ([asked_for(503, retry_after_s=2)], 2.2),
+        ([asked_for(503, retry_after_s=9)], None),
+        ([asked_for(500, should_retry=False)], None),
+        ([asked_for(408, should_retry=True)], 0.05),
         ([throttled(quota=True)], None),
         ([fault(404)], None),
         ([fault(408)], None),
@@ -151,22 +178,23 @@ def test_a_target_is_tried_again_when_its_failure_may_pass(
     if wait_s is None:
         assert isinstance(found, Stop)
     else:
-        assert found == Try(target=A, n=len(failures) + 1, wait_s=wait_s, is_retry=True)
+        assert isinstance(found, Try) and (found.n, found.is_retry) == (len(failures) + 1, True)
+        assert found.wait_s == pytest.approx(wait_s)
 
 
 def test_the_wait_is_drawn_between_nothing_and_its_bound() -> None:
-    """Callers that failed together come back apart; what a provider asks for is not drawn."""
+    """Callers that failed together come back apart; never before a provider wants it, and hardly after."""
     for chance in (0.0, 0.25, 1.0):
         found = decided([(A, unreachable)], targets=(A,), chance=chance)
         assert isinstance(found, Try) and found.wait_s == 0.05 * chance
         found = decided([(A, throttled(2))], targets=(A,), chance=chance)
-        assert isinstance(found, Try) and found.wait_s == 2
+        assert isinstance(found, Try) and found.wait_s == pytest.approx(2 + 0.2 * chance)
 
 
 def test_the_target_that_may_be_asked_soonest_is_tried_again() -> None:
     """Of those that were all tried; the first of equals."""
     found = decided([(A, throttled(5)), (B, throttled(2)), (C, rejected_key)], attempts=9)
-    assert isinstance(found, Try) and (found.target, found.wait_s) == (B, 2)
+    assert isinstance(found, Try) and (found.target, found.wait_s) == (B, 2.2)
     found = decided([(A, unreachable), (B, unreachable)], targets=(A, B), attempts=9)
     assert isinstance(found, Try) and found.target == A
 
@@ -182,13 +210,43 @@ def test_a_batch_waits_longer() -> None:
     """Nobody sits in front of it."""
     assert isinstance(decided([(A, throttled(8.5))], targets=(A,)), Stop)
     found = decided([(A, throttled(8.5))], targets=(A,), call_class=CallClass.BATCH)
-    assert isinstance(found, Try) and found.wait_s == 8.5
+    assert isinstance(found, Try) and found.wait_s == pytest.approx(8.5 * 1.1)
 
 
 def test_a_provider_that_has_failed_enough_is_spared() -> None:
     """Another target is a first attempt there, and is tried all the same."""
     assert isinstance(decided([(A, unreachable)], targets=(A,), spares=False), Stop)
     assert isinstance(decided([(A, unreachable)], targets=(A, B), spares=False), Try)
+
+
+def test_who_is_left_alone_is_passed_over_and_costs_no_attempt() -> None:
+    """The next target is tried at once, with the same number."""
+    for passed in (resting(20), left_alone(0.1)):
+        found = decided([(A, passed)])
+        assert isinstance(found, Try) and (found.target, found.n, found.wait_s) == (B, 1, 0)
+
+
+def test_who_said_for_how_long_is_waited_for_when_nobody_else_is_left() -> None:
+    """It was not asked, so this is no retry, and a provider that is spared is asked all the same."""
+    found = decided([(A, left_alone(2)), (B, rejected_key)], targets=(A, B), spares=False)
+    assert isinstance(found, Try) and (found.target, found.n, found.is_retry) == (A, 2, False)
+    assert found.wait_s == pytest.approx(2.2)
+    assert isinstance(decided([(A, left_alone(8.1))], targets=(A,)), Stop)
+    assert isinstance(decided([(A, left_alone(2))] * 3, targets=(A,)), Stop)
+    assert isinstance(decided([(A, resting(0.5))], targets=(A,)), Stop)
+
+
+def test_of_targets_that_were_not_asked_the_one_that_may_pass_soonest_is_told() -> None:
+    """Whoever was asked goes first; the others are listed."""
+    for failures, said in (
+        ([(A, resting(30)), (B, left_alone(9))], "b/m wants peace"),
+        ([(A, left_alone(9)), (B, resting(30))], "a/m wants peace"),
+        ([(A, resting(30)), (B, rejected_key)], "b/m refuses our key"),
+        ([(A, rejected_key), (B, resting(30))], "a/m refuses our key"),
+    ):
+        found = decided(failures, targets=(A, B))
+        assert isinstance(found, Stop) and str(found.error) == said
+        assert isinstance(found.error, UpstreamError) and len(found.error.tried) == 1
 
 
 # The budget of retries.

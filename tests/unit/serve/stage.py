@@ -30,7 +30,7 @@ from tiergate.core import (
 )
 from tiergate.ledger import CallClosed, Held, HoldState, ReceiptMaker, Settled, SoleBook
 from tiergate.metering import Lines
-from tiergate.resilience import Permits, RetryBudget, RetryPolicy
+from tiergate.resilience import BreakerPolicy, Health, Permits, RetryBudget, RetryPolicy
 from tiergate.serve import (
     Exchange,
     Flights,
@@ -214,6 +214,7 @@ class House:
             admission=Admission(Keyring([], is_open=True), monotonic=self.clock.monotonic),
             permits=Permits(limits or {}),
             retries=RetryBudget(),
+            health=Health(BreakerPolicy(), clock=self.clock, chance=lambda: 0.5, emit=self.events.append),
             book=book,
             flights=Flights(
                 self.journal, ReceiptMaker("secret"), book=book, clock=self.clock, emit=self.events.append

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from tiergate.core import (
     AttemptFailed,
+    BreakerChanged,
     BudgetReached,
     CallClass,
     CallEnded,
@@ -80,7 +81,10 @@ REACHED = BudgetReached(
     window_end_ns=None,
 )
 FAST = SpendingFast(key="web", spent_nanos=21_500_000_000, limit_nanos=20_000_000_000)
-EVENTS: tuple[Event, ...] = (CALL, FAILED, DOUBTED, REACHED, FAST, REFUSED, NOTICE)
+CHANGED = BreakerChanged(
+    target="main/m", part="model", state="open", wait_s=31.5, because="main failed on its own side (503)."
+)
+EVENTS: tuple[Event, ...] = (CALL, FAILED, DOUBTED, REACHED, FAST, REFUSED, CHANGED, NOTICE)
 
 
 @dataclass
@@ -300,7 +304,9 @@ def _is_one_clean_line(event: Event, text: str) -> None:
     assert set(written[:-1]) <= set(range(0x20, 0x7F))
     line = json.loads(written)
     readable = f"a{text}b".encode("utf-8", "backslashreplace").decode()
-    assert readable in [line.get(name) for name in ("call", "endpoint", "message", "budget", "key")]
+    assert readable in [
+        line.get(name) for name in ("call", "endpoint", "message", "budget", "key", "because")
+    ]
 
 
 def test_a_long_name_is_cut() -> None:

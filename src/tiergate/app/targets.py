@@ -1,0 +1,83 @@
+"""`tiergate targets`: who is asked, who is left alone and why, in the gateway that runs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tiergate.app.administering import administered
+from tiergate.app.table import plain_table, print_table, shown
+from tiergate.config import Loaded
+from tiergate.core import CannotStart
+from tiergate.store import find_owner
+from tiergate.wire import dumps
+
+
+async def list_targets(loaded: Loaded, environ: Mapping[str, str], *, as_json: bool) -> None:
+    """Print the state of every provider and of its models.
+
+    Raises:
+        CannotStart: no gateway runs.
+    """
+    _check_running(loaded)
+    async with administered(loaded, environ) as ask:
+        answer = await ask("/api/targets", None)
+    if as_json:
+        print(dumps(answer).decode())
+        return
+    table = plain_table("target", "tier", "state", "because", right=("in flight", "waiting"))
+    for row in answer["data"]:
+        state, because = _provider_state(row)
+        table.add_row(
+            shown(row["provider"]),
+            row["tier"],
+            state,
+            shown(because),
+            str(row["in_flight"]),
+            str(row["waiting"]),
+        )
+        for model in row["models"]:
+            name = f"{row['provider']}/{model['model']}"
+            table.add_row(shown(name), row["tier"], _state(model), shown(model["because"] or ""), "", "")
+    print_table(table)
+
+
+async def change_target(
+    loaded: Loaded, environ: Mapping[str, str], target: str, how: str, *, as_json: bool
+) -> None:
+    """Isolate or restore a target, or all of a provider; `how` is `isolate` or `restore`.
+
+    Raises:
+        CannotStart: no gateway runs.
+    """
+    _check_running(loaded)
+    async with administered(loaded, environ) as ask:
+        row = await ask(f"/api/targets/{how}", {"target": target})
+    if as_json:
+        print(dumps(row).decode())
+    elif how == "isolate":
+        print(f"{target} is left alone until `tiergate targets restore {target}`, or until a restart.")
+    else:
+        print(f"{target} is asked again.")
+
+
+def _check_running(loaded: Loaded) -> None:
+    if find_owner(loaded.settings.data_dir) is None:
+        raise CannotStart(
+            f"No gateway runs with the data folder {loaded.settings.data_dir}, and who is left alone is "
+            "known to the one that serves. Start it with `tiergate serve`."
+        )
+
+
+def _provider_state(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Give the state of a provider's servers and of its credential, whichever says more."""
+    breakers = [(part, breaker) for part, breaker in row["breakers"].items() if breaker["state"] != "closed"]
+    if not breakers:
+        return "closed", ""
+    part, breaker = breakers[0]
+    return f"{part} {_state(breaker)}", breaker["because"] or ""
+
+
+def _state(breaker: Mapping[str, Any]) -> str:
+    if breaker.get("throttled_s"):
+        return f"throttled for {breaker['throttled_s']:.0f} s"
+    wait_s = breaker["wait_s"]
+    return f"{breaker['state']} for {wait_s:.0f} s" if wait_s else str(breaker["state"])

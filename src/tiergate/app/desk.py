@@ -85,6 +85,9 @@ def _targets(house: House) -> list[Mapping[str, Any]]:
                 "in_flight": 0 if place is None else place.in_flight,
                 "waiting": 0 if place is None else place.waiting,
                 "limit": provider.limits.concurrency,
+                "requests_left": None if place is None else place.requests_left,
+                "tokens_left": None if place is None else place.tokens_left,
+                "learned_concurrency": {} if place is None else place.learned,
                 "breakers": {report.part: _breaker_object(report) for report in own if not report.model},
                 "models": [
                     {"model": report.model, **_breaker_object(report), "throttled_s": report.throttled_s}
@@ -131,6 +134,27 @@ def _gauges(house: House, balances: Sequence[Balance]) -> Iterator[Any]:
         "Attempts that wait for a place at a provider.",
         ("provider",),
         [((name,), place.waiting) for name, place in places.items()],
+    )
+    yield gauge(
+        "provider_left",
+        "What may be asked of a provider now under its limits.",
+        ("provider", "limit"),
+        [
+            ((name, limit), left)
+            for name, place in places.items()
+            for limit, left in (("rpm", place.requests_left), ("tpm", place.tokens_left))
+            if left is not None
+        ],
+    )
+    yield gauge(
+        "target_concurrency",
+        "What a target that pushed back is given at one time.",
+        ("target",),
+        [
+            ((f"{name}/{model}",), limit)
+            for name, place in places.items()
+            for model, limit in list(place.learned.items())[:_BREAKERS_MAX]
+        ],
     )
     reports = list(house.rooms.health.reports())[:_BREAKERS_MAX]
     yield gauge(

@@ -117,7 +117,9 @@ class House:
         ceilings = fill.ceilings(new.settings, self.cabinet.keys)
         self._snapshot = new
         self.upstream.use(providers)
-        self.rooms.permits.use(fill.concurrency(new.settings))
+        self.rooms.permits.use(
+            fill.limits(new.settings), is_adaptive=new.settings.resilience.adaptive_concurrency
+        )
         self.rooms.health.use(fill.breakers(new.settings))
         self.rooms.admission.use(keyring)
         self.rooms.rules = rules
@@ -231,7 +233,11 @@ async def open_house(
         rooms = Rooms(
             rules=fill.rules(settings, generation=1),
             admission=Admission(_keyring(settings, token, cabinet), monotonic=clock.monotonic),
-            permits=Permits(fill.concurrency(settings)),
+            permits=Permits(
+                fill.limits(settings),
+                clock=clock,
+                is_adaptive=settings.resilience.adaptive_concurrency,
+            ),
             retries=RetryBudget(),
             health=Health(fill.breakers(settings), clock=clock, chance=random, emit=tell),
             book=book,

@@ -26,7 +26,7 @@ from tiergate.config.sections import Provider as ProviderSection
 from tiergate.config.settings import Settings
 from tiergate.core import Caller, Target, Tier, usd_to_nanos
 from tiergate.ledger import Ceiling, Period, Scope
-from tiergate.resilience import BreakerPolicy, RetryPolicy
+from tiergate.resilience import BreakerPolicy, ProviderLimits, RetryPolicy
 from tiergate.routing import Policy
 from tiergate.serve import ModelEntry, Rules
 from tiergate.upstream import Credential, Provider
@@ -135,9 +135,11 @@ def keyring(
     )
 
 
-def concurrency(settings: Settings) -> dict[str, int | None]:
-    """Give the limit of calls in flight of each provider, by name."""
-    return {name: provider.limits.concurrency for name, provider in settings.providers.items()}
+def limits(settings: Settings) -> dict[str, ProviderLimits]:
+    """Give what each provider takes from us, by name."""
+    return {
+        name: ProviderLimits(**provider.limits.model_dump()) for name, provider in settings.providers.items()
+    }
 
 
 def _ceiling(budget: BudgetSection, zone: str) -> Ceiling:

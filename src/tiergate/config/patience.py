@@ -52,6 +52,11 @@ class Resilience(Section):
         description="The longest such wait of an interactive call, also where a provider asks for one: who "
         "asks for more is not asked again.",
     )
+    adaptive_concurrency: Truth = Field(
+        default=True,
+        description="Whether a target that pushes back (429, 503, no sign of life) is given less at one "
+        "time, and slowly more again.",
+    )
     breaker: Breakers = Field(default_factory=Breakers, description="When what fails is left alone.")
     first_event_s: Duration = Field(default=60.0, description="Longest wait for an upstream's first event.")
     idle_s: Duration = Field(default=60.0, description="Longest silence between two events.")

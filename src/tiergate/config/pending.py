@@ -68,16 +68,6 @@ PENDING: Final = (
     ),
     Pending(path=("providers", "*", "cost"), stops=False, sentence="it is not recorded anywhere yet"),
     Pending(path=("classes",), stops=False, sentence="no call is held to these goals yet"),
-    Pending(
-        path=("providers", "*", "limits", "rpm"),
-        stops=False,
-        sentence="requests per minute are not held back yet; concurrency is",
-    ),
-    Pending(
-        path=("providers", "*", "limits", "tpm"),
-        stops=False,
-        sentence="tokens per minute are not held back yet; concurrency is",
-    ),
     Pending(path=("cache",), stops=False, sentence="no answer is given from stock yet"),
     Pending(path=("retention", "jobs"), stops=False, sentence="there are no jobs yet"),
     Pending(path=("resilience", "heartbeat_s"), stops=False, sentence="no heartbeat is sent yet"),

@@ -2,13 +2,15 @@
 
 from tiergate.resilience.breaker import Breaker, BreakerPolicy, StateName
 from tiergate.resilience.drive import Attempt, Facts, Failure, Stop, Try, drive, what_now
+from tiergate.resilience.gate import NO_LIMITS, PermitStatistics, ProviderLimits
 from tiergate.resilience.health import Health, HealthReport, Trial
 from tiergate.resilience.outcomes import Part, Verdict, judge, verdicts_of
-from tiergate.resilience.permits import Permit, Permits, PermitStatistics
+from tiergate.resilience.permits import Permit, Permits
 from tiergate.resilience.policy import RetryPolicy, budget_wait_s, permit_wait_s
 from tiergate.resilience.retries import RetryBudget, may_pass, wait_s
 
 __all__ = [
+    "NO_LIMITS",
     "Attempt",
     "Breaker",
     "BreakerPolicy",
@@ -20,6 +22,7 @@ __all__ = [
     "Permit",
     "PermitStatistics",
     "Permits",
+    "ProviderLimits",
     "RetryBudget",
     "RetryPolicy",
     "StateName",

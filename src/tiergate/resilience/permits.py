@@ -1,132 +1,92 @@
-"""Permits: how many attempts may be in flight at a provider, and a short, bounded wait for a place."""
+"""Permits: a place at a provider for one attempt, and a short, bounded wait for it."""
 
-import asyncio
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from types import TracebackType
 
-from tiergate.core import Target, TargetFull
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PermitStatistics:
-    """A provider's places: taken, waited for, and in all (None: no limit)."""
-
-    in_flight: int
-    waiting: int
-    limit: int | None
+from tiergate.core import CallClass, Clock, Target
+from tiergate.resilience.gate import NO_LIMITS, Gate, PermitStatistics, ProviderLimits
 
 
 class Permit:
-    """A place at a provider; a context that gives it back."""
+    """A place at a provider; a context that gives it back and hears how the attempt ended."""
 
-    __slots__ = ("_gate", "in_flight")
+    __slots__ = ("_gate", "_model", "_sent", "_took", "_used", "in_flight")
 
-    def __init__(self, gate: "_Gate") -> None:
-        self._gate: _Gate | None = gate
+    def __init__(self, gate: "Gate", model: str, took: int) -> None:
+        self._gate: Gate | None = gate
+        self._model = model
+        self._took = took
+        self._used = 0
+        self._sent = False
         self.in_flight = gate.in_flight
         """Attempts in flight when it was given, itself included."""
+
+    def count(self, tokens: int) -> None:
+        """Tell that the request was sent, and how many tokens count for the provider's rate."""
+        self._sent, self._used = True, tokens
 
     def __enter__(self) -> "Permit":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._gate is not None:
-            self._gate.leave()
-            self._gate = None
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.leave(self._model, error, took=self._took, used=self._used, sent=self._sent)
 
 
 class Permits:
-    """The gates of all providers. Counters survive a change of limits."""
+    """The gates of all providers. Counters survive a change of limits.
 
-    def __init__(self, limits: Mapping[str, int | None]) -> None:
-        self._gates: dict[str, _Gate] = {}
-        self.use(limits)
+    Args:
+        limits: by provider; one that is not named has none.
+        clock: monotonic seconds.
+        is_adaptive: whether less goes to a target that pushes back.
+    """
 
-    def use(self, limits: Mapping[str, int | None]) -> None:
-        """Take new limits of concurrency, by provider; a provider that is not named has none."""
+    def __init__(
+        self, limits: Mapping[str, ProviderLimits], *, clock: Clock, is_adaptive: bool = True
+    ) -> None:
+        self._clock = clock
+        self._gates: dict[str, Gate] = {}
+        self.use(limits, is_adaptive=is_adaptive)
+
+    def use(self, limits: Mapping[str, ProviderLimits], *, is_adaptive: bool = True) -> None:
+        """Take new limits; whoever waits and now has room goes in."""
         self._limits = dict(limits)
+        self._is_adaptive = is_adaptive
         for provider, gate in self._gates.items():
-            gate.change(self._limits.get(provider))
+            gate.change(self._limits.get(provider, NO_LIMITS), is_adaptive=is_adaptive)
 
-    async def take(self, target: Target, *, wait_s: float) -> Permit:
+    async def take(
+        self,
+        target: Target,
+        *,
+        wait_s: float,
+        tokens: Callable[[], int] = int,
+        call_class: CallClass = CallClass.INTERACTIVE,
+    ) -> Permit:
         """Take a place, waiting at most `wait_s`.
+
+        `tokens` gives how many the attempt may use; asked only where that counts.
 
         Raises:
             TargetFull: there was none in time, or too many wait already.
         """
         gate = self._gates.get(target.provider)
         if gate is None:
-            gate = self._gates[target.provider] = _Gate(self._limits.get(target.provider))
-        if not gate.try_enter():
-            await _wait(gate, target, wait_s)
-        return Permit(gate)
+            limits = self._limits.get(target.provider, NO_LIMITS)
+            gate = Gate(target.provider, limits, clock=self._clock, is_adaptive=self._is_adaptive)
+            self._gates[target.provider] = gate
+        amount = 0 if gate.tokens is None else tokens()
+        if gate.line.stands_before(call_class) or not gate.try_enter(target.model, amount):
+            await gate.wait(target, amount, call_class, wait_s)
+        return Permit(gate, target.model, amount)
 
     def statistics(self) -> Mapping[str, PermitStatistics]:
         """The state of every gate that was used, by provider."""
-        return {
-            provider: PermitStatistics(in_flight=gate.in_flight, waiting=len(gate.waiting), limit=gate.limit)
-            for provider, gate in self._gates.items()
-        }
-
-
-class _Gate:
-    def __init__(self, limit: int | None) -> None:
-        self.limit = limit
-        self.in_flight = 0
-        self.waiting: deque[asyncio.Future[None]] = deque()
-
-    def try_enter(self) -> bool:
-        if self.waiting or not self._has_room():
-            return False
-        self.in_flight += 1
-        return True
-
-    def leave(self) -> None:
-        self.in_flight -= 1
-        self._admit()
-
-    def change(self, limit: int | None) -> None:
-        self.limit = limit
-        self._admit()
-
-    def _has_room(self) -> bool:
-        return self.limit is None or self.in_flight < self.limit
-
-    def _admit(self) -> None:
-        while self.waiting and self._has_room():
-            waiter = self.waiting.popleft()
-            if not waiter.done():
-                self.in_flight += 1
-                waiter.set_result(None)
-
-
-async def _wait(gate: _Gate, target: Target, wait_s: float) -> None:
-    limit = gate.limit
-    if limit is not None and len(gate.waiting) >= limit:
-        raise _full(target, "and as many wait already")
-    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    gate.waiting.append(waiter)
-    try:
-        async with asyncio.timeout(wait_s):
-            await waiter
-    except TimeoutError as error:
-        _give_up(gate, waiter)
-        raise _full(target, f"and none became free within {wait_s:g} s") from error
-    except asyncio.CancelledError:
-        _give_up(gate, waiter)
-        raise
-
-
-def _give_up(gate: _Gate, waiter: asyncio.Future[None]) -> None:
-    # The place may have been given in the same turn of the loop in which the wait was called off.
-    if waiter.done() and not waiter.cancelled():
-        gate.leave()
-    elif waiter in gate.waiting:
-        gate.waiting.remove(waiter)
-
-
-def _full(target: Target, why: str) -> TargetFull:
-    return TargetFull(
-        f"All places at {target.provider} are taken (limits.concurrency) {why}.", target=target.name
-    )
+        return {provider: gate.statistics() for provider, gate in self._gates.items()}

@@ -5,16 +5,19 @@ cancellation. A stream that has begun takes the open doors along (stream.py).
 """
 
 from contextlib import closing
+from functools import partial
 from typing import Final
 
 from tiergate.catalog import Price
 from tiergate.core import (
     Call,
     Chunk,
+    DeadlineExceeded,
     Delivery,
     Target,
     Unaffordable,
     UpstreamProtocolError,
+    UpstreamTimeout,
 )
 from tiergate.ledger import Book, Held
 from tiergate.metering import Bound, Meter, bound, shape_of
@@ -23,6 +26,7 @@ from tiergate.serve.begun import Begun
 from tiergate.serve.books import CallBooks, CallerLeft
 from tiergate.serve.doors import Doors
 from tiergate.serve.egress import egress
+from tiergate.serve.entrance import tokens_asked
 from tiergate.serve.hold import OpenHold
 from tiergate.serve.ports import Exchange, Question
 from tiergate.serve.resolve import Resolved
@@ -52,7 +56,15 @@ async def attempt(
         is_last = target is last
         wait_s = permit_wait_s(resolved.retry, left_s=left_s, is_last=is_last)
         rooms.health.check(target)
-        permit = doors.open(await rooms.permits.take(target, wait_s=wait_s))
+        permit = doors.open(
+            await rooms.permits.take(
+                target,
+                wait_s=wait_s,
+                tokens=partial(tokens_asked, books.call),
+                call_class=books.call.call_class,
+            )
+        )
+        _check_time(rooms, resolved)
         trial = doors.open(rooms.health.enter(target))
         hold = doors.open(await _hold(rooms, books, resolved, target, n, permit, queued, is_last=is_last))
         question = Question(
@@ -67,16 +79,32 @@ async def attempt(
         )
         if books.is_deserted:
             raise CallerLeft
-        exchange = await egress(rooms.upstream, question, resolved.data_class)
-        doors.open(closing(exchange))
-        hold.exchange = exchange
-        first = await _first_content(exchange, hold.meter, target)
-        if not question.streamed:
-            await _to_the_end(exchange)
+        try:
+            exchange = await egress(rooms.upstream, question, resolved.data_class)
+            doors.open(closing(exchange))
+            hold.exchange = exchange
+            first = await _first_content(exchange, hold.meter, target)
+            if not question.streamed:
+                await _to_the_end(exchange)
+        except UpstreamTimeout as error:
+            _judge_patience(error, resolved)
+            raise
         hold.mark_first_event()
         trial.mark_first_content()
         return Begun(target=target, n=n, first=first, exchange=exchange, hold=hold, doors=doors.hand_over())
     raise AssertionError("unreachable: doors swallow nothing")
+
+
+def _check_time(rooms: Rooms, resolved: Resolved) -> None:
+    """See that there is time left after a wait: of a process that was stopped, say."""
+    if rooms.clock.monotonic() >= resolved.deadline:
+        raise DeadlineExceeded("The time for this call was over before it was its turn.")
+
+
+def _judge_patience(error: UpstreamTimeout, resolved: Resolved) -> None:
+    """Tell a caller's own short time from ours: it says nothing of the target."""
+    if error.phase == "first_event" and resolved.is_hasty:
+        error.phase = "total"
 
 
 async def _first_content(exchange: Exchange, meter: Meter, target: Target) -> list[Chunk]:
@@ -140,7 +168,15 @@ async def _hold(
     await _place(rooms.book, books, held, wait_s)
     meter = Meter(bound=worst, price=price, choices=choices, sent_ns=held.permit_ns)
     return OpenHold(
-        books, held, worst, meter, book=rooms.book, clock=rooms.clock, emit=rooms.emit, lines=rooms.lines
+        books,
+        held,
+        worst,
+        meter,
+        permit=permit,
+        book=rooms.book,
+        clock=rooms.clock,
+        emit=rooms.emit,
+        lines=rooms.lines,
     )
 
 

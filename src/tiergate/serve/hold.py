@@ -17,7 +17,7 @@ from tiergate.core import (
 )
 from tiergate.ledger import Book, Held, HoldState, Kept, Settled
 from tiergate.metering import Account, Bound, Lines, Meter, doubts
-from tiergate.resilience import judge
+from tiergate.resilience import Permit, judge
 from tiergate.serve.books import CallBooks, CallerLeft, meaning
 from tiergate.serve.ports import Exchange
 
@@ -32,11 +32,13 @@ class OpenHold:
         worst: Bound,
         meter: Meter,
         *,
+        permit: Permit,
         book: Book,
         clock: Clock,
         emit: Emit,
         lines: Lines,
     ) -> None:
+        self._permit = permit
         self._book = book
         self._clock = clock
         self._emit = emit
@@ -75,7 +77,10 @@ class OpenHold:
         now = self._clock.monotonic()
         self._books.is_asking = False
         account = self._account(error, now)
-        self._books.settle(account, tokens=self.meter.rate_tokens(account))
+        tokens = self.meter.rate_tokens(account)
+        self._books.settle(account, tokens=tokens)
+        if self._sent is not None:
+            self._permit.count(tokens)
         self._books.finish = self.meter.finish
         kept = self._kept() if error is None else None
         self._book.settle(self._settled(error, account, now, kept))

@@ -27,6 +27,8 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     retry: RetryPolicy
     deadline: float
     first_event_s: float
+    is_hasty: bool
+    """The caller waits less for the first event than we would."""
     drained: Mapping[str, float]
     """For how many seconds which provider's answers are read when nobody waits for them."""
 
@@ -65,6 +67,7 @@ def resolve(call: Call, rules: Rules) -> Resolved:
         retry=retry,
         deadline=call.received + limit_s,
         first_event_s=_shorter(retry.first_event_s, call.first_event_limit_s),
+        is_hasty=_shorter(retry.first_event_s, call.first_event_limit_s) < retry.first_event_s,
         drained=rules.drained,
     )
 

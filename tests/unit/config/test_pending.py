@@ -52,16 +52,6 @@ def test_told(line: str, place: str) -> None:
     assert notice.startswith(place)
 
 
-def test_told_of_a_provider() -> None:
-    """Rates are told, concurrency works and is not."""
-    text = "providers: {rack: {base_url: http://a, limits: {rpm: 10, tpm: 20, concurrency: 3}}}"
-    loaded = load_text(text, {})
-    assert [notice.split(": ")[1] for notice in loaded.notices] == [
-        "providers.rack.limits.rpm",
-        "providers.rack.limits.tpm",
-    ]
-
-
 def test_told_of_a_cost() -> None:
     """What a private server costs is recorded nowhere, and that is said."""
     text = "providers: {rack: {base_url: http://a, tier: private, cost: {gpu_hour_usd: 2}}}"

@@ -1,7 +1,7 @@
 """Permits: never more in flight than the limit, first come first served, and no place is ever lost."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,13 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiergate.core import Target, TargetFull, Tier
-from tiergate.resilience import Permit, Permits, PermitStatistics
+from tiergate.core import CallClass, Target, TargetFull, TargetThrottled, Tier, UpstreamThrottled
+from tiergate.resilience import Permit, Permits, PermitStatistics, ProviderLimits
 from tiergate.testing import FakeClock, run_virtual
 
 P = Target(provider="p", model="m", tier=Tier.HOSTED)
 OTHER_MODEL = Target(provider="p", model="other", tier=Tier.HOSTED)
 Q = Target(provider="q", model="m", tier=Tier.HOSTED)
+
+
+def places(limits: Mapping[str, int | None]) -> dict[str, ProviderLimits]:
+    return {name: ProviderLimits(concurrency=limit) for name, limit in limits.items()}
+
+
+def state(in_flight: int, waiting: int, limit: int | None) -> PermitStatistics:
+    return PermitStatistics(in_flight=in_flight, waiting=waiting, limits=ProviderLimits(concurrency=limit))
+
+
+def made(limits: Mapping[str, int | None], *, clock: FakeClock | None = None) -> Permits:
+    return Permits(places(limits), clock=clock or FakeClock())
 
 
 async def turns(count: int = 3) -> None:
@@ -32,10 +44,10 @@ def test_a_place_is_given_at_once_while_there_is_one_and_taken_back_once() -> No
     """Leaving the context twice gives back one place."""
 
     async def main() -> None:
-        permits = Permits({"p": 2})
+        permits = made({"p": 2})
         one, two = await permits.take(P, wait_s=0), await permits.take(OTHER_MODEL, wait_s=0)
         assert (one.in_flight, two.in_flight) == (1, 2)
-        assert of(permits) == PermitStatistics(in_flight=2, waiting=0, limit=2)
+        assert of(permits) == state(2, 0, 2)
         with one:
             pass
         with one:
@@ -49,13 +61,13 @@ def test_providers_do_not_share_their_places_and_one_without_a_limit_has_no_end_
     """Models of one provider do share."""
 
     async def main() -> None:
-        permits = Permits({"p": 1, "r": None})
+        permits = made({"p": 1, "r": None})
         await permits.take(P, wait_s=0)
         for _ in range(1000):
             await permits.take(Q, wait_s=0)
         with pytest.raises(TargetFull):
             await permits.take(OTHER_MODEL, wait_s=0)
-        assert of(permits, "q") == PermitStatistics(in_flight=1000, waiting=0, limit=None)
+        assert of(permits, "q") == state(1000, 0, None)
 
     run_virtual(main())
 
@@ -65,13 +77,13 @@ def test_who_waits_in_vain_is_told_after_exactly_the_time_it_allowed() -> None:
     clock = FakeClock()
 
     async def main() -> None:
-        permits = Permits({"p": 1})
+        permits = made({"p": 1})
         await permits.take(P, wait_s=0)
         with pytest.raises(TargetFull, match=r"limits\.concurrency.* within 1\.5 s") as refusal:
             await permits.take(P, wait_s=1.5)
         assert clock.monotonic() == 1.5
         assert refusal.value.target == "p/m"
-        assert of(permits) == PermitStatistics(in_flight=1, waiting=0, limit=1)
+        assert of(permits) == state(1, 0, 1)
 
     run_virtual(main(), clock=clock)
 
@@ -81,12 +93,12 @@ def test_no_more_wait_than_there_are_places() -> None:
     clock = FakeClock()
 
     async def main() -> None:
-        permits = Permits({"p": 2})
+        permits = made({"p": 2})
         for _ in range(2):
             await permits.take(P, wait_s=0)
         waiting = [asyncio.create_task(permits.take(P, wait_s=60)) for _ in range(2)]
         await turns()
-        with pytest.raises(TargetFull, match="as many wait already"):
+        with pytest.raises(TargetFull, match="As many wait already"):
             await permits.take(P, wait_s=60)
         assert clock.monotonic() == 0
         for task in waiting:
@@ -100,7 +112,7 @@ def test_a_limit_of_zero_lets_nobody_in() -> None:
 
     async def main() -> None:
         with pytest.raises(TargetFull):
-            await Permits({"p": 0}).take(P, wait_s=60)
+            await made({"p": 0}).take(P, wait_s=60)
 
     run_virtual(main())
 
@@ -109,14 +121,14 @@ def test_a_raised_limit_lets_in_who_waits_and_a_lowered_one_sends_nobody_away() 
     """A reload counts what is in flight already."""
 
     async def main() -> None:
-        permits = Permits({"p": 1})
+        permits = made({"p": 1})
         held = [await permits.take(P, wait_s=0)]
         task = asyncio.create_task(permits.take(P, wait_s=60))
         await turns()
-        permits.use({"p": 3})
+        permits.use(places({"p": 3}))
         held += [await task, await permits.take(P, wait_s=0)]
-        permits.use({"p": 1})
-        assert of(permits) == PermitStatistics(in_flight=3, waiting=0, limit=1)
+        permits.use(places({"p": 1}))
+        assert of(permits) == state(3, 0, 1)
         for permit in held[:2]:
             with permit:
                 pass
@@ -125,8 +137,8 @@ def test_a_raised_limit_lets_in_who_waits_and_a_lowered_one_sends_nobody_away() 
         with held[2]:
             pass
         await permits.take(P, wait_s=0)
-        permits.use({})
-        assert of(permits) == PermitStatistics(in_flight=1, waiting=0, limit=None)
+        permits.use(places({}))
+        assert of(permits) == state(1, 0, None)
 
     run_virtual(main())
 
@@ -135,8 +147,8 @@ def test_a_new_limit_holds_for_providers_that_were_never_used() -> None:
     """The gate is made with the limit of the day."""
 
     async def main() -> None:
-        permits = Permits({})
-        permits.use({"p": 1})
+        permits = made({})
+        permits.use(places({"p": 1}))
         await permits.take(P, wait_s=0)
         with pytest.raises(TargetFull):
             await permits.take(P, wait_s=0)
@@ -175,7 +187,7 @@ class Crowd:
                 self.tasks[number % len(self.tasks)].cancel()
             case "limit":
                 self.limit = number if number < 5 else None
-                self.permits.use({"p": self.limit})
+                self.permits.use(places({"p": self.limit}))
             case "pass":
                 await asyncio.sleep(number / 4)
             case "turn":
@@ -183,13 +195,13 @@ class Crowd:
         self.check()
 
     def check(self) -> None:
-        state = self.permits.statistics().get("p", PermitStatistics(in_flight=0, waiting=0, limit=self.limit))
-        assert state.limit == self.limit
-        assert state.in_flight >= len(self.held)
-        if state.in_flight > self.seen_in_flight:
-            assert self.limit is None or state.in_flight <= self.limit, "let in above the limit"
-        self.seen_in_flight = state.in_flight
-        waits_though_free = state.waiting and (self.limit is None or state.in_flight < self.limit)
+        found = self.permits.statistics().get("p", state(0, 0, self.limit))
+        assert found.limits.concurrency == self.limit
+        assert found.in_flight >= len(self.held)
+        if found.in_flight > self.seen_in_flight:
+            assert self.limit is None or found.in_flight <= self.limit, "let in above the limit"
+        self.seen_in_flight = found.in_flight
+        waits_though_free = found.waiting and (self.limit is None or found.in_flight < self.limit)
         assert not waits_though_free
 
     async def go_home(self) -> None:
@@ -199,7 +211,7 @@ class Crowd:
         for permit in self.held:
             permit.__exit__()
         if "p" in self.permits.statistics():
-            assert of(self.permits) == PermitStatistics(in_flight=0, waiting=0, limit=self.limit)
+            assert of(self.permits) == state(0, 0, self.limit)
 
 
 EVENTS = st.lists(
@@ -218,13 +230,15 @@ def test_whatever_happens_no_place_is_lost_and_none_is_given_twice(
 ) -> None:
     """Coming, leaving, time-outs, cancellation at any moment and new limits, in any order."""
 
+    clock = FakeClock()
+
     async def main() -> None:
-        crowd = Crowd(Permits({"p": limit}), limit)
+        crowd = Crowd(made({"p": limit}, clock=clock), limit)
         for action, number in events:
             await crowd.do(action, number)
         await crowd.go_home()
 
-    run_virtual(main())
+    run_virtual(main(), clock=clock)
 
 
 @settings(max_examples=80)
@@ -233,7 +247,7 @@ def test_first_come_first_served(actions: list[str], limit: int) -> None:
     """Those who do not give up are let in in the order in which they came."""
 
     async def main() -> None:
-        crowd = Crowd(Permits({"p": limit}), limit)
+        crowd = Crowd(made({"p": limit}), limit)
         for action in actions:
             await crowd.do(action, 4 if action == "come" else 0)
             await turns()
@@ -248,7 +262,7 @@ def test_cancelling_who_waits_gives_the_place_to_the_next(when: str) -> None:
     """Also in the very turn in which the place was given."""
 
     async def main() -> None:
-        permits = Permits({"p": 2})
+        permits = made({"p": 2})
         held = [await permits.take(P, wait_s=0) for _ in range(2)]
         first, second = (asyncio.create_task(permits.take(P, wait_s=60)) for _ in range(2))
         await turns()
@@ -264,7 +278,7 @@ def test_cancelling_who_waits_gives_the_place_to_the_next(when: str) -> None:
             (await first).__exit__()
         permit = await second
         assert permit.in_flight == 2
-        assert of(permits) == PermitStatistics(in_flight=2, waiting=0, limit=2)
+        assert of(permits) == state(2, 0, 2)
 
     run_virtual(main())
 
@@ -274,7 +288,7 @@ def test_a_place_that_is_given_as_the_time_runs_out_is_not_lost() -> None:
 
     def race(leave_first: bool) -> Coroutine[Any, Any, None]:
         async def main() -> None:
-            permits = Permits({"p": 1})
+            permits = made({"p": 1})
             held = await permits.take(P, wait_s=0)
             loop = asyncio.get_running_loop()
             if leave_first:
@@ -285,9 +299,302 @@ def test_a_place_that_is_given_as_the_time_runs_out_is_not_lost() -> None:
                 loop.call_at(1.0, held.__exit__)
             (result,) = await asyncio.gather(task, return_exceptions=True)
             expected = 1 if isinstance(result, Permit) else 0
-            assert of(permits) == PermitStatistics(in_flight=expected, waiting=0, limit=1)
+            assert of(permits) == state(expected, 0, 1)
 
         return main()
 
     for leave_first in (True, False):
         run_virtual(race(leave_first))
+
+
+# Who goes first.
+
+
+def test_interactive_calls_go_before_batch() -> None:
+    """Whoever came first; within a class in the order of coming."""
+
+    async def main() -> None:
+        permits = made({"p": 4})
+        held = [await permits.take(P, wait_s=0) for _ in range(4)]
+        order: list[str] = []
+
+        async def caller(name: str, call_class: CallClass) -> None:
+            with await permits.take(P, wait_s=60, call_class=call_class):
+                order.append(name)
+
+        names = ("batch 1", "batch 2", "interactive 1", "interactive 2")
+        tasks = [asyncio.create_task(caller(name, CallClass(name.partition(" ")[0]))) for name in names]
+        await turns()
+        for permit in held:
+            with permit:
+                pass
+        await asyncio.gather(*tasks)
+        assert order == ["interactive 1", "interactive 2", "batch 1", "batch 2"]
+
+    run_virtual(main())
+
+
+def test_an_interactive_call_takes_the_place_of_a_batch_call_in_a_full_line() -> None:
+    """The one that came last; a batch call takes nobody's."""
+
+    async def main() -> None:
+        permits = made({"p": 2})
+        for _ in range(2):
+            await permits.take(P, wait_s=0)
+        batch = [
+            asyncio.create_task(permits.take(P, wait_s=60, call_class=CallClass.BATCH)) for _ in range(2)
+        ]
+        await turns()
+        with pytest.raises(TargetFull, match="As many wait already"):
+            await permits.take(P, wait_s=60, call_class=CallClass.BATCH)
+        interactive = asyncio.create_task(permits.take(P, wait_s=60))
+        await turns()
+        assert [task.done() for task in batch] == [False, True]
+        with pytest.raises(TargetFull, match="interactive call took its place"):
+            await batch[1]
+        for task in (batch[0], interactive):
+            task.cancel()
+
+    run_virtual(main())
+
+
+def test_the_newest_goes_first_when_it_is_late() -> None:
+    """The others would hardly be served in time any more, and then nobody would be."""
+    clock = FakeClock()
+
+    async def main() -> None:
+        permits = made({"p": 3}, clock=clock)
+        held = [await permits.take(P, wait_s=0) for _ in range(3)]
+        order: list[int] = []
+
+        async def caller(number: int) -> None:
+            await permits.take(P, wait_s=10)
+            order.append(number)
+
+        tasks = []
+        for number in range(3):
+            tasks.append(asyncio.create_task(caller(number)))
+            await asyncio.sleep(2)
+        with held[0]:
+            pass
+        await turns()
+        assert order == [2]
+        for permit in held[1:]:
+            with permit:
+                pass
+        await turns()
+        assert order == [2, 1, 0]
+
+    run_virtual(main(), clock=clock)
+
+
+def test_one_whose_time_is_over_gets_no_place() -> None:
+    """F35: the process stood still, and its timer has not fired yet when a place becomes free."""
+    clock = FakeClock()
+
+    async def main() -> None:
+        permits = made({"p": 2}, clock=clock)
+        held = [await permits.take(P, wait_s=0) for _ in range(2)]
+        late = asyncio.create_task(permits.take(P, wait_s=1))
+        in_time = asyncio.create_task(permits.take(P, wait_s=60))
+        await turns()
+        clock.advance(10)
+        with held[0]:
+            pass
+        with pytest.raises(TargetFull):
+            await late
+        assert (await in_time).in_flight == 2
+
+    run_virtual(main(), clock=clock)
+
+
+# Rates.
+
+
+def test_a_rate_spreads_calls_over_its_minute() -> None:
+    """60 per minute: one at once, then one each second; none is lost by waiting."""
+    clock = FakeClock()
+    times: list[float] = []
+
+    async def main() -> None:
+        permits = Permits({"p": ProviderLimits(rpm=60)}, clock=clock)
+
+        async def caller() -> None:
+            permit = await permits.take(P, wait_s=100)
+            permit.count(0)
+            times.append(clock.monotonic())
+            with permit:
+                pass
+
+        await asyncio.gather(*(caller() for _ in range(20)))
+
+    run_virtual(main(), clock=clock)
+    assert times[0] == 0
+    # The first took what was not there yet, so the second waits for two.
+    assert times[1:] == pytest.approx([number + 2 for number in range(19)], abs=1e-3)
+
+
+def test_who_would_wait_too_long_for_a_rate_is_told_at_once_for_how_long() -> None:
+    """And with which limit; it may come again then."""
+    clock = FakeClock()
+
+    async def main() -> None:
+        permits = Permits({"p": ProviderLimits(rpm=6)}, clock=clock)
+        (await permits.take(P, wait_s=0)).count(0)
+        with pytest.raises(TargetThrottled, match=r"limits\.rpm 6\).* room in 20\.0 s") as refusal:
+            await permits.take(P, wait_s=5)
+        assert refusal.value.retry_after_s == pytest.approx(20)
+        assert clock.monotonic() == 0
+        assert permits.statistics()["p"].waiting == 0
+
+    run_virtual(main(), clock=clock)
+
+
+def test_tokens_are_taken_before_and_made_good_after() -> None:
+    """What was not used is there again; what was used more is owed."""
+    clock = FakeClock()
+
+    async def main() -> None:
+        permits = Permits({"p": ProviderLimits(tpm=6_000)}, clock=clock)
+        with await permits.take(P, wait_s=0, tokens=lambda: 1_000) as permit:
+            assert permits.statistics()["p"].tokens_left == -1_000
+            permit.count(100)
+        assert permits.statistics()["p"].tokens_left == -100
+        with await permits.take(P, wait_s=60, tokens=lambda: 100) as permit:
+            assert clock.monotonic() == pytest.approx(2)
+            permit.count(400)
+        assert permits.statistics()["p"].tokens_left == pytest.approx(-300)
+
+    run_virtual(main(), clock=clock)
+
+
+def test_a_request_that_was_never_sent_uses_nothing_of_a_rate() -> None:
+    """No money was there for it."""
+    clock = FakeClock()
+
+    async def main() -> None:
+        permits = Permits({"p": ProviderLimits(rpm=60, tpm=60)}, clock=clock)
+        clock.advance(60)
+        (await permits.take(P, wait_s=0)).count(0)
+        clock.advance(60)
+        before = permits.statistics()["p"]
+        with await permits.take(P, wait_s=0, tokens=lambda: 5):
+            pass
+        assert permits.statistics()["p"] == before
+
+    run_virtual(main(), clock=clock)
+
+
+def test_all_limits_are_looked_at_before_any_is_counted() -> None:
+    """Who is kept out by one has taken nothing of another."""
+    clock = FakeClock()
+
+    async def main() -> None:
+        permits = Permits({"p": ProviderLimits(concurrency=1, rpm=600, tpm=600_000)}, clock=clock)
+        permit = await permits.take(P, wait_s=0, tokens=lambda: 10)
+        before = permits.statistics()["p"]
+        for _ in range(5):
+            with pytest.raises(TargetFull):
+                await permits.take(P, wait_s=0, tokens=lambda: 10)
+        assert permits.statistics()["p"] == before
+        with permit:
+            pass
+
+    run_virtual(main(), clock=clock)
+
+
+def test_a_new_rate_lets_in_who_waits_for_the_old_one() -> None:
+    """A reload."""
+    clock = FakeClock()
+
+    async def main() -> None:
+        permits = Permits({"p": ProviderLimits(rpm=1)}, clock=clock)
+        (await permits.take(P, wait_s=0)).count(0)
+        task = asyncio.create_task(permits.take(P, wait_s=600))
+        await turns()
+        permits.use({"p": ProviderLimits()})
+        await task
+        assert clock.monotonic() == 0
+
+    run_virtual(main(), clock=clock)
+
+
+# What a target can do at one time.
+
+
+def throttled() -> UpstreamThrottled:
+    return UpstreamThrottled("throttles.")
+
+
+def test_a_target_that_pushes_back_is_given_less_and_slowly_more() -> None:
+    """A tenth less for all that pushed back together; one more when all its places were good once."""
+    clock = FakeClock()
+
+    async def main() -> None:
+        permits = Permits({}, clock=clock)
+        held = [await permits.take(P, wait_s=0) for _ in range(20)]
+        other = await permits.take(OTHER_MODEL, wait_s=0)
+        for permit in held[:5]:
+            permit.__exit__(None, throttled(), None)
+        assert permits.statistics()["p"].learned == {"m": 18}
+        held = held[5:] + [await permits.take(P, wait_s=0) for _ in range(3)]
+        with pytest.raises(TargetFull, match="p/m has pushed back and is given 18 at a time"):
+            await permits.take(P, wait_s=1)
+        with other, await permits.take(OTHER_MODEL, wait_s=0):
+            pass
+        for _ in range(18):
+            held.pop(0).__exit__()
+            held.append(await permits.take(P, wait_s=0))
+        assert permits.statistics()["p"].learned == {"m": 19}
+        clock.advance(300)
+        held.append(await permits.take(P, wait_s=0))
+        held.append(await permits.take(P, wait_s=0))
+        assert permits.statistics()["p"].learned == {}
+
+    run_virtual(main(), clock=clock)
+
+
+def test_a_target_that_has_little_to_do_teaches_nothing() -> None:
+    """One call after the other says nothing about twenty at a time."""
+    clock = FakeClock()
+
+    async def main() -> None:
+        permits = Permits({}, clock=clock)
+        held = [await permits.take(P, wait_s=0) for _ in range(20)]
+        for permit in held:
+            permit.__exit__(None, throttled(), None)
+        for _ in range(100):
+            with await permits.take(P, wait_s=0):
+                pass
+        assert permits.statistics()["p"].learned == {"m": 18}
+
+    run_virtual(main(), clock=clock)
+
+
+def test_a_model_that_pushed_back_keeps_no_other_one_waiting() -> None:
+    """Who waits for it lets the others pass."""
+
+    async def main() -> None:
+        permits = made({"p": 10})
+        held = [await permits.take(P, wait_s=0) for _ in range(2)]
+        held.pop().__exit__(None, throttled(), None)
+        waiting = asyncio.create_task(permits.take(P, wait_s=60))
+        await turns()
+        assert not waiting.done()
+        assert (await permits.take(OTHER_MODEL, wait_s=0)).in_flight == 2
+        held.pop().__exit__()
+        await waiting
+
+    run_virtual(main())
+
+
+def test_switched_off_nothing_is_learned() -> None:
+    """`adaptive_concurrency: false`."""
+
+    async def main() -> None:
+        permits = Permits({}, clock=FakeClock(), is_adaptive=False)
+        for _ in range(5):
+            (await permits.take(P, wait_s=0)).__exit__(None, throttled(), None)
+        assert permits.statistics()["p"].learned == {}
+
+    run_virtual(main())

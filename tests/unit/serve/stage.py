@@ -30,7 +30,7 @@ from tiergate.core import (
 )
 from tiergate.ledger import CallClosed, Held, HoldState, ReceiptMaker, Settled, SoleBook
 from tiergate.metering import Lines
-from tiergate.resilience import BreakerPolicy, Health, Permits, RetryBudget, RetryPolicy
+from tiergate.resilience import BreakerPolicy, Health, Permits, ProviderLimits, RetryBudget, RetryPolicy
 from tiergate.serve import (
     Exchange,
     Flights,
@@ -212,7 +212,10 @@ class House:
                 retry=RetryPolicy(attempts=attempts, total_s=20, stream_total_s=40, permit_wait_s=1),
             ),
             admission=Admission(Keyring([], is_open=True), monotonic=self.clock.monotonic),
-            permits=Permits(limits or {}),
+            permits=Permits(
+                {name: ProviderLimits(concurrency=limit) for name, limit in (limits or {}).items()},
+                clock=self.clock,
+            ),
             retries=RetryBudget(),
             health=Health(BreakerPolicy(), clock=self.clock, chance=lambda: 0.5, emit=self.events.append),
             book=book,

@@ -1,0 +1,251 @@
+"""The gate of one provider: what it takes from us at one time and per minute.
+
+A place needs all of it: room under the provider's concurrency, under what its model has shown that it can do,
+and enough of its requests and tokens per minute. All are looked at before any is counted.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from tiergate.core import CallClass, Clock, Target, TargetFull, TargetThrottled
+from tiergate.resilience.adaptive import Adaptive
+from tiergate.resilience.buckets import Bucket
+from tiergate.resilience.outcomes import is_pushed_back
+from tiergate.resilience.waiting import Waiter, WaitingLine
+
+WAITING_MAX: Final = 1_000
+"""Most that wait at a provider without a limit of concurrency; with one, as many as it lets in."""
+_LANES_MAX: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderLimits:
+    """What a provider takes from us: attempts in flight, requests and tokens per minute. None: no limit."""
+
+    concurrency: int | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+
+
+NO_LIMITS: Final = ProviderLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PermitStatistics:
+    """A provider's places now. What is left of a rate is None where it has none.
+
+    `learned`: how many attempts at one time a model takes, of those that pushed back.
+    """
+
+    in_flight: int
+    waiting: int
+    limits: ProviderLimits
+    requests_left: float | None = None
+    tokens_left: float | None = None
+    learned: Mapping[str, int] = field(default_factory=dict)
+
+
+class _Hindrance(NamedTuple):
+    """Why nobody gets in now: in words, until when if that is known, and whether it holds for all models."""
+
+    why: str
+    wait_s: float | None = None
+    for_all: bool = True
+
+
+class _Lane:
+    """What is in flight at one model, and what it has shown that it can do."""
+
+    __slots__ = ("adaptive", "in_flight")
+
+    def __init__(self) -> None:
+        self.adaptive = Adaptive()
+        self.in_flight = 0
+
+
+class Gate:
+    """What is in flight at a provider, and who waits for a place there."""
+
+    def __init__(self, provider: str, limits: ProviderLimits, *, clock: Clock, is_adaptive: bool) -> None:
+        self._provider = provider
+        self._clock = clock
+        self._is_adaptive = is_adaptive
+        self._limits = limits
+        now = clock.monotonic()
+        self._requests = None if limits.rpm is None else Bucket(limits.rpm, now=now)
+        self.tokens = None if limits.tpm is None else Bucket(limits.tpm, now=now)
+        self.in_flight = 0
+        self._lanes: dict[str, _Lane] = {}
+        self.line = WaitingLine()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def statistics(self) -> PermitStatistics:
+        """Give the state of now."""
+        now = self._clock.monotonic()
+        return PermitStatistics(
+            in_flight=self.in_flight,
+            waiting=len(self.line),
+            limits=self._limits,
+            requests_left=None if self._requests is None else self._requests.left(now),
+            tokens_left=None if self.tokens is None else self.tokens.left(now),
+            learned={
+                model: int(lane.adaptive.limit)
+                for model, lane in self._lanes.items()
+                if lane.adaptive.limit is not None
+            },
+        )
+
+    def change(self, limits: ProviderLimits, *, is_adaptive: bool) -> None:
+        """Take new limits; whoever waits and now has room goes in."""
+        now = self._clock.monotonic()
+        self._limits = limits
+        self._is_adaptive = is_adaptive
+        self._requests = _changed(self._requests, limits.rpm, now)
+        self.tokens = _changed(self.tokens, limits.tpm, now)
+        self._admit()
+
+    def try_enter(self, model: str, tokens: int) -> bool:
+        """Take a place if there is one."""
+        if self._hindrance(model, tokens, self._clock.monotonic()) is not None:
+            return False
+        self._enter(model, tokens)
+        return True
+
+    def leave(self, model: str, error: BaseException | None, *, took: int, used: int, sent: bool) -> None:
+        """Give a place back; `error` is how the attempt ended, `used` what of the tokens `took` counts."""
+        lane = self._lanes[model]
+        if error is None:
+            lane.adaptive.was_good(lane.in_flight)
+        elif self._is_adaptive and is_pushed_back(error):
+            lane.adaptive.pushed_back(lane.in_flight, self._clock.monotonic())
+        self.in_flight -= 1
+        lane.in_flight -= 1
+        if not lane.in_flight and (lane.adaptive.limit is None or len(self._lanes) > _LANES_MAX):
+            del self._lanes[model]
+        if self._requests is not None and not sent:
+            self._requests.correct(took=1, used=0)
+        if self.tokens is not None:
+            self.tokens.correct(took=took, used=used)
+        if self.line:
+            self._admit()
+
+    async def wait(self, target: Target, tokens: int, call_class: CallClass, wait_s: float) -> None:
+        """Wait for a place, and enter.
+
+        Raises:
+            TargetFull: there was none in time, or no use in waiting.
+        """
+        now = self._clock.monotonic()
+        waiter = Waiter(
+            model=target.model,
+            tokens=tokens,
+            call_class=call_class,
+            since=now,
+            until=now + wait_s,
+            place=asyncio.get_running_loop().create_future(),
+        )
+        self._make_room(target, call_class)
+        self.line.join(waiter)
+        self._admit()
+        found = self._hindrance(target.model, tokens, now)
+        if not waiter.place.done() and found is not None and (found.wait_s or 0.0) > wait_s:
+            self.line.leave(waiter)
+            raise self._full(target, found, "")
+        try:
+            async with asyncio.timeout(wait_s):
+                await waiter.place
+        except TimeoutError as error:
+            self._give_up(waiter)
+            found = self._hindrance(target.model, tokens, self._clock.monotonic())
+            waited = f" None became free within {wait_s:g} s."
+            raise self._full(target, found or _Hindrance(self._taken()), waited) from error
+        except asyncio.CancelledError:
+            self._give_up(waiter)
+            raise
+
+    def _make_room(self, target: Target, call_class: CallClass) -> None:
+        """Keep the line short: who waits in a long one only comes too late."""
+        limit = self._limits.concurrency
+        if len(self.line) < (WAITING_MAX if limit is None else limit):
+            return
+        last = self.line.youngest_batch() if call_class is CallClass.INTERACTIVE else None
+        if last is None:
+            found = self._hindrance(target.model, 0, self._clock.monotonic())
+            raise self._full(target, found or _Hindrance(self._taken()), " As many wait already.")
+        self.line.leave(last)
+        why = f"An interactive call took its place in the line at {target.name}."
+        last.place.set_exception(TargetFull(why, target=target.name))
+
+    def _give_up(self, waiter: Waiter) -> None:
+        # The place may have been given in the same turn of the loop in which the wait was called off.
+        if self.line.leave(waiter) or waiter.place.exception() is not None:
+            return
+        self.leave(waiter.model, asyncio.CancelledError(), took=waiter.tokens, used=0, sent=False)
+
+    def _admit(self) -> None:
+        """Let in who waits, in order, as far as there is room."""
+        now = self._clock.monotonic()
+        for waiter in list(self.line.in_order(now)):
+            found = self._hindrance(waiter.model, waiter.tokens, now)
+            if found is None:
+                self.line.leave(waiter)
+                self._enter(waiter.model, waiter.tokens)
+                waiter.place.set_result(None)
+            elif found.for_all:
+                self._look_again_in(found.wait_s)
+                return
+
+    def _look_again_in(self, wait_s: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        if wait_s is not None:
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._admit)
+
+    def _hindrance(self, model: str, tokens: int, now: float) -> _Hindrance | None:
+        """Tell what keeps an attempt out; nothing is counted."""
+        limits = self._limits
+        if limits.concurrency is not None and self.in_flight >= limits.concurrency:
+            return _Hindrance(self._taken())
+        for bucket, amount, name in ((self._requests, 1, "rpm"), (self.tokens, tokens, "tpm")):
+            wait_s = 0.0 if bucket is None else bucket.wait_s(amount, now)
+            if bucket is not None and wait_s > 0:
+                what = f"The rate of {self._provider} is used up (limits.{name} {bucket.per_minute})."
+                return _Hindrance(what, wait_s)
+        lane = self._lanes.get(model)
+        if lane is not None and self._is_adaptive and not lane.adaptive.has_room(lane.in_flight, now):
+            what = f"{self._provider}/{model} has pushed back and is given {lane.in_flight} at a time."
+            return _Hindrance(what, for_all=False)
+        return None
+
+    def _enter(self, model: str, tokens: int) -> None:
+        now = self._clock.monotonic()
+        lane = self._lanes.get(model)
+        if lane is None:
+            lane = self._lanes[model] = _Lane()
+        lane.in_flight += 1
+        self.in_flight += 1
+        if self._requests is not None:
+            self._requests.take(1, now)
+        if self.tokens is not None:
+            self.tokens.take(tokens, now)
+
+    def _taken(self) -> str:
+        return f"All places at {self._provider} are taken (limits.concurrency)."
+
+    def _full(self, target: Target, found: _Hindrance, more: str) -> TargetFull:
+        if found.wait_s is None:
+            return TargetFull(found.why + more, target=target.name)
+        again = f" There is room in {found.wait_s:.1f} s."
+        return TargetThrottled(found.why + again, target=target.name, retry_after_s=found.wait_s)
+
+
+def _changed(bucket: Bucket | None, per_minute: int | None, now: float) -> Bucket | None:
+    if per_minute is None:
+        return None
+    if bucket is None:
+        return Bucket(per_minute, now=now)
+    bucket.change(per_minute, now)
+    return bucket

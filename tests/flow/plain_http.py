@@ -56,9 +56,9 @@ class Answer:
 
 
 def events_of(body: bytes) -> list[str]:
-    """Give the data of each event in a stream."""
+    """Give the data of each event in a stream; comments are passed over, as clients do."""
     blocks = body.decode().split("\n\n")
-    return [block.removeprefix("data: ") for block in blocks if block]
+    return [block.removeprefix("data: ") for block in blocks if block and not block.startswith(":")]
 
 
 def request(

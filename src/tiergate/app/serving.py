@@ -152,6 +152,7 @@ def _door(settings: Settings) -> DoorPolicy:
         hosts=frozenset({*settings.hosts, *LOOPBACK_NAMES, _reached(settings.listen)}),
         cors=frozenset(settings.cors),
         body_bytes_max=int(settings.limits.body_mb * _MIB),
+        heartbeat_s=settings.resilience.heartbeat_s,
     )
 
 

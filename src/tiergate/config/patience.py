@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tiergate.config.sections import Section
+from tiergate.config.sections import OPTIONAL, Section
 from tiergate.config.values import Duration, Truth, number, whole
 
 
@@ -62,6 +62,8 @@ class Resilience(Section):
     idle_s: Duration = Field(default=60.0, description="Longest silence between two events.")
     total_s: Duration = Field(default=600.0, description="Longest time of a call that is not streamed.")
     stream_total_s: Duration = Field(default=3600.0, description="Longest time of a streamed call.")
-    heartbeat_s: Duration = Field(
-        default=15.0, description="Silence after which a client is sent a heartbeat."
+    heartbeat_s: Annotated[Duration | None, OPTIONAL] = Field(
+        default=15.0,
+        description="Silence in a stream after which its client is sent a comment, so that nobody on the way "
+        "takes it for dead; the answer's headers leave with the first one. None: none is.",
     )

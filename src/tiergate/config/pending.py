@@ -70,7 +70,6 @@ PENDING: Final = (
     Pending(path=("classes",), stops=False, sentence="no call is held to these goals yet"),
     Pending(path=("cache",), stops=False, sentence="no answer is given from stock yet"),
     Pending(path=("retention", "jobs"), stops=False, sentence="there are no jobs yet"),
-    Pending(path=("resilience", "heartbeat_s"), stops=False, sentence="no heartbeat is sent yet"),
 )
 
 

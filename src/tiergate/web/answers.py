@@ -1,7 +1,7 @@
 """What leaves for the caller: headers of ours, replies, streams. Nothing of the upstream's headers passes."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from tiergate.core import Chunk, Origin, ReceiptUse, Reply, usd_text
 from tiergate.serve import SharedStream, StreamReply
@@ -36,11 +36,20 @@ def stream_headers(reply: Stream) -> Headers:
     return (*_STREAM, *_origin(reply.origin))
 
 
-class ChatEvents:
-    """Writes a stream in the OpenAI form: the upstream's events as they came, usage with its cost."""
+def early_headers(call_id: str) -> Headers:
+    """Headers of a stream that a heartbeat begins, before anybody has answered."""
+    return (*_STREAM, (b"x-request-id", call_id.encode()))
 
-    def __init__(self, reply: Stream, *, wants_usage: bool) -> None:
+
+class ChatEvents:
+    """Writes a stream in the OpenAI form: the upstream's events as they came, usage with its cost.
+
+    `says_origin`: usage also tells where the answer comes from, since the headers could not.
+    """
+
+    def __init__(self, reply: Stream, *, wants_usage: bool, says_origin: bool = False) -> None:
         self._reply = reply
+        self._origin = _origin_object(reply.origin) if says_origin else None
         self._wants_usage = wants_usage
 
     def write(self, chunks: Sequence[Chunk]) -> bytes:
@@ -56,14 +65,15 @@ class ChatEvents:
             return write_event(chunk.data)
         if chunk.bare_usage and not self._wants_usage:
             return b""
-        return write_event(with_cost(chunk.data, self._reply.cash_nanos))
+        return write_event(with_cost(chunk.data, self._reply.cash_nanos, origin=self._origin))
 
 
 class PlainEvents:
     """Writes a stream in the plain form of `/v1/chat/stream`."""
 
-    def __init__(self, reply: Stream) -> None:
+    def __init__(self, reply: Stream, *, says_origin: bool = False) -> None:
         self._reply = reply
+        self._origin = _origin_object(reply.origin) if says_origin else None
 
     def write(self, chunks: Sequence[Chunk]) -> bytes:
         """Write the text that arrived together; chunks without text are left out."""
@@ -73,8 +83,16 @@ class PlainEvents:
         """Write the account of a complete answer."""
         end = self._reply.end()
         return write_done(
-            usage=end.usage, ttft_ms=end.ttft_ms, latency_ms=end.latency_ms, cash_nanos=end.cash_nanos
+            usage=end.usage,
+            ttft_ms=end.ttft_ms,
+            latency_ms=end.latency_ms,
+            cash_nanos=end.cash_nanos,
+            origin=self._origin,
         )
+
+
+def _origin_object(origin: Origin) -> dict[str, Any]:
+    return {"target": origin.target.name, "tier": origin.tier, "attempts": origin.attempts}
 
 
 def _origin(origin: Origin) -> Headers:

@@ -10,7 +10,8 @@ import re
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final, NamedTuple, NoReturn
 from urllib.parse import unquote
 
 from tiergate.core import Caller, InvalidRequest, Notice, Refused, Reply, TiergateError, new_id
@@ -20,6 +21,7 @@ from tiergate.web.answers import (
     Headers,
     PlainEvents,
     Stream,
+    early_headers,
     reply_body,
     reply_headers,
     stream_headers,
@@ -28,6 +30,7 @@ from tiergate.web.calls import call_of
 from tiergate.web.estimates import estimate
 from tiergate.web.keys import key_object
 from tiergate.web.models import model_object, models_list
+from tiergate.web.pulse import Pulse
 from tiergate.web.ratelimits import RATE_HEADERS, rate_headers
 from tiergate.web.statuses import DoorRefused, Unroutable, answer_to, event_of, refusal_of
 from tiergate.web.visit import ClientGone, ConnectionBroken, Visit, check_host
@@ -46,6 +49,8 @@ class DoorPolicy:
     cors: frozenset[str] = frozenset()
     body_bytes_max: int = 32 << 20
     body_wait_s: float = 60
+    heartbeat_s: float | None = 15
+    """The silence in a stream after which a comment is sent; None: none is."""
 
 
 class DataPlane:
@@ -160,18 +165,19 @@ class DataPlane:
         visit = request.visit
         body = await self._body(visit)
         question = read_chat(body)
+        if question.streamed:
+            make = partial(ChatEvents, wants_usage=question.wants_usage)
+            await self._stream(request, self._ask(request, question, "chat", len(body)), make)
+            return
         reply = await self._ask(request, question, "chat", len(body))
-        if isinstance(reply, Reply):
-            await visit.answer(200, self._head(visit, *reply_headers(reply)), reply_body(reply))
-        else:
-            await self._stream(visit, reply, ChatEvents(reply, wants_usage=question.wants_usage))
+        assert isinstance(reply, Reply)
+        await visit.answer(200, self._head(visit, *reply_headers(reply)), reply_body(reply))
 
     async def plain_chat(self, request: "Request") -> None:
         """Answer a chat completion as a plain stream."""
         body = await self._body(request.visit)
-        reply = await self._ask(request, read_plain_chat(body), "chat/stream", len(body))
-        assert not isinstance(reply, Reply)
-        await self._stream(request.visit, reply, PlainEvents(reply))
+        asking = self._ask(request, read_plain_chat(body), "chat/stream", len(body))
+        await self._stream(request, asking, PlainEvents)
 
     async def _body(self, visit: Visit) -> bytes:
         kind = visit.header(b"content-type") or ""
@@ -203,22 +209,56 @@ class DataPlane:
         visit.when_gone(task.cancel)
         return await handle(self._rooms, call)
 
-    async def _stream(self, visit: Visit, reply: Stream, events: ChatEvents | PlainEvents) -> None:
-        with reply:
+    async def _stream(
+        self,
+        request: "Request",
+        asking: Awaitable[Reply | Stream],
+        make: Callable[..., ChatEvents | PlainEvents],
+    ) -> None:
+        """Ask, and send what comes as it comes; heartbeats may begin the answer before there is any."""
+        visit = request.visit
+        with Pulse(visit, every_s=self.policy.heartbeat_s, headers=partial(self._early_head, visit)) as pulse:
             try:
-                await visit.start(200, self._head(visit, *stream_headers(reply)))
-                async for chunks in reply:
-                    await visit.write(events.write(chunks))
+                events = await self._send(visit, await asking, make, pulse)
             except asyncio.CancelledError:
-                if visit.gone:
+                if pulse.error is not None:
+                    raise pulse.error from None
+                if visit.gone or not visit.started:
                     raise
-                await visit.write(write_event(event_of(Stopping())))
-                raise Stopping from None
+                await self._break_off(visit, Stopping(), pulse)
             except TiergateError as error:
-                await visit.write(write_event(event_of(error)))
-                visit.abort()
+                if not visit.started:
+                    raise
+                await self._break_off(visit, error, pulse)
         await visit.write(events.end())
         await visit.end()
+
+    async def _send(
+        self, visit: Visit, reply: Reply | Stream, make: Callable[..., ChatEvents | PlainEvents], pulse: Pulse
+    ) -> ChatEvents | PlainEvents:
+        """Send the events of a stream to its end; give what writes the terminal one."""
+        assert not isinstance(reply, Reply)
+        with reply:
+            await pulse.rest()
+            # Where the answer has begun already, its headers could not say where it comes from.
+            events = make(reply, says_origin=visit.started)
+            if not visit.started:
+                await visit.start(200, self._head(visit, *stream_headers(reply)))
+            async for chunks in reply:
+                await pulse.rest()
+                await visit.write(events.write(chunks))
+                pulse.mark_written()
+        await pulse.rest()
+        return events
+
+    async def _break_off(self, visit: Visit, error: TiergateError, pulse: Pulse) -> NoReturn:
+        """Say in a stream what happened, and end the connection so that every reader notices."""
+        await pulse.rest()
+        await visit.write(write_event(event_of(error)))
+        visit.abort()
+
+    def _early_head(self, visit: Visit) -> Headers:
+        return self._head(visit, *early_headers(visit.id))
 
     def _new_id(self, wall_ns: int) -> str:
         return new_id(wall_ns, self._randomness(10))

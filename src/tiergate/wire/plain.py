@@ -1,5 +1,8 @@
 """The plain stream of `POST /v1/chat/stream`: one `content` per piece, then `done` with the account."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from tiergate.core import Usage
 from tiergate.wire.jsontext import dumps
 from tiergate.wire.sse import write_event
@@ -11,8 +14,18 @@ def write_piece(text: str) -> bytes:
     return write_event(dumps({"content": text}))
 
 
-def write_done(*, usage: Usage | None, ttft_ms: float, latency_ms: float, cash_nanos: int | None) -> bytes:
-    """Write the last event. Times are milliseconds since the call was received; unknown cost is null."""
+def write_done(
+    *,
+    usage: Usage | None,
+    ttft_ms: float,
+    latency_ms: float,
+    cash_nanos: int | None,
+    origin: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Write the last event. Times are milliseconds since the call was received; unknown cost is null.
+
+    `origin`: where the answer comes from, where no header could say it.
+    """
     return write_event(
         dumps(
             {
@@ -21,6 +34,7 @@ def write_done(*, usage: Usage | None, ttft_ms: float, latency_ms: float, cash_n
                 "ttft_ms": round(ttft_ms, 3),
                 "latency_ms": round(latency_ms, 3),
                 "cost_usd": cost_number(cash_nanos),
+                **(origin or {}),
             }
         )
     )

@@ -1,5 +1,6 @@
 """Usage objects of the OpenAI dialect, read into disjoint buckets and written with their cost."""
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
@@ -117,9 +118,10 @@ def _cached(said: UsageReport) -> tuple[int, int, int]:
     return read, written - for_an_hour, for_an_hour
 
 
-def with_cost(data: bytes, cash_nanos: int | None) -> bytes:
+def with_cost(data: bytes, cash_nanos: int | None, *, origin: Mapping[str, Any] | None = None) -> bytes:
     """Give a reply or chunk again with `usage.cost` in USD; null where the price is unknown.
 
+    `origin`: where it comes from, which goes into the usage object too where no header could say it.
     Only the usage object is read and written; the bytes around it stay as they came.
     """
     try:
@@ -128,6 +130,7 @@ def with_cost(data: bytes, cash_nanos: int | None) -> bytes:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return data
     usage["cost"] = cost_number(cash_nanos)
+    usage.update(origin or {})
     parts["usage"] = msgspec.Raw(dumps(usage))
     return dumps(parts)
 

@@ -43,7 +43,6 @@ def test_refused_of_a_provider(line: str) -> None:
     [
         ("cache: {exact: {ttl: 2h}}", "tiergate.yaml:2:1: cache: "),
         ("classes: {batch: {total_s: 2h}}", "tiergate.yaml:2:1: classes: "),
-        ("resilience: {heartbeat_s: 5}", "tiergate.yaml:2:14: resilience.heartbeat_s: "),
     ],
 )
 def test_told(line: str, place: str) -> None:

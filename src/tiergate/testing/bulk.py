@@ -7,7 +7,8 @@ from tiergate.testing.steps import Pause, Step
 
 PIECE_BYTES: Final = 64 << 10
 _TURN_BYTES: Final = 1 << 20
-"""After so much others get the event loop: a client that reads fast never makes us wait."""
+_LINES: Final = 2_000
+"""After so much, or so many lines, others get the event loop: a client that reads fast never makes us wait."""
 
 # Lines that a reader of events must pass over, of every line end, with NUL and a byte order mark in them. No
 # CR stands before an LF of another line: the two would be one end.
@@ -38,8 +39,11 @@ def header_lines(*, size: int, count: int) -> Iterator[Step]:
         yield b"x-large: "
         yield from _repeated(b"a" * PIECE_BYTES, size)
         yield b"\r\n"
-    for number in range(count):
-        yield b"x-many-%d: 1\r\n" % number
+    for first in range(0, count, _LINES):
+        lines = [b"x-many-%d: 1\r\n" % number for number in range(first, min(first + _LINES, count))]
+        yield b"".join(lines)
+        if len(lines) == _LINES:
+            yield Pause(0.0)
 
 
 def _repeated(block: bytes, size: int) -> Iterator[Step]:

@@ -46,6 +46,9 @@ def test_a_flood_has_each_line_end_twice_in_a_row() -> None:
 
 
 def test_header_lines_are_whole_lines() -> None:
-    """One large and three small ones, or none."""
+    """One large and two small ones, or none; many come in pieces, and others get their turn."""
+    many = list(header_lines(size=0, count=5_000))
+    assert joined(many).count(b"\r\n") == 5_000 and joined(many).endswith(b"x-many-4999: 1\r\n")
+    assert many.count(Pause(0.0)) == 2
     assert joined(header_lines(size=3, count=2)) == b"x-large: aaa\r\nx-many-0: 1\r\nx-many-1: 1\r\n"
     assert joined(header_lines(size=0, count=0)) == b""

@@ -8,7 +8,7 @@ from tiergate.testing.steps import Pause, Step
 PIECE_BYTES: Final = 64 << 10
 _TURN_BYTES: Final = 1 << 20
 _LINES: Final = 2_000
-"""After so much, or so many lines, others get the event loop: a client that reads fast never makes us wait."""
+"""After so much, or so many lines, others get the loop: a client that reads fast never makes us wait."""
 
 # Lines that a reader of events must pass over, of every line end, with NUL and a byte order mark in them. No
 # CR stands before an LF of another line: the two would be one end.

@@ -1,15 +1,19 @@
 """The mock server on real sockets: what its replies are on the wire, byte for byte, and what it noticed."""
 
 import asyncio
+import gzip
 import json
 import os
+import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
+import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -429,6 +433,312 @@ def test_hang_up_closes_unannounced(run: Run) -> None:
 
     assert json.loads(wire.body) and wire.header("connection") == []
     assert wire.ending == "eof"
+
+
+# More than a client should take.
+
+
+def deltas(body: bytes) -> list[Any]:
+    """What the events say, without what depends on the time of day."""
+    return [json.loads(event)["choices"] for event in events_in(body) if event != b"[DONE]"]
+
+
+def events_in(body: bytes) -> list[bytes]:
+    """Read events as a client must: all three line ends, a byte order mark, fields that nobody knows."""
+    found: list[bytes] = []
+    data: list[bytes] = []
+    for line in re.split(rb"\r\n|\n|\r", body.removeprefix(b"\xef\xbb\xbf")):
+        if line.startswith(b"data: "):
+            data.append(line.removeprefix(b"data: "))
+        elif not line and data:
+            found.append(b"\n".join(data))
+            data.clear()
+    return found
+
+
+def decoded(wire: Wire, *layers: int) -> bytes:
+    """Undo the chunks and the encodings, the outermost first; each must have its end."""
+    data = b"".join(wire.chunks)
+    for bits in layers:
+        data, rest = b"", data
+        while rest:
+            reader = zlib.decompressobj(bits)
+            data += reader.decompress(rest)
+            assert reader.eof
+            rest = reader.unused_data
+    return data
+
+
+def test_padding_stands_before_the_json_of_a_whole_answer(run: Run) -> None:
+    """200 kB of spaces, under a length that is true, and JSON behind them; pages have it, too."""
+    wire, ended = wire_of(run, Behaviour(padding_bytes=200_000))
+    page, _ = wire_of(run, Behaviour(padding_bytes=200_000, status=503))
+
+    for each in (wire, page):
+        assert each.body[:200_001] == b" " * 200_000 + b"{" and json.loads(each.body)
+        assert each.header("content-length") == [str(len(each.body))]
+    assert (wire.ending, ended) == ("silent", Ended.COMPLETED)
+
+
+def test_padding_stands_on_the_line_of_one_event(run: Run) -> None:
+    """The third event has a line of 200 kB; all others are as ever."""
+    padded, _ = wire_of(run, Behaviour(reply="a b", padding_bytes=200_000, bulk_event=2), stream=True)
+    plain, _ = wire_of(run, Behaviour(reply="a b"), stream=True)
+
+    events = events_in(b"".join(padded.chunks))
+    assert deltas(b"".join(padded.chunks)) == deltas(b"".join(plain.chunks))
+    assert [len(event) - len(event.lstrip()) for event in events] == [0, 0, 200_000, 0, 0]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("more", [{}, {"encode": "gzip"}], ids=["plain", "encoded"])
+def test_what_has_no_end_is_made_while_it_leaves(run: Run, more: dict[str, Any], *, streamed: bool) -> None:
+    """A terabyte begins at once, takes no memory, lets others be served, and ends when its client leaves."""
+
+    async def main() -> None:
+        giant = Behaviour(padding_bytes=10**12, **more)
+        script = Script(rules=(Rule(when=When(model="giant"), then=giant),))
+        async with MockServer(script) as server:
+            before = memory_bytes()
+            reader, writer = await connect(server)
+            writer.write(request_bytes(stream=streamed, model="giant"))
+            taken = 0
+            while taken < (40_000 if more else 40_000_000):
+                taken += len(await reader.readexactly(1 << 12))
+            assert (await talk(server, request_bytes())).status == 200
+            assert server.log[0].ended is Ended.IN_FLIGHT
+            assert memory_bytes() - before < 16_000_000
+            writer.transport.abort()
+            while server.log[0].ended is Ended.IN_FLIGHT:
+                await asyncio.sleep(0.01)
+            assert server.log[0].ended is Ended.ABORTED
+
+    run(main)
+
+
+def memory_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) * 1024
+
+
+def test_a_flood_has_everything_that_a_reader_must_pass_over(run: Run) -> None:
+    """LF, CR and CR LF, NUL and byte order marks; with `one_byte_chunks` each byte in its chunk."""
+    wire, _ = wire_of(run, Behaviour(reply="a", flood_bytes=5_000, one_byte_chunks=True), stream=True)
+
+    body = b"".join(wire.chunks)
+    flood = body[:5_000]
+    assert body[5_000:].startswith(b"data: {")
+    assert all(part in flood for part in (b"\0", b"\xef\xbb\xbf", b"\r\r", b"\n\n", b"\r\n\r\n"))
+    assert {len(chunk) for chunk in wire.chunks[:-1]} == {1}
+
+
+@pytest.mark.parametrize(
+    ("encode", "layers"),
+    [("gzip", (31,)), ("deflate", (15,)), (("gzip", "gzip"), (31, 31)), (("deflate", "gzip"), (31, 15))],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_encoded_body_is_what_it_says(
+    run: Run, encode: Any, layers: tuple[int, ...], *, streamed: bool
+) -> None:
+    """Compressed and named in the order in which it was; undone, it is the answer as ever."""
+    wire, _ = wire_of(run, Behaviour(reply="a b", encode=encode), stream=streamed)
+
+    body = decoded(wire, *layers)
+    assert wire.header("content-encoding") == [encode if isinstance(encode, str) else ", ".join(encode)]
+    assert wire.header("content-length") == [] and wire.ending == "silent"
+    assert events_in(body)[-1] == b"[DONE]" if streamed else json.loads(body)
+
+
+def test_a_bomb_is_small_on_the_wire(run: Run) -> None:
+    """20 MB in less than a five-hundredth; an error's body can be one."""
+    wire, _ = wire_of(run, Behaviour(encode="gzip", padding_bytes=20_000_000, status=500))
+
+    assert len(wire.body) < 40_000
+    assert len(decoded(wire, 31).lstrip()) + 20_000_000 == len(decoded(wire, 31))
+    assert "error" in json.loads(decoded(wire, 31))
+
+
+def test_encoded_events_leave_when_their_token_does(run: Run) -> None:
+    """What arrived so far can be read so far: half of a stream is half of its events."""
+    wire, _ = wire_of(run, Behaviour(reply="a b c", encode="gzip", stall_after=2), stream=True)
+
+    assert len(events_in(zlib.decompressobj(31).decompress(b"".join(wire.chunks)))) == 2
+
+
+def test_breaks_strike_in_an_encoded_body(run: Run) -> None:
+    """A clean cut ends the encoding, too; a reset leaves it torn, inside a chunk."""
+    cut, _ = wire_of(run, Behaviour(reply="a b c", encode="gzip", clean_cut_after=2), stream=True)
+    reset, _ = wire_of(run, Behaviour(reply="a b c", encode="gzip", reset_after=2), stream=True)
+
+    assert len(events_in(decoded(cut, 31))) == 2
+    reader = zlib.decompressobj(31)
+    assert len(events_in(reader.decompress(b"".join(reset.chunks)))) == 2 and not reader.eof
+    assert reset.ending == "reset" and not reset.body.endswith(b"\r\n")
+
+
+def test_empty_members_come_before_the_one_with_the_body(run: Run) -> None:
+    """Ten thousand members of gzip that hold nothing, and one that holds the answer."""
+    wire, _ = wire_of(run, Behaviour(encode="gzip", empty_members=10_000))
+
+    empty = gzip.compress(b"", mtime=0)
+    assert b"".join(wire.chunks).startswith(empty * 10_000)
+    assert json.loads(gzip.decompress(b"".join(wire.chunks)))
+
+
+def test_an_encoded_reply_has_an_id_of_its_own_each_time(run: Run) -> None:
+    """Kept replies are made anew by writing a number over: not where it cannot be seen."""
+
+    async def main() -> set[str]:
+        async with MockServer(Behaviour(encode="gzip")) as server:
+            wires = [await talk(server, request_bytes(), patience_s=0.05) for _ in range(3)]
+            return {json.loads(decoded(wire, 31))["id"] for wire in wires}
+
+    assert len(run(main)) == 3
+
+
+def test_large_and_many_headers(run: Run) -> None:
+    """A header of 300 kB and a thousand more, beside those that there are always."""
+    wire, _ = wire_of(run, Behaviour(header_bytes=300_000, header_count=1_000))
+
+    assert wire.header("x-large") == ["a" * 300_000]
+    assert wire.head.count(b"\r\nx-many-") == 1_000
+    assert wire.header("content-length") == [str(len(wire.body))] and json.loads(wire.body)
+
+
+def test_raw_bytes_and_garbage_are_no_response(run_on_each: Run) -> None:
+    """Exactly the bytes of the script, or so many that are no HTTP; then the end."""
+    raw, ended = wire_of(run_on_each, Behaviour(raw="SSH-2.0-x\r\n\xff\0"))
+    noise, _ = wire_of(run_on_each, Behaviour(garbage=200_000), stream=True)
+
+    assert (raw.data, raw.ending, ended) == (b"SSH-2.0-x\r\n\xff\0", "eof", Ended.BROKEN)
+    assert len(noise.data) == 200_000 and noise.ending == "eof"
+    assert b"HTTP/" not in noise.data and len(set(noise.data)) == 256
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_cut_inside_a_character(run: Run, *, streamed: bool) -> None:
+    """The last two bytes begin a character of four; the framing ends well."""
+    wire, ended = wire_of(run, Behaviour(reply="a b c", cut_character=True), stream=streamed)
+
+    data = wire.chunks[-2] if streamed else wire.body
+    with pytest.raises(UnicodeDecodeError, match="unexpected end of data"):
+        data.decode()
+    assert data[:-2].decode().endswith('"content":"')
+    if streamed:
+        assert wire.chunks[-1] == b"" and len(events_in(b"".join(wire.chunks[:-2]))) == 2
+    else:
+        assert wire.header("content-length") == [str(len(wire.body))]
+    assert ended is Ended.BROKEN
+
+
+def test_a_trickle_sends_byte_by_byte(run: Run) -> None:
+    """A pause after each byte: what has come after some of them is a beginning, each byte for itself."""
+    quick, _ = wire_of(run, Behaviour(trickle_ms=1, body='{"a": 1}'))
+    slow, _ = wire_of(run, Behaviour(words=0, trickle_ms=1), stream=True)
+    never, _ = wire_of(run, Behaviour(trickle_ms=60_000), stream=True)
+
+    assert json.loads(quick.body) == {"a": 1}
+    assert b"".join(slow.chunks).startswith(b"data: {")
+    assert {len(chunk) for chunk in slow.chunks[:-1]} == {1}
+    assert never.chunks == [b"d"]
+
+
+def test_line_ends_by_turns_and_a_byte_order_mark(run: Run) -> None:
+    """All three line ends in one stream, which a reader that knows them reads as ever."""
+    odd = Behaviour(reply="a b c d e", mixed_line_ends=True, comments=True, bom=True)
+    wire, _ = wire_of(run, odd, stream=True)
+    plain, _ = wire_of(run, Behaviour(reply="a b c d e"), stream=True)
+    whole, _ = wire_of(run, Behaviour(bom=True))
+
+    body = b"".join(wire.chunks)
+    assert body.startswith(b"\xef\xbb\xbf: mock")
+    assert deltas(body) == deltas(b"".join(plain.chunks))
+    assert events_in(body)[-1] == b"[DONE]"
+    assert all(end in body for end in (b"}\n\n", b"}\r\r", b"}\r\n\r\n", b"}\n\r", b"}\r\r\n"))
+    assert whole.body.startswith(b"\xef\xbb\xbf{")
+    assert whole.header("content-length") == [str(len(whole.body))]
+
+
+# TLS.
+
+CERTIFICATES = Path(__file__).parents[1] / "contract" / "certificates"
+
+
+async def shake_hands(server: MockServer, *, trusted: str = "issuer") -> Wire:
+    """Ask over TLS, as a client that verifies."""
+    context = ssl.create_default_context(cafile=str(CERTIFICATES / f"{trusted}.pem"))
+    port = int(server.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    writer.write(request_bytes())
+    try:
+        return await listen(reader, 0.15)
+    finally:
+        writer.transport.abort()
+
+
+def test_a_good_certificate_holds(run_on_each: Run) -> None:
+    """Over TLS the answer is as ever, and the URL says https."""
+
+    async def main() -> Wire:
+        async with MockServer(Script(default=REPLY, tls=str(CERTIFICATES / "good.pem"))) as server:
+            assert server.base_url.startswith("https://127.0.0.1:")
+            return await shake_hands(server)
+
+    assert json.loads(run_on_each(main).body)["choices"]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("expired", "certificate has expired"),
+        ("wrong_name", "IP address mismatch"),
+        ("unknown_issuer", "unable to get local issuer certificate"),
+    ],
+)
+def test_a_certificate_that_does_not_hold_is_served_all_the_same(
+    run_on_each: Run, name: str, why: str
+) -> None:
+    """The client finds out, and its request never arrives."""
+
+    async def main() -> int:
+        async with MockServer(Script(tls=str(CERTIFICATES / f"{name}.pem"))) as server:
+            with pytest.raises(ssl.SSLCertVerificationError, match=why):
+                await shake_hands(server)
+            return len(server.log)
+
+    assert run_on_each(main) == 0
+
+
+def test_another_script_may_bring_another_certificate_or_none(run_on_each: Run) -> None:
+    """On the same port; a file that cannot be used is told and changes nothing."""
+
+    async def main() -> None:
+        async with MockServer(Script(tls=str(CERTIFICATES / "expired.pem"))) as server:
+            with pytest.raises(CannotStart, match=r"no-such\.pem cannot be used: No such file"):
+                await server.play(Script(tls="no-such.pem"))
+            with pytest.raises(CannotStart, match="it holds no key"):
+                await server.play(Script(tls=str(CERTIFICATES / "issuer.pem")))
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await shake_hands(server)
+            await server.play(Script(tls=str(CERTIFICATES / "good.pem")))
+            assert (await shake_hands(server)).status == 200
+            await server.play(REPLY)
+            assert (await talk(server, request_bytes())).status == 200
+
+    run_on_each(main)
+
+
+def test_a_reset_over_tls_is_a_reset(run_on_each: Run) -> None:
+    """Breaks of the connection break it below TLS, too: no orderly goodbye."""
+
+    async def main() -> tuple[bytes, Ended]:
+        script = Script(default=Behaviour(reset_after=0), tls=str(CERTIFICATES / "good.pem"))
+        async with MockServer(script) as server:
+            wire = await shake_hands(server)
+            return wire.data, server.log[0].ended
+
+    data, ended = run_on_each(main)
+    assert data.startswith(b"HTTP/1.1 200 OK") and ended is Ended.BROKEN
 
 
 # The connection.

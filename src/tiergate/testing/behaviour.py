@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -10,6 +10,7 @@ from msgspec import Meta
 Count = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Amount = Annotated[float, Meta(ge=0)]
+Encoding = Literal["gzip", "deflate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,8 @@ class Behaviour:
     """Headers leave at once and not with the first token."""
     slow_headers_ms: Amount = 0.0
     """Time between the status line and the rest of the headers."""
+    trickle_ms: Amount = 0.0
+    """Time between any two bytes of the body, each in a chunk of its own."""
 
     # Another answer than the one asked for.
     status: Annotated[int, Meta(ge=200, le=599)] = 200
@@ -85,6 +88,10 @@ class Behaviour:
     """The connection is reset once the request was read; as the default of a script, the port is closed."""
     hang: bool = False
     """The request is read and never answered."""
+    raw: str | None = None
+    """Exactly these bytes (characters up to U+00FF) in place of status, headers and body; then the end."""
+    garbage: Count | None = None
+    """So many bytes that are no HTTP, and then the end."""
 
     # An answer that breaks.
     stall_after: Count | None = None
@@ -99,8 +106,26 @@ class Behaviour:
     """After so many events an error object; in a reply that is not streamed, an error with status 200."""
     truncate_json: bool = False
     """The JSON breaks off: half the body, or half of the event in the middle of a stream, which then ends."""
+    cut_character: bool = False
+    """The same, inside a character: its UTF-8 breaks off after two of four bytes."""
     wrong_length: int = 0
     """Content-Length is off by this many bytes; in a stream, the size of the first chunk."""
+
+    # More than a client should take. None of it is made before it leaves, so any amount is good.
+    padding_bytes: Count = 0
+    """So many spaces before the JSON; in a stream before that of one event, on its line."""
+    flood_bytes: Count = 0
+    """So many bytes of lines without data before one event, with every line end, NUL and BOM in them."""
+    bulk_event: Count = 0
+    """The event of a stream that has the padding on its line and the flood before it; 0: the first."""
+    encode: Encoding | tuple[Encoding, ...] = ()
+    """The body is compressed and says so, with several of them one inside the other."""
+    empty_members: Count = 0
+    """So many members of gzip that hold nothing, before the one with the body."""
+    header_bytes: Count = 0
+    """One more header of this size."""
+    header_count: Count = 0
+    """So many more headers."""
 
     # Small print.
     no_done: bool = False
@@ -113,6 +138,10 @@ class Behaviour:
     """Each byte of the body in a chunk of its own."""
     crlf: bool = False
     """Lines of a stream end with CR LF."""
+    mixed_line_ends: bool = False
+    """Lines of a stream end with LF, CR and CR LF, by turns."""
+    bom: bool = False
+    """The body begins with a byte order mark."""
     comments: bool = False
     """A comment line before each event."""
     hang_up: bool = False
@@ -124,12 +153,27 @@ class Behaviour:
     truncate_rate: Share = 0.0
     """With this probability the answer is cut off cleanly after 1 to 8 events."""
 
+    def __post_init__(self) -> None:
+        if self.empty_members and self.encodings[-1:] != ("gzip",):
+            raise ValueError("empty_members needs an 'encode' that ends with gzip; only gzip has members")
+        if self.crlf and self.mixed_line_ends:
+            raise ValueError("crlf and mixed_line_ends cannot both be; take one")
+        if self.raw is not None and max(self.raw, default="") > "\xff":
+            raise ValueError("raw holds a character above U+00FF, which is no byte; write UTF-8 as its bytes")
+
+    @property
+    def encodings(self) -> tuple[Encoding, ...]:
+        """What the body is compressed by, in this order."""
+        return self.encode if isinstance(self.encode, tuple) else (self.encode,)
+
     @property
     def answers(self) -> bool:
         """Whether it begins a real answer, whole or broken."""
         return not (
             self.refuse
             or self.hang
+            or self.raw is not None
+            or self.garbage is not None
             or self.redirect is not None
             or self.html
             or self.empty

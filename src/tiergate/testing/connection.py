@@ -15,9 +15,9 @@ from http import HTTPStatus
 from typing import Final, NamedTuple, cast
 
 from tiergate.testing.log import Ended
-from tiergate.testing.performance import End, Headers, How, Pause, Status, Step, Token, Torn
 from tiergate.testing.requests import Request, RequestReader, Unreadable
 from tiergate.testing.stage import Scene
+from tiergate.testing.steps import End, Headers, How, Pause, Status, Step, Token, Torn
 
 _WAITING_MAX: Final = 64
 """Requests that may wait for their turn on one connection."""
@@ -43,12 +43,14 @@ class Connection(asyncio.Protocol):
         *,
         serve: Callable[[Request], Play],
         replay: Callable[[bytes, int], bytes | None],
+        made: Callable[["Connection"], None],
         lost: Callable[["Connection"], None],
         wall_ns: Callable[[], int],
     ) -> None:
         self._number = number
         self._serve = serve
         self._replay = replay
+        self._made = made
         self._lost = lost
         self._wall_ns = wall_ns
         self._loop = asyncio.get_running_loop()
@@ -74,6 +76,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection; small pieces leave at once."""
         self._transport = cast("asyncio.Transport", transport)
+        self._made(self)
         self._socket_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from tiergate.capacity import Arrival, Engine, EngineModel, EngineStatistics, Entrance
-from tiergate.testing.performance import Token
+from tiergate.testing.steps import Token
 
 
 class EngineRunner:

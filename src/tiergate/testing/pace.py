@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from tiergate.testing.performance import Token
+from tiergate.testing.steps import Token
 
 
 class Pace(Protocol):

@@ -7,75 +7,17 @@ ones for its caller.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
 from tiergate.testing.answer import Answer
 from tiergate.testing.behaviour import Behaviour
+from tiergate.testing.bulk import blanks, flood, garbage, header_lines
+from tiergate.testing.coding import encoded, sliced
+from tiergate.testing.steps import End, Headers, How, Pairs, Pause, Status, Step, Token, Torn
 
 _encode: Final = msgspec.json.Encoder().encode
-
-Pairs = tuple[tuple[str, str], ...]
-
-
-class Status(NamedTuple):
-    """The status line."""
-
-    code: int
-
-
-class Headers(NamedTuple):
-    """All headers but those that belong to the connection; then the body begins."""
-
-    pairs: Pairs
-    chunked: bool
-
-
-class Torn(NamedTuple):
-    """A piece of the body in a chunk that claims another length than its own."""
-
-    data: bytes
-    claimed: int
-    closed: bool
-    """The chunk ends like a good one; otherwise the rest of it is missing."""
-
-
-class Token(NamedTuple):
-    """Wait until this token of this choice has left."""
-
-    choice: int
-    number: int
-
-
-class Pause(NamedTuple):
-    """Wait so long."""
-
-    seconds: float
-
-
-class How(Enum):
-    """What becomes of the connection."""
-
-    KEEP = "keep"
-    """It may carry the next request."""
-    CLOSE = "close"
-    """It ends in an orderly way."""
-    RESET = "reset"
-    """It is torn down with a reset."""
-    HANG = "hang"
-    """It stays as it is until the client leaves."""
-
-
-class End(NamedTuple):
-    """The last step."""
-
-    how: How
-    complete: bool = True
-    """Nothing was left out and nothing was wrong."""
-
-
-Step = bytes | Torn | Token | Pause | Status | Headers | End
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +34,11 @@ _HTML: Final = "text/html; charset=utf-8"
 _EVENTS: Final = "text/event-stream; charset=utf-8"
 
 _DONE: Final = b"[DONE]"
+_BOM: Final = b"\xef\xbb\xbf"
+_LINE_ENDS: Final = ((b"\n", b"\n"), (b"\r", b"\r"), (b"\r\n", b"\r\n"), (b"\n", b"\r"), (b"\r", b"\r\n"))
+"""Of an event's line and of the empty line after it. CR and LF, in this order, would be one end, not two."""
+_CONTENT: Final = b'"content":"'
+_PART_OF_A_CHARACTER: Final = "𝄞".encode()[:2]
 _PAGE_OF_HTML: Final = (
     b"<!DOCTYPE html>\n<html><head><title>Mock</title></head><body><h1>Not an answer</h1></body></html>\n"
 )
@@ -99,10 +46,21 @@ _PAGE_OF_HTML: Final = (
 
 def perform(behaviour: Behaviour, answer: Answer | None, request_id: str) -> Iterator[Step]:
     """Give the steps of a reply; `answer` is only looked at where the behaviour answers."""
+    steps = _reply(behaviour, answer, request_id)
+    if behaviour.encode:
+        steps = encoded(steps, behaviour.encodings, empty_members=behaviour.empty_members)
+    if behaviour.one_byte_chunks or behaviour.trickle_ms:
+        steps = sliced(steps, pause_s=behaviour.trickle_ms / 1_000)
+    return steps
+
+
+def _reply(behaviour: Behaviour, answer: Answer | None, request_id: str) -> Iterator[Step]:
     if behaviour.refuse:
         yield End(How.RESET, complete=False)
     elif behaviour.hang:
         yield End(How.HANG, complete=False)
+    elif behaviour.raw is not None or behaviour.garbage is not None:
+        yield from _no_response(behaviour)
     else:
         if behaviour.wait_ms:
             yield Pause(behaviour.wait_ms / 1_000)
@@ -112,6 +70,15 @@ def perform(behaviour: Behaviour, answer: Answer | None, request_id: str) -> Ite
             yield from _stream(behaviour, answer, request_id)
         else:
             yield from _whole(behaviour, answer, request_id)
+
+
+def _no_response(behaviour: Behaviour) -> Iterator[Step]:
+    if behaviour.wait_ms:
+        yield Pause(behaviour.wait_ms / 1_000)
+    if behaviour.raw:
+        yield behaviour.raw.encode("latin-1")
+    yield from garbage(behaviour.garbage or 0)
+    yield End(How.CLOSE, complete=False)
 
 
 def perform_page(page: Page, behaviour: Behaviour, request_id: str) -> Iterator[Step]:
@@ -163,8 +130,8 @@ def _whole(behaviour: Behaviour, answer: Answer, request_id: str) -> Iterator[St
     data = answer.whole()
     if behaviour.error_in_stream is not None:
         data = error_object(500, behaviour.error)
-    if behaviour.truncate_json:
-        data = data[: len(data) // 2]
+    if behaviour.truncate_json or behaviour.cut_character:
+        data = _beginning(behaviour, data)
     waits = [Token(place, max(1, choice.tokens)) for place, choice in enumerate(answer.choices)]
     head = _head(behaviour, behaviour.status, JSON, request_id, length=len(data))
     if behaviour.early_headers:
@@ -183,17 +150,26 @@ def _head(
     own = [("content-type", content_type), ("x-request-id", request_id)]
     if behaviour.redirect is not None:
         own.append(("location", behaviour.redirect))
-    chunked = length is None or behaviour.one_byte_chunks or "transfer-encoding" in behaviour.headers
+    chunked = (
+        length is None
+        or behaviour.one_byte_chunks
+        or bool(behaviour.encode)
+        or "transfer-encoding" in behaviour.headers
+    )
     if length is None:
         own.append(("cache-control", "no-cache"))
+    if behaviour.encode:
+        own.append(("content-encoding", ", ".join(behaviour.encodings)))
     if chunked:
         own.append(("transfer-encoding", "chunked"))
     else:
         assert length is not None
+        length += behaviour.padding_bytes + len(_BOM) * behaviour.bom
         own.append(("content-length", str(max(0, length + behaviour.wrong_length))))
     yield Status(status)
     if behaviour.slow_headers_ms:
         yield Pause(behaviour.slow_headers_ms / 1_000)
+    yield from header_lines(size=behaviour.header_bytes, count=behaviour.header_count)
     yield Headers(_with_script(own, behaviour), chunked)
 
 
@@ -211,36 +187,41 @@ def _with_script(own: list[tuple[str, str]], behaviour: Behaviour) -> Pairs:
 
 def _body(behaviour: Behaviour, data: bytes) -> Iterator[Step]:
     """A body that is not streamed: whole, or broken in its middle."""
+    if behaviour.bom:
+        yield _BOM
+    yield from blanks(behaviour.padding_bytes)
     half = data[: len(data) // 2]
     if behaviour.reset_after_bytes is not None:
-        yield from _pieces(behaviour, data[: behaviour.reset_after_bytes])
+        yield from _piece(data[: behaviour.reset_after_bytes])
         yield End(How.RESET, complete=False)
     elif behaviour.stall_after is not None:
-        yield from _pieces(behaviour, half)
+        yield from _piece(half)
         yield End(How.HANG, complete=False)
     elif behaviour.reset_after is not None:
-        yield from _pieces(behaviour, half)
+        yield from _piece(half)
         yield End(How.RESET, complete=False)
     elif behaviour.clean_cut_after is not None:
-        yield from _pieces(behaviour, half)
+        yield from _piece(half)
         yield End(How.CLOSE, complete=False)
     else:
-        yield from _pieces(behaviour, data)
+        yield from _piece(data)
         yield _proper_end(behaviour)
 
 
 def _proper_end(behaviour: Behaviour) -> End:
-    wrong = behaviour.wrong_length or behaviour.truncate_json or behaviour.error_in_stream is not None
+    wrong = (
+        behaviour.wrong_length
+        or behaviour.truncate_json
+        or behaviour.cut_character
+        or behaviour.error_in_stream is not None
+    )
     # A length that is too long must be followed by the end of the connection, or the client would just wait.
     how = How.CLOSE if behaviour.hang_up or behaviour.wrong_length > 0 else How.KEEP
     return End(how, complete=not wrong)
 
 
-def _pieces(behaviour: Behaviour, data: bytes) -> Iterator[bytes]:
-    if behaviour.one_byte_chunks:
-        for place in range(len(data)):
-            yield data[place : place + 1]
-    elif data:
+def _piece(data: bytes) -> Iterator[bytes]:
+    if data:
         yield data
 
 
@@ -258,9 +239,16 @@ def _stream(behaviour: Behaviour, answer: Answer, request_id: str) -> Iterator[S
     yield from _head(behaviour, behaviour.status, _EVENTS, request_id, length=None)
     strike, kind = _strike(behaviour, answer)
     bytes_left = behaviour.reset_after_bytes
+    if behaviour.bom:
+        yield _BOM
     for count, part in enumerate(answer.events()):
         yield Token(part.choice, part.number)
-        frame = _frame(behaviour, part.data)
+        frame = _frame(behaviour, part.data, count)
+        if count == behaviour.bulk_event:
+            yield from flood(behaviour.flood_bytes)
+            if behaviour.padding_bytes:
+                yield from _up_to_padding(behaviour)
+                frame = frame.partition(b"data: ")[2]
         if kind is not None and count == strike:
             yield from _broken(kind, behaviour, frame)
             return
@@ -272,12 +260,10 @@ def _stream(behaviour: Behaviour, answer: Answer, request_id: str) -> Iterator[S
             bytes_left -= len(frame)
         if behaviour.wrong_length and count == 0:
             yield Torn(frame, max(1, len(frame) + behaviour.wrong_length), closed=True)
-        elif behaviour.one_byte_chunks:
-            yield from _pieces(behaviour, frame)
         else:
             yield frame
     if not behaviour.no_done:
-        yield from _pieces(behaviour, _frame(behaviour, _DONE))
+        yield _frame(behaviour, _DONE)
     yield _proper_end(behaviour)
 
 
@@ -290,7 +276,7 @@ def _strike(behaviour: Behaviour, answer: Answer) -> tuple[int, _Break | None]:
         (None if behaviour.reset_after_bytes is None else latest, _Break.RESET),
         (behaviour.clean_cut_after, _Break.CUT),
         (behaviour.error_in_stream, _Break.ERROR),
-        (latest // 2 if behaviour.truncate_json else None, _Break.GARBLE),
+        (latest // 2 if behaviour.truncate_json or behaviour.cut_character else None, _Break.GARBLE),
     ):
         if count is not None:
             return min(count, latest), kind
@@ -308,16 +294,31 @@ def _broken(kind: _Break, behaviour: Behaviour, frame: bytes) -> Iterator[Step]:
         case _Break.CUT:
             yield End(How.KEEP, complete=False)
         case _Break.ERROR:
-            yield from _pieces(behaviour, _frame(behaviour, error_object(500, behaviour.error)))
+            yield _frame(behaviour, error_object(500, behaviour.error))
             yield End(How.KEEP, complete=False)
         case _Break.GARBLE:
-            yield from _pieces(behaviour, half)
+            yield _beginning(behaviour, frame)
             yield End(How.KEEP, complete=False)
 
 
-def _frame(behaviour: Behaviour, data: bytes) -> bytes:
-    if not (behaviour.crlf or behaviour.comments):
+def _beginning(behaviour: Behaviour, data: bytes) -> bytes:
+    """Give what comes of JSON that breaks off: half of it, or all up to a part of a character of its text."""
+    before, content, _ = data.partition(_CONTENT)
+    if not (behaviour.cut_character and content):
+        return data[: len(data) // 2]
+    return before + content + _PART_OF_A_CHARACTER
+
+
+def _frame(behaviour: Behaviour, data: bytes, count: int = 0) -> bytes:
+    if not (behaviour.crlf or behaviour.comments or behaviour.mixed_line_ends):
         return b"data: " + data + b"\n\n"
-    end = b"\r\n" if behaviour.crlf else b"\n"
-    comment = b": mock" + end + end if behaviour.comments else b""
-    return comment + b"data: " + data + end + end
+    end, blank = (b"\r\n", b"\r\n") if behaviour.crlf else (b"\n", b"\n")
+    if behaviour.mixed_line_ends:
+        end, blank = _LINE_ENDS[count % len(_LINE_ENDS)]
+    comment = b": mock" + end + blank if behaviour.comments else b""
+    return comment + b"data: " + data + end + blank
+
+
+def _up_to_padding(behaviour: Behaviour) -> Iterator[Step]:
+    yield b"data: "
+    yield from blanks(behaviour.padding_bytes)

@@ -66,6 +66,8 @@ class Script:
     """Requests in any 60 s; more are answered 429, with the wait."""
     engine: EngineModel | None = None
     """Answers come from an engine with slots and a queue, and its pace replaces tokens_per_s."""
+    tls: str | None = None
+    """A PEM file with key and certificate, good or not: the server speaks TLS with it."""
     seed: int = 0
 
     @classmethod
@@ -100,6 +102,7 @@ class Script:
             models=top.get("models", ()),
             rpm=top.get("rpm"),
             engine=_engine(top["engine"], f"{source}.engine") if "engine" in top else None,
+            tls=top.get("tls"),
             seed=top.get("seed", 0),
         )
 
@@ -108,9 +111,13 @@ def changed(behaviour: Behaviour, changes: object, where: str, *, lenient: bool 
     """Give a behaviour with some keys set anew.
 
     Raises:
-        SettingsError: an unknown key, or a value of the wrong type.
+        SettingsError: an unknown key, a value of the wrong type, or keys that cannot go together.
     """
-    return replace(behaviour, **read_fields(Behaviour, changes, where, lenient=lenient))
+    values = read_fields(Behaviour, changes, where, lenient=lenient)
+    try:
+        return replace(behaviour, **values)
+    except ValueError as error:
+        raise SettingsError((f"{where}: {error}",)) from error
 
 
 @dataclass
@@ -118,6 +125,7 @@ class _Top:
     seed: int
     models: tuple[str, ...]
     rpm: Positive
+    tls: str
     engine: Any
     default: Any
     behaviours: dict[str, Any]

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Final, Self
@@ -50,6 +51,7 @@ class MockServer:
         self._host = host
         self._port = port
         self._clock = clock or SystemClock()
+        self._tls: ssl.SSLContext | None = None
         self._stage: Stage | None = None
         self._listener: asyncio.AbstractServer | None = None
         self._shut_socket: socket.socket | None = None
@@ -72,8 +74,9 @@ class MockServer:
         """Take the port and listen.
 
         Raises:
-            CannotStart: the port is taken, or the host is not ours.
+            CannotStart: the port is taken, the host is not ours, or the file for TLS cannot be used.
         """
+        self._tls = _context(self._script)
         self._stage = Stage(self._script, asyncio.get_running_loop(), self._clock)
         self._shut_socket = self._bound()
         self._port = self._shut_socket.getsockname()[1]
@@ -93,9 +96,9 @@ class MockServer:
 
     @property
     def url(self) -> str:
-        """`http://host:port`."""
+        """`http://host:port`; `https` with a script that says `tls`."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        return f"{'https' if self._script.tls else 'http'}://{host}:{self._port}"
 
     @property
     def base_url(self) -> str:
@@ -122,12 +125,20 @@ class MockServer:
 
     @property
     def connections_total(self) -> int:
-        """Connections that were ever made."""
+        """Connections that were ever made, those included in which no TLS came about."""
         return self._connection_count
 
     async def play(self, script: Script | Behaviour) -> None:
-        """Go over to another script, with counters and log from zero; answers on their way go on."""
-        self._script = script_of(script)
+        """Go over to another script, with counters and log from zero; answers on their way go on.
+
+        Raises:
+            CannotStart: the file for TLS cannot be used; the script before goes on.
+        """
+        before, now = self._script, script_of(script)
+        self._tls = _context(now)
+        if now.tls != before.tls:
+            await self.close_door()
+        self._script = now
         self._stage = Stage(self._script, asyncio.get_running_loop(), self._clock)
         if self._script.default.refuse:
             await self.close_door()
@@ -148,7 +159,7 @@ class MockServer:
             return
         loop = asyncio.get_running_loop()
         taken, self._shut_socket = self._shut_socket, None
-        self._listener = await loop.create_server(self._connect, sock=taken, backlog=_BACKLOG)
+        self._listener = await loop.create_server(self._connect, sock=taken, backlog=_BACKLOG, ssl=self._tls)
 
     def drop_connections(self) -> None:
         """Tear down every connection, whatever it carries."""
@@ -184,16 +195,19 @@ class MockServer:
 
     def _connect(self) -> Connection:
         self._connection_count += 1
-        connection = Connection(
+        return Connection(
             self._connection_count,
             serve=self._serve,
             replay=self._replay,
+            made=self._have,
             lost=self._lose,
             wall_ns=self._clock.wall_ns,
         )
+
+    def _have(self, connection: Connection) -> None:
+        # Not before: the connection of a client that refuses our certificate is never made, nor lost.
         self._connections.add(connection)
         self._all_gone.clear()
-        return connection
 
     def _lose(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -285,6 +299,19 @@ def script_of(script: Script | Behaviour | None) -> Script:
     if script is None:
         return Script()
     return Script(default=script) if isinstance(script, Behaviour) else script
+
+
+def _context(script: Script) -> ssl.SSLContext | None:
+    """Make what TLS needs, from a certificate that clients need not like: that is their part to find out."""
+    if script.tls is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(script.tls)
+    except OSError as error:
+        reason = "it holds no key with its certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        raise CannotStart(f"The file for TLS {script.tls} cannot be used: {reason}.") from error
+    return context
 
 
 def _json(value: object) -> Page:

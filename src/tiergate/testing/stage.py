@@ -15,10 +15,11 @@ from tiergate.testing.behaviour import Behaviour
 from tiergate.testing.engine import EnginePace, EngineRunner
 from tiergate.testing.log import Ended, LogEntry, MockStatistics, RequestLog
 from tiergate.testing.pace import Pace, TimedPace
-from tiergate.testing.performance import Step, perform
+from tiergate.testing.performance import perform
 from tiergate.testing.player import Cue, Player, Visit
 from tiergate.testing.replay import Replays, in_ids
 from tiergate.testing.script import Script
+from tiergate.testing.steps import Step
 
 _WINDOW_S: Final = 60.0
 
@@ -210,9 +211,11 @@ class _Rate:
 
 
 def _is_steady(script: Script) -> bool:
-    """Whether the same request is always answered the same way."""
+    """Whether the same request is always answered the same way, its number in plain sight."""
     default = script.default
-    return not (script.rules or script.rpm or script.engine or default.error_rate or default.truncate_rate)
+    drawn = default.error_rate or default.truncate_rate
+    hidden = default.encode or default.one_byte_chunks
+    return not (script.rules or script.rpm or script.engine or drawn or hidden)
 
 
 def _refusal(status: int, message: str, **more: str | None) -> Behaviour:

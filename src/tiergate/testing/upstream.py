@@ -2,7 +2,8 @@
 
 For unit tests and for users of the Python `Gateway`. It performs the very steps that the server performs,
 so text, pace, broken streams and errors are the same. What exists only on a wire has no effect here: chunk
-sizes, `one_byte_chunks`, `hang_up`. Waits are those of the event loop, so in virtual time they take none.
+sizes, `one_byte_chunks`, `hang_up`, large headers, `tls`. Waits are those of the event loop, so in virtual
+time they take none.
 """
 
 import asyncio
@@ -30,10 +31,10 @@ from tiergate.serve import Exchange, Question
 from tiergate.testing.ask import ask_of
 from tiergate.testing.behaviour import Behaviour
 from tiergate.testing.log import Ended, LogEntry, MockStatistics
-from tiergate.testing.performance import End, Headers, How, Pause, Status, Step, Token, Torn
 from tiergate.testing.script import Script
 from tiergate.testing.server import CHAT_PATH, script_of
 from tiergate.testing.stage import Scene, Stage
+from tiergate.testing.steps import End, Headers, How, Pause, Status, Step, Token, Torn
 from tiergate.wire import ChatStream, ErrorInStream, dumps, read_error, read_reply
 
 _E = TypeVar("_E", bound=UpstreamError)
@@ -150,6 +151,8 @@ class _ScriptedExchange:
         lengths = {value for name, value in headers.pairs if name == "content-length"}
         if len(lengths) > 1 or (lengths and headers.chunked):
             raise self._failed(UpstreamProtocolError("The upstream gave two lengths for one body."))
+        if "content-encoding" in self._headers:
+            raise self._failed(UpstreamProtocolError("The upstream compressed what was not to be."))
         status = self._scene.entry.status or 0
         if not 200 <= status < 300:
             raise _refused(status, self._headers, await self._rest(), self._target)
@@ -167,6 +170,7 @@ class _ScriptedExchange:
                     return headers
                 case End() as end:
                     await self._ended(end)
+                    raise self._failed(UpstreamProtocolError("The upstream did not answer in HTTP."))
 
     async def _next_chunks(self) -> Sequence[Chunk]:
         while self._stream.failure is None and (data := await self._arriving()) is not None:

@@ -88,6 +88,14 @@ def test_the_reference_has_a_row_for_every_key(kind: type) -> None:
         ("default: [1]", "script.default: must hold keys and values, not list '[1]'"),
         ("rpm: 0", "script.rpm: Expected `int` >= 1"),
         ("default: {words: 3", "script: line 1, column 19"),
+        ("default: {encode: br}", "script.default.encode: "),
+        ("default: {empty_members: 3}", "script.default: empty_members needs an 'encode'"),
+        (
+            "behaviours: {a: {encode: [gzip, deflate], empty_members: 3}}",
+            "script.behaviours.a: empty_members needs an 'encode' that ends with gzip",
+        ),
+        ("default: {crlf: true, mixed_line_ends: true}", "script.default: crlf and mixed_line_ends cannot"),
+        ("default: {raw: 'a\u0100'}", "script.default: raw holds a character above U+00FF"),
         ("seed: 1\nsped: 2", "script: unknown key 'sped'; did you mean 'seed'?"),
     ],
 )

@@ -31,6 +31,7 @@ _SLICE_BYTES: Final = 16 * 1024
 _IN_A_ROW_MAX: Final = 32
 # granian puts its own name where none is given, and cannot be kept from it.
 _SERVER: Final = (b"server", b"tiergate")
+_CLOSE: Final = (b"connection", b"close")
 _SET_BY_THE_SERVER: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"upgrade"})
 _HEADER_NAME: Final = re.compile(rb"[a-z0-9-]+")
 _NOT_IN_A_HEADER: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f-\xff]")
@@ -101,6 +102,7 @@ class Visit:
         "_header_list",
         "_headers",
         "_in_a_row",
+        "_is_last",
         "_limits",
         "_on_gone",
         "_receive",
@@ -141,7 +143,10 @@ class Visit:
         self._header_list: list[tuple[bytes, bytes]] = scope["headers"]
         self._headers = headers = dict(self._header_list)
         self._repeated = len(headers) != len(self._header_list)
-        self._unread = self.uploading = b"content-length" in headers or b"transfer-encoding" in headers
+        # granian takes a bare line feed for the end of a trailer, and a request behind it for more trailers:
+        # what it then calls the next request stood in the body of one. So nothing is read behind chunks.
+        self._is_last = b"transfer-encoding" in headers
+        self._unread = self.uploading = self._is_last or b"content-length" in headers
         self._too_slow = False
         self._in_a_row = 0
         self._stage = _Stage.ASKED
@@ -312,7 +317,7 @@ class Visit:
         is first taken and dropped, for two seconds and 64 MiB at most: a connection that is closed on unread
         bytes is reset, and the client would not see the answer.
         """
-        start = _start(status, headers)
+        start = _start(status, headers, is_last=self._is_last)
         assert self._stage is _Stage.ASKED, "one request, one answer"
         if self._unread and b"expect" not in self._headers:
             await self._discard()
@@ -337,7 +342,7 @@ class Visit:
 
         With content type `text/event-stream` the headers leave now, else with the first piece.
         """
-        start = _start(status, headers)
+        start = _start(status, headers, is_last=self._is_last)
         assert self._stage is _Stage.ASKED, "one request, one answer"
         self._stage = _Stage.ANSWERING
         if not self._unread:
@@ -428,7 +433,7 @@ def _too_large(bytes_max: int) -> RequestTooLarge:
     return RequestTooLarge(f"The body is over the limit of {bytes_max} bytes.")
 
 
-def _start(status: int, headers: Headers) -> dict[str, Any]:
+def _start(status: int, headers: Headers, *, is_last: bool) -> dict[str, Any]:
     # granian ends the process on a status below 100 and cannot send one of the 1xx as an answer.
     if not 200 <= status <= 599:
         raise ValueError(f"{status} is no status of an answer")
@@ -436,7 +441,8 @@ def _start(status: int, headers: Headers) -> dict[str, Any]:
         _check_name(name)
     if _NOT_IN_A_HEADER.search(b"".join([value for _, value in headers])) is not None:
         raise ValueError("a header's value cannot be sent: only printable ASCII can")
-    return {"type": "http.response.start", "status": status, "headers": [*headers, _SERVER]}
+    own = (_SERVER, _CLOSE) if is_last else (_SERVER,)
+    return {"type": "http.response.start", "status": status, "headers": [*headers, *own]}
 
 
 # The names are a handful of constants; asking the expression each time would cost a microsecond per call.

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -82,11 +82,13 @@ class GatewayProcess:
         environ: Mapping[str, str] | None = None,
         drain_s: float = 10.0,
         grace_s: float = 0.0,
+        program: Sequence[str] = ("-m", "tiergate.app.cli"),
     ) -> None:
         self.folder = folder
         self.data_dir = folder / "data"
         self.settings_file = folder / "tiergate.yaml"
         self._environ = dict(environ or {})
+        self._program = program
         self._drain_s = drain_s
         self._grace_s = grace_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -110,7 +112,7 @@ class GatewayProcess:
     def start(self) -> None:
         """Start it and wait until it listens."""
         self.folder.mkdir(exist_ok=True, parents=True)
-        command = [sys.executable, "-m", "tiergate.app.cli", "serve", "--config", str(self.settings_file)]
+        command = [sys.executable, *self._program, "serve", "--config", str(self.settings_file)]
         command += ["--drain-s", str(self._drain_s), "--grace-s", str(self._grace_s)]
         with self._file("out").open("ab") as out, self._file("err").open("ab") as err:
             self._process = subprocess.Popen(

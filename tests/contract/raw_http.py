@@ -123,6 +123,10 @@ class Client:
         except TimeoutError:
             return self.received
 
+    def sip(self, count: int) -> None:
+        """Read at most so many bytes of those that are here."""
+        self._socket.recv(count)
+
     async def trickle(self, *, bytes_each: int, every_s: float) -> None:
         """Read so much at a time until the connection ends."""
         with contextlib.suppress(ConnectionError):

@@ -28,6 +28,7 @@ _DISCARD_BYTES_MAX: Final = 64 * 1024 * 1024
 # granian takes four pieces ahead of the client whatever their size: slices bound what that can be, and
 # give a slow client its time for each slice and not for the whole.
 _SLICE_BYTES: Final = 16 * 1024
+_AHEAD_BYTES_MAX: Final = 256 * 1024
 _IN_A_ROW_MAX: Final = 32
 # granian puts its own name where none is given, and cannot be kept from it.
 _SERVER: Final = (b"server", b"tiergate")
@@ -96,6 +97,7 @@ class Visit:
         caller: who asks for a call, from then on.
         gone: whether the client is known to have left.
         uploading: whether the body has not come to its end.
+        unread_bytes_max: the most of an answer that the server has and the client may not have read.
     """
 
     __slots__ = (
@@ -119,6 +121,7 @@ class Visit:
         "method",
         "path",
         "query",
+        "unread_bytes_max",
         "uploading",
     )
 
@@ -137,6 +140,7 @@ class Visit:
         self.id = ""
         self.caller: Caller | None = None
         self.gone = False
+        self.unread_bytes_max = 0
         self._receive = receive
         self._send = send
         self._limits = limits
@@ -323,6 +327,7 @@ class Visit:
             await self._discard()
         self._stage = _Stage.ENDED
         self.leave()
+        self.unread_bytes_max = len(body)
         await self._send(start)
         await self._send({"type": "http.response.body", "body": body})
 
@@ -369,6 +374,7 @@ class Visit:
             await self._write(piece)
 
     async def _write(self, piece: bytes) -> None:
+        self.unread_bytes_max = min(self.unread_bytes_max + len(piece), _AHEAD_BYTES_MAX)
         sending = self._send({"type": "http.response.body", "body": piece, "more_body": True})
         if hasattr(sending, "cancel"):
             # A future instead of something that is done: no room.

@@ -87,7 +87,7 @@ class GatewayProcess:
         self.folder = folder
         self.data_dir = folder / "data"
         self.settings_file = folder / "tiergate.yaml"
-        self._environ = dict(environ or {})
+        self.environ = dict(environ or {})
         self._program = program
         self._drain_s = drain_s
         self._grace_s = grace_s
@@ -116,7 +116,7 @@ class GatewayProcess:
         command += ["--drain-s", str(self._drain_s), "--grace-s", str(self._grace_s)]
         with self._file("out").open("ab") as out, self._file("err").open("ab") as err:
             self._process = subprocess.Popen(
-                command, cwd=self.folder, env=environment(**self._environ), stdout=out, stderr=err
+                command, cwd=self.folder, env=environment(**self.environ), stdout=out, stderr=err
             )
         until(self._listens, timeout_s=_START_S, what="the gateway")
 

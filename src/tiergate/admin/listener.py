@@ -49,6 +49,8 @@ class AdminListener:
             http=BoundedConnection,
             # Whatever is installed: a request for an upgrade comes to the guard, which refuses it.
             ws="none",
+            # Nor does a header say who a client is.
+            proxy_headers=False,
             log_config=None,
             # uvicorn would tell in its own way, as often as anybody likes, what it takes for no request. What
             # fails in the plane is told by the guard.

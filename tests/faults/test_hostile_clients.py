@@ -3,11 +3,12 @@
 import asyncio
 import json
 import re
+import secrets
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,8 @@ from contract.raw_http import Client, exchange, run, until
 from contract.raw_http import request as raw_request
 from contract.raw_server import RawServer, answers, reply
 from faults.impatient import PATIENCE_S
-from flow.plain_http import ask, bearer, request, talk
-from flow.recorder import Recorder, Seen, Wire, answer_well, completion, whole
+from flow.plain_http import Connection, ask, bearer, request, talk
+from flow.recorder import JSON, Recorder, Seen, Wire, answer_well, chunk, completion, whole
 from house import GatewayProcess, cli
 from house import until as until_true
 from tiergate.admin import AdminListener
@@ -574,3 +575,185 @@ def test_s12_a_name_that_moves_must_still_prove_itself() -> None:
 
         run(main)
         assert server.requests == []
+
+
+# S30, I12: what a log says when things go wrong.
+
+
+class Plant:
+    """Words that stand nowhere else, to be looked for in everything that the gateway leaves behind."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    def __call__(self, where: str) -> str:
+        word = f"canary-{where}-{secrets.token_hex(6)}"
+        self.words.append(word)
+        return word
+
+    def bytes(self, where: str) -> bytes:
+        return self(where).encode()
+
+
+def whole_faults(plant: Plant) -> dict[str, Callable[[Wire], None]]:
+    """Ways of a provider to fail, with a canary in whatever it says meanwhile."""
+
+    def refuse(status: bytes) -> Callable[[Wire], None]:
+        def play(wire: Wire) -> None:
+            more = b"x-a: %b\r\nset-cookie: %b\r\n" % (plant.bytes("header"), plant.bytes("cookie"))
+            error = {"error": {"message": plant("message"), "type": plant("type"), "param": plant("param")}}
+            wire.send(whole(json.dumps(error).encode(), status=status + plant.bytes("reason"), more=more))
+
+        return play
+
+    def say(sent: Callable[[], bytes]) -> Callable[[Wire], None]:
+        return lambda wire: wire.send(sent())
+
+    def break_off(wire: Wire) -> None:
+        wire.send(b"HTTP/1.1 200 OK\r\n" + JSON + b"content-length: 999\r\n\r\n" + plant.bytes("begun"))
+        raise ConnectionError
+
+    def stream(*pieces: bytes, ends: bool = True) -> Callable[[Wire], None]:
+        def play(wire: Wire) -> None:
+            wire.begin_stream(b"x-a: " + plant.bytes("header") + b"\r\n")
+            wire.event(chunk(plant("delta")))
+            for piece in pieces:
+                wire.event(piece % plant.bytes("event") if b"%" in piece else piece)
+            if ends:
+                raise ConnectionError
+            wire.has_left(5)
+
+        return play
+
+    def silent(wire: Wire) -> None:
+        wire.has_left(5)
+
+    ok = b"HTTP/1.1 200 OK\r\n"
+    return {
+        "bad": refuse(b"400 Bad "),
+        "unauthorized": refuse(b"401 No "),
+        "throttled": refuse(b"429 Slow "),
+        "failing": refuse(b"500 Oh "),
+        "overloaded": refuse(b"503 Busy "),
+        "moved": refuse(b"302 Found "),
+        "page": say(lambda: whole(b"<html>%b</html>" % plant.bytes("page"))),
+        "not-json": say(lambda: whole(b'{"choices": [%b' % plant.bytes("json"))),
+        "not-http": say(lambda: b"SSH-2.0-%b\r\n\r\n" % plant.bytes("banner")),
+        "odd-header": say(lambda: ok + b"content-length: %b\r\n\r\n" % plant.bytes("length")),
+        "odd-chunk": say(
+            lambda: ok + JSON + b"transfer-encoding: chunked\r\n\r\nx%b\r\n" % plant.bytes("chunk")
+        ),
+        "odd-name": say(lambda: ok + b"%b\x00: a\r\n\r\n" % plant.bytes("name")),
+        "error-in-200": say(lambda: whole(json.dumps({"error": {"message": plant("error")}}).encode())),
+        "odd-usage": say(
+            lambda: whole(completion(plant("text")).replace(b"3,", b'"%b",' % plant.bytes("usage")))
+        ),
+        "cut": break_off,
+        "silent": silent,
+        "cut-stream": stream(),
+        "stalled-stream": stream(ends=False),
+        "odd-stream": stream(b"{%b"),
+        "error-in-stream": stream(b'{"error": {"message": "%b"}}'),
+        "text-in-stream": stream(b"\xff%b"),
+    }
+
+
+def test_s30_faults_leave_no_words_of_anybody(closed_port: int, tmp_path: Path) -> None:
+    """S30, I12: prompts, answers, keys and headers are in no log, file or admin page, however calls end."""
+    plant = Plant()
+    faults = whole_faults(plant)
+    keys = {name: f"acme~{name}/{secrets.token_hex(8)}" for name in (*faults, "dead", "left")}
+
+    def play(seen: Seen, wire: Wire) -> None:
+        name = seen.json["model"]
+        if name == "left":
+            wire.begin_stream()
+            while True:
+                wire.event(chunk(plant("delta")))
+                time.sleep(0.05)
+        faults[name](wire)
+
+    with Recorder(play) as provider:
+        urls = dict.fromkeys(keys, provider.base_url) | {"dead": f"http://127.0.0.1:{closed_port}/v1"}
+        settings = {
+            "auth": "keys",
+            "keys": [{"name": "ci", "secret": KEY}],
+            "providers": {name: {"base_url": urls[name], "api_keys": [key]} for name, key in keys.items()},
+            "resilience": {"first_event_s": 0.4, "idle_s": 0.4, "total_s": 0.6, "stream_total_s": 1},
+            "admin": {"listen": "127.0.0.1:0", "token": "admin-token-0123456789abcdef0123456789"},
+        }
+        with GatewayProcess(tmp_path, settings) as gateway:
+            for name in keys:
+                for streamed in (False, True):
+                    fail(gateway, plant, name, streamed=streamed)
+            refuse_all(gateway, plant)
+            pages = b"".join(pages_of(gateway))
+            entries = gateway.check_books()
+    assert {entry.end.value for entry in entries if entry.end} >= {"failed", "interrupted", "client_closed"}
+    ends = {line["error"] for line in gateway.log() if line["event"] == "call"}
+    assert ends >= {"upstream_fault", "upstream_timeout", "upstream_protocol_error", "upstream_unreachable"}
+    left = {path.name: path.read_bytes() for path in gateway.data_dir.iterdir() if path.is_file()}
+    left |= {"log": gateway.stderr.encode(), "output": gateway.stdout.encode(), "pages": pages}
+    assert len(plant.words) > 100
+    for name, content in left.items():
+        for word in (*plant.words, *keys.values(), KEY, "canary"):
+            # The token of the admin plane is the owner's to read.
+            assert word.encode() not in content, f"{word} in {name}"
+
+
+def fail(gateway: GatewayProcess, plant: Plant, name: str, *, streamed: bool) -> None:
+    """Ask a provider that fails, with canaries in what is asked; do not hear `left` out."""
+    body = {
+        "model": f"{name}/{name}",
+        "messages": [{"role": "user", "content": plant("prompt"), "name": plant("name")}],
+        "stream": streamed,
+        "metadata": {plant("key"): plant("value")},
+        plant("field"): plant("value"),
+    }
+    headers = [bearer(KEY), ("Cookie", plant("cookie")), ("X-Secret", plant("header"))]
+    if name == "left":
+        with Connection(gateway.port) as connection:
+            connection.send(request(CHAT, body | {"stream": True}, headers=headers))
+            connection.read_until(b"canary-delta")
+        until_true(lambda: gateway.log("client_closed"), what="the end")
+        return
+    answer = ask(gateway.port, CHAT, body, headers=headers)
+    gateway.log_of(answer.call_id)
+
+
+def refuse_all(gateway: GatewayProcess, plant: Plant) -> None:
+    """Send what neither door takes, with canaries in it."""
+    _, token = admin_of(gateway)
+    for port in (gateway.port, admin_of(gateway)[0]):
+        for sent in (
+            b"GET /%b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % plant.bytes("path"),
+            b"GET /%b HTTP/9.9\r\n\r\n" % plant.bytes("version"),
+            b"%b / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % plant.bytes("method"),
+            b"GET / HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % plant.bytes("host"),
+            b"GET / HTTP/1.1\r\nHost: localhost\r\n%b\0: a\r\n\r\n" % plant.bytes("name"),
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %b\r\n\r\n" % plant.bytes("length"),
+            b"\x16\x03\x01\x02%b\r\n\r\n" % plant.bytes("tls"),
+        ):
+            talk(port, sent)
+        for path in (CHAT, "/api/keys", "/api/keys/x/revoke", "/api/entries/x/adjust", "/api/reload"):
+            for key in (token, KEY, plant("wrong-key")):
+                odd: list[Any] = [{"name": plant("name"), plant("field"): 1}, plant.bytes("not-json")]
+                for body in odd:
+                    ask(port, f"{path}?a={plant('query')}", body, headers=[bearer(key)])
+
+
+def pages_of(gateway: GatewayProcess) -> Iterator[bytes]:
+    """Read every page of the admin plane."""
+    port, token = admin_of(gateway)
+    for path in (
+        "/metrics",
+        "/api/entries",
+        "/api/usage",
+        "/api/targets",
+        "/api/config",
+        "/api/keys",
+        "/api/budgets",
+    ):
+        answer = ask(port, path, headers=[bearer(token)])
+        assert answer.status == 200
+        yield answer.body

@@ -461,6 +461,20 @@ _STREAM: Final = b"HTTP/1.1 200 OK\r\n" + STREAM + b"transfer-encoding: chunked\
 
 REPLIES: Final[dict[str, Reply]] = {
     "by its length": reply(b"content-length: " + MINE_SIZE, good=True),
+    "by its length, and half a reply": Reply(
+        sent=b"HTTP/1.1 200 OK\r\n"
+        + JSON
+        + b"content-length: "
+        + MINE_SIZE
+        + b"\r\n\r\n"
+        + MINE
+        + SURPLUS[:-5],
+        good=True,
+    ),
+    "by its length, and a byte": Reply(
+        sent=b"HTTP/1.1 200 OK\r\n" + JSON + b"content-length: " + MINE_SIZE + b"\r\n\r\n" + MINE + b"H",
+        good=True,
+    ),
     "in chunks": in_chunks(good=True),
     "extension": in_chunks(b"%x;a=b" % len(MINE), good=True),
     "trailers": in_chunks(end=b"0\r\nx-a: 1\r\nset-cookie: canary=1\r\n\r\n", good=True),

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -84,11 +84,13 @@ class GatewayProcess:
         environ: Mapping[str, str] | None = None,
         drain_s: float = 10.0,
         grace_s: float = 0.0,
+        program: Sequence[str] = ("-m", "tiergate.app.cli"),
     ) -> None:
         self.folder = folder
         self.data_dir = folder / "data"
         self.settings_file = folder / "tiergate.yaml"
-        self._environ = dict(environ or {})
+        self.environ = dict(environ or {})
+        self._program = program
         self._drain_s = drain_s
         self._grace_s = grace_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -112,11 +114,11 @@ class GatewayProcess:
     def start(self) -> None:
         """Start it and wait until it listens."""
         self.folder.mkdir(exist_ok=True, parents=True)
-        command = [sys.executable, "-m", "tiergate.app.cli", "serve", "--config", str(self.settings_file)]
+        command = [sys.executable, *self._program, "serve", "--config", str(self.settings_file)]
         command += ["--drain-s", str(self._drain_s), "--grace-s", str(self._grace_s)]
         with self._file("out").open("ab") as out, self._file("err").open("ab") as err:
             self._process = subprocess.Popen(
-                command, cwd=self.folder, env=environment(**self._environ), stdout=out, stderr=err
+                command, cwd=self.folder, env=environment(**self.environ), stdout=out, stderr=err
             )
         until(self._listens, timeout_s=_START_S, what="the gateway")
 

@@ -112,6 +112,83 @@ def test_in_serve_nothing_else_is_sent() -> None:
             assert ".send(" not in path.read_text(), name(path)
 
 
+# Who may open, take or secure a connection. Everybody else goes through `upstream`, which follows no
+# redirect, uses no proxy of the environment and always verifies.
+NETWORK: dict[str, set[str]] = {
+    "socket": {"upstream", "web", "admin", "testing"},
+    "ssl": {"upstream"},
+    "httptools": {"upstream", "testing"},
+    "aiohttp": {"upstream"},
+    "uvicorn": {"admin"},
+    "granian": {"web"},
+}
+OTHER_CLIENTS = {
+    "anyio", "curl_cffi", "ftplib", "grpc", "h11", "h2", "httpcore", "http.client", "http.server", "httpx",
+    "httpx2", "imaplib", "niquests", "openai", "paramiko", "poplib", "pycurl", "requests", "smtplib",
+    "socketserver", "telnetlib", "tornado", "trio", "urllib.request", "urllib3", "websocket", "websockets",
+    "wsgiref", "wsproto", "xmlrpc",
+}  # fmt: skip
+"""None of them is used anywhere."""
+OPENERS = {
+    "create_connection", "create_datagram_endpoint", "create_unix_connection", "getaddrinfo", "gethostbyname",
+    "open_connection", "open_unix_connection", "sock_connect", "urlopen",
+}  # fmt: skip
+"""What opens a connection or asks for an address, by whatever name the module goes."""
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """The whole names of what a module imports; of `from a import b` both `a` and `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def reaches_out(source: str, room: str) -> list[str]:
+    """What of a module goes around the one way out."""
+    tree = ast.parse(source)
+    found = []
+    for module in imports(tree):
+        is_other = any(f"{module}.".startswith(f"{other}.") for other in OTHER_CLIENTS)
+        if is_other or room not in NETWORK.get(module.partition(".")[0], {room}):
+            found.append(module)
+    for node in ast.walk(tree):
+        called = node.func if isinstance(node, ast.Call) else None
+        word = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+        if word in OPENERS and room not in ("upstream", "testing"):
+            found.append(word)
+    return found
+
+
+def test_only_upstream_opens_connections() -> None:
+    """S12: one way out of the process; the database's client in `store` is the other, to its one address."""
+    for path in SOURCES:
+        room = path.relative_to(ROOT / "src" / "tiergate").parts[0]
+        assert reaches_out(path.read_text(), room) == [], name(path)
+
+
+@pytest.mark.parametrize(
+    ("source", "room", "found"),
+    [
+        ("import httpx", "upstream", ["httpx"]),
+        ("from urllib import request", "app", ["urllib.request"]),
+        ("import urllib.request as r", "app", ["urllib.request"]),
+        ("from urllib.parse import urlsplit", "app", []),
+        ("import socket", "serve", ["socket"]),
+        ("import socket", "upstream", []),
+        ("import aiohttp", "app", ["aiohttp"]),
+        ("import asyncio\nasyncio.open_connection('a', 1)", "app", ["open_connection"]),
+        ("loop.create_connection(f, 'a', 1)", "web", ["create_connection"]),
+        ("loop.create_connection(f, 'a', 1)", "upstream", []),
+    ],
+)
+def test_a_second_way_out_would_be_seen(source: str, room: str, found: list[str]) -> None:
+    """By import and by call."""
+    assert reaches_out(source, room) == found
+
+
 def excuses(source: str) -> Iterator[tuple[int, str]]:
     """Every comment that tells a linter or type checker to look away, with its line."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):

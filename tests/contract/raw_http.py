@@ -40,12 +40,14 @@ async def listening(
     header_read_s: float = 5.0,
     write_idle_s: float = 5.0,
     connections: int = 200,
+    read_bytes_per_s: int = 4096,
     visit: VisitLimits | None = None,
 ) -> AsyncIterator[Listener]:
     """Run the application on a free port of loopback, and stop it at the end."""
     limits = ListenerLimits(
         header_read_s=header_read_s,
         connections=connections,
+        read_bytes_per_s=read_bytes_per_s,
         visit=visit or VisitLimits(write_idle_s=write_idle_s),
     )
     listener = Listener(application, host="127.0.0.1", port=0, limits=limits)
@@ -122,6 +124,10 @@ class Client:
             return await self.read_to_end(timeout_s=seconds)
         except TimeoutError:
             return self.received
+
+    def sip(self, count: int) -> None:
+        """Read at most so many bytes of those that are here."""
+        self._socket.recv(count)
 
     async def trickle(self, *, bytes_each: int, every_s: float) -> None:
         """Read so much at a time until the connection ends."""

@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from contract.raw_http import JSON, Client, exchange, finished, listening, request, run, until
+from contract.raw_http import (
+    JSON,
+    LAST_CHUNK,
+    STREAM,
+    Client,
+    exchange,
+    finished,
+    listening,
+    request,
+    run,
+    until,
+)
 from tiergate.core import InvalidRequest, RequestTooLarge
 from tiergate.web.visit import HostNotServed, UploadTooSlow, Visit, VisitLimits, check_host
 
@@ -57,19 +68,60 @@ def chunked(body: bytes) -> bytes:
 
 @pytest.mark.parametrize("write", [lambda body: request("/plain", body), chunked], ids=["length", "chunked"])
 def test_a_body_may_have_the_limit_and_not_one_byte_more(write: Any) -> None:
-    """The refusal is an answer, and the next request on the connection is served."""
+    """The refusal is an answer."""
+    echo = Echo()
+
+    async def main() -> None:
+        async with listening(echo) as listener:
+            await exchange(listener.port, write(b"x" * BODY_BYTES_MAX), marker=b"got 100000")
+            await exchange(listener.port, write(b"x" * (BODY_BYTES_MAX + 1)), marker=b"refused")
+            assert isinstance(echo.refused[0], RequestTooLarge)
+
+    run(main)
+
+
+def test_a_connection_survives_a_body_that_is_too_large() -> None:
+    """Its length says where the next request begins."""
     echo = Echo()
 
     async def main() -> None:
         async with listening(echo) as listener:
             client = Client(listener.port)
-            await client.send(write(b"x" * BODY_BYTES_MAX))
-            assert await client.read_until(b"got 100000")
-            await client.send(write(b"x" * (BODY_BYTES_MAX + 1)))
+            await client.send(request(body=b"x" * (BODY_BYTES_MAX + 1)))
             assert await client.read_until(b"refused")
-            assert isinstance(echo.refused[0], RequestTooLarge)
             await client.send(request("/next"))
             assert await client.read_until(b"/next got 0")
+
+    run(main)
+
+
+def test_a_connection_ends_with_a_body_in_chunks() -> None:
+    """The answer says so, and a request that stands behind the chunks is not executed."""
+    echo = Echo()
+
+    async def main() -> None:
+        async with listening(echo) as listener:
+            answer = await exchange(listener.port, chunked(b"defg") + request("/next"))
+            assert b"\r\nconnection: close\r\n" in answer and answer.endswith(b"/chunked got 4")
+            assert echo.executed == ["/chunked"]
+
+    run(main)
+
+
+def test_a_connection_ends_with_a_stream_for_a_body_in_chunks() -> None:
+    """A stream says so too, and its last chunk is the last of all."""
+
+    async def application(visit: Visit) -> None:
+        await visit.read_body(bytes_max=BODY_BYTES_MAX, timeout_s=5)
+        await visit.start(200, STREAM)
+        await visit.write(b"data: 1\n\n")
+        await visit.end()
+
+    async def main() -> None:
+        async with listening(application) as listener:
+            answer = await exchange(listener.port, chunked(b"defg") + request("/next"))
+            assert b"\r\nconnection: close\r\n" in answer
+            assert answer.count(b"HTTP/1.1 ") == 1 and answer.endswith(LAST_CHUNK)
 
     run(main)
 
@@ -259,9 +311,9 @@ def test_a_connection_serves_several_requests_and_pipelined_ones_in_order() -> N
             await client.read_until(b"/1 got 2")
             await client.send(request("/2"))
             await client.read_until(b"/2 got 0")
-            await client.send(request("/3", b"abc") + chunked(b"defg") + request("/5"))
+            await client.send(request("/3", b"abc") + request("/4", b"defg") + request("/5"))
             await client.read_until(b"/5 got 0")
-            places = [client.received.index(mark) for mark in (b"/3 got 3", b"/chunked got 4", b"/5 got 0")]
+            places = [client.received.index(mark) for mark in (b"/3 got 3", b"/4 got 4", b"/5 got 0")]
             assert places == sorted(places)
 
     run(main)

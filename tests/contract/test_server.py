@@ -202,6 +202,22 @@ def test_a_whole_answer_that_nobody_reads_does_not_hold_its_connection() -> None
     run(main)
 
 
+def test_a_whole_answer_that_is_sipped_does_not_hold_its_connection() -> None:
+    """Often enough for the kernel, and too slow for the rate that a long answer must be read at."""
+
+    async def application(visit: Visit) -> None:
+        await visit.answer(200, JSON, b"x" * 4 * 1024 * 1024)
+
+    async def main() -> None:
+        async with listening(application, write_idle_s=0.6, read_bytes_per_s=1 << 26) as listener:
+            client = Client(listener.port, receive_buffer=4096)
+            await client.send(request())
+            trickle = asyncio.create_task(client.trickle(bytes_each=2048, every_s=0.05))
+            await finished(trickle, timeout_s=6)
+
+    run(main)
+
+
 async def abort(visit: Visit) -> None:
     visit.abort()
 

@@ -596,23 +596,13 @@ def test_s17_length_beside_chunks_ends_the_connection(
     assert [seen.json["messages"] for seen in record.seen] == [QUESTION]
 
 
-@pytest.mark.parametrize(
-    ("frame", "status"),
-    [
-        pytest.param(
-            b"Content-Length: " + LENGTH + b"\r\nContent-Length: " + LENGTH + AND_GOOD, 200, id="equal"
-        ),
-        pytest.param(b"Transfer-Encoding: gzip, chunked" + CHUNKS, 400, id="gzip-chunked"),
-    ],
-)
-def test_s17_odd_framing_whose_end_is_certain(
-    gateway: GatewayProcess, record: Recorder, frame: bytes, status: int
-) -> None:
+def test_s17_odd_framing_whose_end_is_certain(gateway: GatewayProcess, record: Recorder) -> None:
     """S17: the request behind it is one of its own, judged by its own key."""
+    frame = b"Content-Length: " + LENGTH + b"\r\nContent-Length: " + LENGTH + AND_GOOD
     with Connection(gateway.port) as connection:
         connection.send(HEAD + JSON_LINE + frame + request("/v1/models"))
-        assert [connection.read_answer().status for _ in range(2)] == [status, 401]
-    assert len(record.seen) == (status == 200)
+        assert [connection.read_answer().status for _ in range(2)] == [200, 401]
+    assert len(record.seen) == 1
 
 
 def test_s17_pipelined_requests_are_each_judged(gateway: GatewayProcess, record: Recorder) -> None:

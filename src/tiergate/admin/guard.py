@@ -1,10 +1,13 @@
 """The admin plane's door: every request needs its token and a Host that is ours; other pages are refused."""
 
 import hmac
+import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from tiergate.core import ADMIN, Emit, Refusal
+from starlette.requests import ClientDisconnect
+
+from tiergate.core import ADMIN, Emit, Notice, Refusal
 from tiergate.wire import write_error
 
 Scope = MutableMapping[str, Any]
@@ -40,7 +43,12 @@ class Guard:
         headers = _headers(scope)
         refusal = self._refusal(scope, headers)
         if refusal is None:
-            await self._app(scope, receive, send)
+            try:
+                await self._app(scope, receive, send)
+            except ClientDisconnect:
+                return
+            except Exception as error:  # noqa: BLE001 - the outermost border: the client was told already
+                self._emit(_bug(error))
             return
         status, kind, code, message = refusal
         self._emit(Refusal(endpoint=ADMIN, code=code, status=status))
@@ -63,6 +71,8 @@ class Guard:
         hosts = headers.get(b"host", [])
         if len(hosts) != 1 or _name(hosts[0]) not in self._hosts:
             return 421, "invalid_request_error", "invalid_request", "The admin plane is not called that."
+        if b"upgrade" in headers:
+            return 400, "invalid_request_error", "invalid_request", "Connections are not upgraded here."
         if b"origin" in headers:
             return 403, "invalid_request_error", "invalid_request", "Pages of other origins are refused."
         given = headers.get(b"authorization", [])
@@ -101,3 +111,12 @@ def _name(host: bytes) -> str:
     if text.startswith("["):
         return text.partition("]")[0] + "]"
     return text.partition(":")[0]
+
+
+def _bug(error: Exception) -> Notice:
+    """Say where it failed: type and lines, no values, since those may be anybody's text."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{frame.name} ({frame.filename.rpartition('/')[2]}:{frame.lineno})"
+    return Notice(
+        word="bug", message=f"The admin plane failed: {type(error).__name__} in {place}", severe=True
+    )

@@ -9,11 +9,16 @@ from typing import Final
 
 import uvicorn
 
-from tiergate.admin.guard import Guard
+from tiergate.admin.connection import BoundedConnection
+from tiergate.admin.guard import App
 from tiergate.core import CannotStart
 
 _STOP_S: Final = 2.0
 _STARTED_S: Final = 10.0
+
+
+class _Config(uvicorn.Config):
+    exchange_s: float
 
 
 class _Server(uvicorn.Server):
@@ -32,13 +37,24 @@ class _Server(uvicorn.Server):
 
 
 class AdminListener:
-    """Serves the admin plane from `start` to `stop`."""
+    """Serves the admin plane from `start` to `stop`.
 
-    def __init__(self, plane: Guard, *, host: str, port: int) -> None:
+    `exchange_s` bounds a request and its answer together, however slowly its client sends or reads.
+    """
+
+    def __init__(self, plane: App, *, host: str, port: int, exchange_s: float = 60.0) -> None:
         self._host, self._asked_port = host, port
-        config = uvicorn.Config(
+        config = _Config(
             plane,
+            http=BoundedConnection,
+            # Whatever is installed: a request for an upgrade comes to the guard, which refuses it.
+            ws="none",
+            # Nor does a header say who a client is.
+            proxy_headers=False,
             log_config=None,
+            # uvicorn would tell in its own way, as often as anybody likes, what it takes for no request. What
+            # fails in the plane is told by the guard.
+            log_level="critical",
             access_log=False,
             lifespan="off",
             server_header=False,
@@ -47,10 +63,16 @@ class AdminListener:
             timeout_keep_alive=30,
             timeout_graceful_shutdown=1,
         )
+        config.exchange_s = exchange_s
         self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
         self.port = port
         """The one that it got, once it is started."""
+
+    @property
+    def connections(self) -> int:
+        """How many are open now."""
+        return len(self._server.server_state.connections)
 
     async def start(self, *, may_move: bool = False) -> None:
         """Bind and serve. `may_move`: where the port is taken, a free one will do.

@@ -19,6 +19,7 @@ from tiergate.web import LOOPBACK_NAMES, DataPlane, DoorPolicy, Listener, Listen
 _MIB = 1 << 20
 _ADMIN_FILE = "admin.token"
 _GC_THRESHOLD = 50_000
+_LIMITS = ListenerLimits()
 _ONE_OF_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
 
 
@@ -29,22 +30,24 @@ async def serve(
     grace_s: float,
     drain_s: float,
     say: Callable[[str], None],
+    limits: ListenerLimits = _LIMITS,
+    body_wait_s: float = 60.0,
 ) -> None:
     """Serve until SIGTERM or SIGINT: finish what runs for at most `drain_s`; a second signal ends it now.
 
     For `grace_s` before that, calls are still taken while `/health/ready` already says no, so that a balancer
     has time to look.
 
-    SIGHUP reads the settings again.
+    SIGHUP reads the settings again. `limits` and `body_wait_s` say how long slow clients are waited for.
 
     Raises:
         StoreOwned, CannotStart: before anything was served.
     """
     async with open_house(loaded, environ=environ, write_log=write_to_stderr) as house:
-        plane = DataPlane(house.rooms, policy=_door(loaded.settings), randomness=os.urandom)
-        house.on_reload(lambda settings: plane.use(_door(settings)))
+        plane = DataPlane(house.rooms, policy=_door(loaded.settings, body_wait_s), randomness=os.urandom)
+        house.on_reload(lambda settings: plane.use(_door(settings, body_wait_s)))
         address = loaded.settings.listen
-        listener = Listener(plane, host=address.host, port=address.port, limits=ListenerLimits())
+        listener = Listener(plane, host=address.host, port=address.port, limits=limits)
         # Whoever learns where we listen may send a signal at once.
         told, reload_asked = _on_signals()
         await listener.start()
@@ -145,7 +148,7 @@ def _reached(address: Address) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _door(settings: Settings) -> DoorPolicy:
+def _door(settings: Settings, body_wait_s: float) -> DoorPolicy:
     # A page elsewhere can take neither loopback's names nor an address for its own, so these need no entry
     # in `hosts`: our own command line and the probes of this machine use them.
     return DoorPolicy(
@@ -153,6 +156,7 @@ def _door(settings: Settings) -> DoorPolicy:
         cors=frozenset(settings.cors),
         body_bytes_max=int(settings.limits.body_mb * _MIB),
         heartbeat_s=settings.resilience.heartbeat_s,
+        body_wait_s=body_wait_s,
     )
 
 

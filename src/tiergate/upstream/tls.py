@@ -52,5 +52,7 @@ def _version(path: str) -> _Version:
 def _verifying_context(ca_file: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=ca_file)
     context.set_alpn_protocols(["http/1.1"])
+    # SSLKEYLOGFILE would write down what opens every question and answer.
+    context.keylog_filename = None  # type: ignore[assignment]  # None is how it is switched off
     assert context.check_hostname and context.verify_mode is ssl.CERT_REQUIRED
     return context

@@ -4,16 +4,12 @@ Signals are not handled here; whoever owns the process calls `stop`.
 """
 
 import asyncio
-import contextlib
 import errno
 import ipaddress
 import os
 import socket
-import stat
-import struct
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import granian.net
@@ -23,6 +19,7 @@ from granian.server.embed import Server
 
 from tiergate.core import CannotStart
 from tiergate.serve import STOPPING
+from tiergate.web.endings import Endings, hang_up, reset, reset_unread
 from tiergate.web.visit import ClientStalled, Visit, VisitLimits
 
 Application = Callable[[Visit], Awaitable[None]]
@@ -32,7 +29,6 @@ _LAST_WORDS_S: Final = 1.0
 _ANSWER_LEAVES_S: Final = 0.1
 """For an answer on its way, before the rest of its request is cut off."""
 _BUFFER_BYTES: Final = 64 * 1024
-_NO_LINGER: Final = struct.pack("ii", 1, 0)
 # granian configures Python's logging when it is made, and by default that closes every handler of the
 # process. An incremental configuration only sets the level of granian's own logger.
 _NO_LOGGING: Final = {"incremental": True, "formatters": {}, "handlers": {}, "loggers": {}}
@@ -51,6 +47,8 @@ class ListenerLimits:
             before it: silent, slow and idle connections end here. More than the 60 s of common balancers.
         send_buffer_bytes: how much the kernel holds for a client that does not read; Linux counts twice
             that, and without it 2.5 MiB.
+        read_bytes_per_s: how fast a client must read what of an answer is above that; the write-idle time
+            comes on top.
         visit: the limits of each request.
     """
 
@@ -58,6 +56,7 @@ class ListenerLimits:
     backlog: int = 1024
     header_read_s: float = 65.0
     send_buffer_bytes: int = 64 * 1024
+    read_bytes_per_s: int = 4096
     visit: VisitLimits = field(default_factory=VisitLimits)
 
 
@@ -71,6 +70,7 @@ class Listener:
         self._asked_port = port
         self._limits = limits
         self._inside: set[asyncio.Task[Any]] = set()
+        self._endings = Endings()
         self._server: Any = None
         self._serving: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
@@ -91,7 +91,7 @@ class Listener:
             CannotStart: the address is not an IP address or not ours, or the port is taken.
         """
         bound = _bind(self._host, self._asked_port, self._limits)
-        self.port = bound.getsockname()[1]
+        self.port = self._endings.port = bound.getsockname()[1]
         limits = self._limits
         self._server = _ServerOnSocket(
             bound,
@@ -159,7 +159,7 @@ class Listener:
         for task in tuple(self._inside):
             task.cancel(STOPPING)
         if not serving.done():
-            self._cut(None)
+            self._endings.reset_all()
             # Never cancelled: granian's thread sets a future in it when the last connection has ended.
             await asyncio.wait({serving}, timeout=_LAST_WORDS_S)
 
@@ -168,6 +168,8 @@ class Listener:
     ) -> None:
         """One request, as granian shows it: a bare ASGI application."""
         visit = Visit(scope, receive, send, self._limits.visit)
+        # It asks again, so it has read.
+        self._endings.forget(visit.client)
         task = asyncio.current_task()
         assert task is not None
         self._inside.add(task)
@@ -175,34 +177,24 @@ class Listener:
             await self._application(visit)
         except ClientStalled:
             # granian looks at our failure only when it has room to write, which may be never.
-            self._cut(visit.client)
+            self._endings.later(visit.client, reset, after_s=0)
             raise
         finally:
             self._inside.discard(task)
             visit.leave()
-            if visit.uploading:
-                asyncio.get_running_loop().call_later(_ANSWER_LEAVES_S, self._end_upload, visit.client)
+            self._see_off(visit)
 
-    def _end_upload(self, client: tuple[str, str]) -> None:
-        """End the connection of an upload that was answered before it came to its end.
-
-        A read that was called off goes on inside of granian, and holds the connection for as long as the
-        client likes: no time-out looks at it.
-        """
-        self._each_connection(client, _hang_up)
-
-    def _cut(self, client: tuple[str, str] | None) -> None:
-        """Reset the connection of `client`, or all that came in through this listener."""
-        self._each_connection(client, _reset)
-
-    def _each_connection(self, client: tuple[str, str] | None, act: Callable[[socket.socket], None]) -> None:
-        """Do something to the socket of `client`, or to all that came in through this listener.
-
-        granian gives no handle to a connection, so it is found among our own descriptors by its two ends.
-        """
-        for entry in Path("/dev/fd").iterdir():
-            with contextlib.suppress(OSError):
-                _act_if(int(entry.name), self.port, client, act)
+    def _see_off(self, visit: Visit) -> None:
+        """Give a client a time to end its upload, or to read what it was answered."""
+        limits = self._limits
+        if visit.uploading:
+            # A read that was called off goes on inside of granian, and holds the connection for as long as
+            # the client likes: no time-out looks at it.
+            self._endings.later(visit.client, hang_up, after_s=_ANSWER_LEAVES_S)
+        elif visit.unread_bytes_max > limits.send_buffer_bytes:
+            # A client that takes a few bytes now and then satisfies the kernel.
+            patience_s = limits.visit.write_idle_s + visit.unread_bytes_max / limits.read_bytes_per_s
+            self._endings.later(visit.client, reset_unread, after_s=patience_s)
 
 
 class _ServerOnSocket(Server):
@@ -263,27 +255,3 @@ def _why_not(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return f"This machine has no address {host}. Set `listen` to one of its own, or to 127.0.0.1."
     return f"Cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}."
-
-
-def _act_if(
-    descriptor: int, port: int, client: tuple[str, str] | None, act: Callable[[socket.socket], None]
-) -> None:
-    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-        return
-    # A copy stays the same connection even if granian closes the original meanwhile.
-    with socket.socket(fileno=os.dup(descriptor)) as copy:
-        if copy.family not in (socket.AF_INET, socket.AF_INET6) or copy.getsockname()[1] != port:
-            return
-        peer = copy.getpeername()
-        if client is None or (str(peer[1]) == client[1] and peer[0].partition("%")[0] == client[0]):
-            act(copy)
-
-
-def _reset(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-    connection.shutdown(socket.SHUT_RDWR)
-
-
-def _hang_up(connection: socket.socket) -> None:
-    # In order: what was written still arrives.
-    connection.shutdown(socket.SHUT_RDWR)

@@ -28,9 +28,11 @@ _DISCARD_BYTES_MAX: Final = 64 * 1024 * 1024
 # granian takes four pieces ahead of the client whatever their size: slices bound what that can be, and
 # give a slow client its time for each slice and not for the whole.
 _SLICE_BYTES: Final = 16 * 1024
+_AHEAD_BYTES_MAX: Final = 256 * 1024
 _IN_A_ROW_MAX: Final = 32
 # granian puts its own name where none is given, and cannot be kept from it.
 _SERVER: Final = (b"server", b"tiergate")
+_CLOSE: Final = (b"connection", b"close")
 _SET_BY_THE_SERVER: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"upgrade"})
 _HEADER_NAME: Final = re.compile(rb"[a-z0-9-]+")
 _NOT_IN_A_HEADER: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f-\xff]")
@@ -95,12 +97,14 @@ class Visit:
         caller: who asks for a call, from then on.
         gone: whether the client is known to have left.
         uploading: whether the body has not come to its end.
+        unread_bytes_max: the most of an answer that the server has and the client may not have read.
     """
 
     __slots__ = (
         "_header_list",
         "_headers",
         "_in_a_row",
+        "_is_last",
         "_limits",
         "_on_gone",
         "_receive",
@@ -117,6 +121,7 @@ class Visit:
         "method",
         "path",
         "query",
+        "unread_bytes_max",
         "uploading",
     )
 
@@ -135,13 +140,17 @@ class Visit:
         self.id = ""
         self.caller: Caller | None = None
         self.gone = False
+        self.unread_bytes_max = 0
         self._receive = receive
         self._send = send
         self._limits = limits
         self._header_list: list[tuple[bytes, bytes]] = scope["headers"]
         self._headers = headers = dict(self._header_list)
         self._repeated = len(headers) != len(self._header_list)
-        self._unread = self.uploading = b"content-length" in headers or b"transfer-encoding" in headers
+        # granian takes a bare line feed for the end of a trailer, and a request behind it for more trailers:
+        # what it then calls the next request stood in the body of one. So nothing is read behind chunks.
+        self._is_last = b"transfer-encoding" in headers
+        self._unread = self.uploading = self._is_last or b"content-length" in headers
         self._too_slow = False
         self._in_a_row = 0
         self._stage = _Stage.ASKED
@@ -312,12 +321,13 @@ class Visit:
         is first taken and dropped, for two seconds and 64 MiB at most: a connection that is closed on unread
         bytes is reset, and the client would not see the answer.
         """
-        start = _start(status, headers)
+        start = _start(status, headers, is_last=self._is_last)
         assert self._stage is _Stage.ASKED, "one request, one answer"
         if self._unread and b"expect" not in self._headers:
             await self._discard()
         self._stage = _Stage.ENDED
         self.leave()
+        self.unread_bytes_max = len(body)
         await self._send(start)
         await self._send({"type": "http.response.body", "body": body})
 
@@ -337,7 +347,7 @@ class Visit:
 
         With content type `text/event-stream` the headers leave now, else with the first piece.
         """
-        start = _start(status, headers)
+        start = _start(status, headers, is_last=self._is_last)
         assert self._stage is _Stage.ASKED, "one request, one answer"
         self._stage = _Stage.ANSWERING
         if not self._unread:
@@ -364,6 +374,7 @@ class Visit:
             await self._write(piece)
 
     async def _write(self, piece: bytes) -> None:
+        self.unread_bytes_max = min(self.unread_bytes_max + len(piece), _AHEAD_BYTES_MAX)
         sending = self._send({"type": "http.response.body", "body": piece, "more_body": True})
         if hasattr(sending, "cancel"):
             # A future instead of something that is done: no room.
@@ -428,7 +439,7 @@ def _too_large(bytes_max: int) -> RequestTooLarge:
     return RequestTooLarge(f"The body is over the limit of {bytes_max} bytes.")
 
 
-def _start(status: int, headers: Headers) -> dict[str, Any]:
+def _start(status: int, headers: Headers, *, is_last: bool) -> dict[str, Any]:
     # granian ends the process on a status below 100 and cannot send one of the 1xx as an answer.
     if not 200 <= status <= 599:
         raise ValueError(f"{status} is no status of an answer")
@@ -436,7 +447,8 @@ def _start(status: int, headers: Headers) -> dict[str, Any]:
         _check_name(name)
     if _NOT_IN_A_HEADER.search(b"".join([value for _, value in headers])) is not None:
         raise ValueError("a header's value cannot be sent: only printable ASCII can")
-    return {"type": "http.response.start", "status": status, "headers": [*headers, _SERVER]}
+    own = (_SERVER, _CLOSE) if is_last else (_SERVER,)
+    return {"type": "http.response.start", "status": status, "headers": [*headers, *own]}
 
 
 # The names are a handful of constants; asking the expression each time would cost a microsecond per call.

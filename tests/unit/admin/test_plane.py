@@ -8,8 +8,9 @@ import pytest
 
 from contract.ledger_records import BEGAN_NS, closed, held, opened, released, settled
 from tiergate.admin import Desk, KeyWish, admin_plane
+from tiergate.admin.guard import Guard
 from tiergate.admission import VirtualKey
-from tiergate.core import Caller, Event, Refusal
+from tiergate.core import Caller, Event, Notice, Refusal
 from tiergate.ledger import Ceiling, Period, Scope, SoleBook
 from tiergate.testing import MemoryJournal
 from tiergate.wire import dumps, loads
@@ -490,6 +491,24 @@ def test_a_refusal_at_the_door_leaves_a_trace(
 
     expected = [] if code is None else [Refusal(endpoint="admin", code=code, status=status)]
     assert asyncio.run(told()) == expected
+
+
+def test_a_bug_is_told_without_values() -> None:
+    """By whom and where, and not what was in hand."""
+
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        raise KeyError("sk-secret")
+
+    async def test() -> None:
+        events: list[Event] = []
+        guard = Guard(fails, emit=events.append, token=TOKEN, hosts=frozenset({"localhost"}))
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [*GOOD.items()]}
+        await guard(scope, fails, fails)  # type: ignore[arg-type]  # neither is called
+        (event,) = events
+        assert isinstance(event, Notice) and event.word == "bug" and event.severe
+        assert "KeyError in fails (test_plane.py:" in event.message and "sk-secret" not in event.message
+
+    asyncio.run(test())
 
 
 def test_the_routes_above_are_all_there_are() -> None:

@@ -26,7 +26,7 @@ from tiergate.config.sections import Provider as ProviderSection
 from tiergate.config.settings import Settings
 from tiergate.core import Caller, Target, Tier, usd_to_nanos
 from tiergate.ledger import Ceiling, Period, Scope
-from tiergate.resilience import BreakerPolicy, ProviderLimits, RetryPolicy
+from tiergate.resilience import BreakerPolicy, ProviderLimits, RetryPolicy, WithoutBank
 from tiergate.routing import Policy
 from tiergate.serve import ModelEntry, Rules
 from tiergate.upstream import Credential, Provider
@@ -138,7 +138,13 @@ def keyring(
 def limits(settings: Settings) -> dict[str, ProviderLimits]:
     """Give what each provider takes from us, by name."""
     return {
-        name: ProviderLimits(**provider.limits.model_dump()) for name, provider in settings.providers.items()
+        name: ProviderLimits(
+            concurrency=provider.limits.concurrency,
+            rpm=provider.limits.rpm,
+            tpm=provider.limits.tpm,
+            without_bank=WithoutBank(provider.limits.without_redis),
+        )
+        for name, provider in settings.providers.items()
     }
 
 

@@ -33,7 +33,6 @@ class Pending:
 _REMOVE: Final = "remove it to start"
 
 PENDING: Final = (
-    Pending(path=("redis",), stops=True, sentence=f"Redis is not used yet: {_REMOVE}"),
     Pending(
         path=("models", "*", "policy"),
         stops=True,

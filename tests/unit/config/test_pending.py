@@ -12,7 +12,6 @@ BASE = "providers: {rack: {base_url: http://10.0.0.7/v1}}\n"
 @pytest.mark.parametrize(
     ("line", "place"),
     [
-        ("redis: redis://h:6379/0", "tiergate.yaml:2:1: redis: "),
         ("models: {a: {targets: [rack/x], policy: hybrid}}", "tiergate.yaml:2:33: models.a.policy: "),
         ("cache: {exact: {when: always}}", "tiergate.yaml:2:17: cache.exact.when: "),
         ("log: {bodies: errors}", "tiergate.yaml:2:7: log.bodies: "),
@@ -83,6 +82,7 @@ def test_quiet_about_a_provider(more: str) -> None:
         "store: null",
         "store: ${S:-}",
         "redis: ~",
+        "redis: redis://h:6379/0\nsecret: 0123456789abcdef0123456789abcdef",
         "log: {bodies: never}",
         "cache: {}",
         "secret: ${S:-}",
@@ -108,9 +108,9 @@ def test_settings_of_a_program() -> None:
     made = Settings.model_validate(
         {
             "providers": {"a": {"base_url": "http://a"}},
-            "redis": "redis://h:6379/0",
+            "log": {"bodies": "all"},
             "classes": {"batch": {"total_s": "2h"}},
         }
     )
     found = find(made.model_dump(mode="json", exclude_unset=True))
-    assert [(path, row.stops) for path, row in found] == [(("redis",), True), (("classes",), False)]
+    assert [(path, row.stops) for path, row in found] == [(("log", "bodies"), True), (("classes",), False)]

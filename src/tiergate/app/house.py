@@ -131,6 +131,7 @@ class House:
         self.rooms.flights.receipts_kept_s = new.settings.retention.receipts
         self._webhook.use(fill.webhook(new.settings))
         self._alarm.use(fill.spend_limit_nanos(new.settings))
+        self.metrics.goals = fill.goals(new.settings)
         self._reloaded(new.settings)
         _tell_of_shared(self.cabinet, new.settings, self.emit)
         for notice in new.notices:
@@ -301,7 +302,7 @@ def _sinks(
     write_log: Callable[[bytes], object] | None,
 ) -> Sinks:
     """Open everything that hears of events: counters, whoever asked, the log, the webhook, the alarm."""
-    metrics = Metrics()
+    metrics = Metrics(fill.goals(settings))
     sinks: list[Emit] = [metrics] if emit is None else [metrics, emit]
     if write_log is not None:
         log = LineLog(write_log, wall_ns=SystemClock().wall_ns)

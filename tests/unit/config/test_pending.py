@@ -41,7 +41,6 @@ def test_refused_of_a_provider(line: str) -> None:
     ("line", "place"),
     [
         ("cache: {exact: {ttl: 2h}}", "tiergate.yaml:2:1: cache: "),
-        ("classes: {batch: {total_s: 2h}}", "tiergate.yaml:2:1: classes: "),
     ],
 )
 def test_told(line: str, place: str) -> None:
@@ -109,8 +108,8 @@ def test_settings_of_a_program() -> None:
         {
             "providers": {"a": {"base_url": "http://a"}},
             "log": {"bodies": "all"},
-            "classes": {"batch": {"total_s": "2h"}},
+            "cache": {"exact": {"ttl": "2h"}},
         }
     )
     found = find(made.model_dump(mode="json", exclude_unset=True))
-    assert [(path, row.stops) for path, row in found] == [(("log", "bodies"), True), (("classes",), False)]
+    assert [(path, row.stops) for path, row in found] == [(("log", "bodies"), True), (("cache",), False)]

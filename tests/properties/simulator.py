@@ -70,7 +70,7 @@ MODELS: Mapping[str, Sequence[str]] = {
 }
 POLICY = RetryPolicy(attempts=3, first_event_s=10, idle_s=8, total_s=60, stream_total_s=90)
 BREAKERS = BreakerPolicy(open_s=20, open_max_s=100)
-TROUBLE_S = 1200.0
+TROUBLE_S = 900.0
 RECOVERY_S = 180.0
 """The longest that a breaker stays open with its jitter, its probes, and the longest pause asked for."""
 AFTERWARDS_S = 100.0

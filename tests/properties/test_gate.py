@@ -57,8 +57,9 @@ class Crowd:
         gate, now = self.permits._gates["p"], self.clock.monotonic()
         for waiter in gate.line.in_order(now):
             if waiter.call_class is CallClass.INTERACTIVE and waiter.since < now:
-                lane = gate._lanes[waiter.model]
-                assert not lane.adaptive.has_room(lane.in_flight, now)
+                lane = gate._lanes.get(waiter.model)
+                is_kept_back = lane is not None and not lane.adaptive.has_room(lane.in_flight, now)
+                assert is_kept_back, "a batch call went before an interactive one"
 
     def leave(self, number: int, error: Exception | None, used: int | None) -> None:
         held = self.held.pop(number % len(self.held))
@@ -103,7 +104,9 @@ class Crowd:
         """Everybody goes; after a pause nothing is missing of any rate."""
         for task in self.tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for ended in await asyncio.gather(*self.tasks, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
         while self.held:
             self.leave(0, None, None)
         gate = self.permits._gates.get("p")

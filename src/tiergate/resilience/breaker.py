@@ -145,7 +145,9 @@ class Breaker:
                 assert_never(self.state)
 
     def use(self, policy: BreakerPolicy) -> None:
-        """Take another policy; what was counted is counted anew."""
+        """Take another policy; what was counted is counted anew. The same one changes nothing."""
+        if policy == self._policy:
+            return
         self._policy = policy
         if isinstance(self.state, Closed):
             self._become(self._closed())
@@ -189,7 +191,7 @@ class Breaker:
             return self._count(state, verdict, now, chance, was_good=was_good)
         match state:
             case HalfOpen():
-                return self._judge(state, verdict, now, chance)
+                return self._judge(state, verdict, now, chance, was_good=was_good)
             case _:
                 return False
 
@@ -219,13 +221,17 @@ class Breaker:
         self._open(openings=1, now=now, chance=chance)
         return True
 
-    def _judge(self, state: HalfOpen, verdict: Verdict, now: float, chance: Chance) -> bool:
-        state.is_tried = False
+    def _judge(
+        self, state: HalfOpen, verdict: Verdict, now: float, chance: Chance, *, was_good: bool
+    ) -> bool:
+        # One that has begun well is no trial any more: another one may run by now.
+        state.is_tried = state.is_tried and was_good
         if verdict is Verdict.NOTHING:
             return False
         if verdict is Verdict.GOOD:
             state.good += 1
         else:
+            state.good -= was_good
             state.bad += 1
         if state.good >= _GOOD_TRIALS:
             self._become(self._closed())

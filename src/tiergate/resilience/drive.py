@@ -94,8 +94,7 @@ def what_now(
     if again is None:
         return Stop(error=_verdict(failures))
     target, wait = again
-    asked = any(failure.target == target and _is_made(failure.error) for failure in failures)
-    return Try(target=target, n=made + 1, wait_s=wait, is_retry=asked)
+    return Try(target=target, n=made + 1, wait_s=wait, is_retry=_was_asked(failures, target))
 
 
 def _again(
@@ -111,7 +110,7 @@ def _again(
     for target in facts.targets:
         errors = [failure.error for failure in failures if failure.target == target]
         # Who was not asked yet, because it wants to be left alone, is spared nothing by waiting for it.
-        if not may_pass(errors[-1]) or (_is_made(errors[-1]) and not spares(target)):
+        if not may_pass(errors[-1]) or (_was_asked(failures, target) and not spares(target)):
             continue
         if len(errors) >= facts.policy.attempts:
             continue
@@ -176,6 +175,10 @@ def _verdict(failures: Sequence[Failure]) -> UpstreamError:
     earlier = {(error.target, str(error)): None for error in errors if error is not telling}
     telling.tried = tuple(earlier)
     return telling
+
+
+def _was_asked(failures: Sequence[Failure], target: Target) -> bool:
+    return any(failure.target == target and _is_made(failure.error) for failure in failures)
 
 
 def _is_made(error: UpstreamError) -> bool:

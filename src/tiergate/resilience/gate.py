@@ -169,7 +169,7 @@ class Gate:
         self.admit()
         found = self._hindrance(target.model, tokens, now)
         if not waiter.place.done() and found is not None and (found.wait_s or 0.0) > wait_s:
-            self.line.leave(waiter)
+            self._step_out(waiter)
             raise self._full(target, found, "")
         try:
             async with asyncio.timeout(wait_s):
@@ -198,9 +198,16 @@ class Gate:
 
     def _give_up(self, waiter: Waiter) -> None:
         # The place may have been given in the same turn of the loop in which the wait was called off.
-        if self.line.leave(waiter) or waiter.place.exception() is not None:
+        if self._step_out(waiter) or waiter.place.exception() is not None:
             return
         self.leave(waiter.model, asyncio.CancelledError(), took=waiter.tokens, used=0, sent=False)
+
+    def _step_out(self, waiter: Waiter) -> bool:
+        """Go out of the line; who stood behind may be content with less. False: it was not in it any more."""
+        was_in = self.line.leave(waiter)
+        if was_in:
+            self.admit()
+        return was_in
 
     def admit(self) -> None:
         """Let in who waits, in order, as far as there is room."""

@@ -145,6 +145,34 @@ def test_streams_that_began_long_ago_count_when_they_break_off() -> None:
     assert changed == [False] * 19 + [True]
 
 
+def test_a_trial_that_has_begun_leaves_the_next_one_alone() -> None:
+    """It ends while another one tries: still nobody else may; and its failure stands for its beginning."""
+    for verdict in (NOTHING, BAD):
+        breaker = opened()
+        first = breaker.enter(30.0)
+        breaker.tell(first, GOOD, now=31, chance=half)
+        second = breaker.enter(31.0)
+        breaker.tell(first, verdict, now=32, chance=half, was_good=True)
+        assert breaker.wait_s(32) == 1.0
+        breaker.tell(second, GOOD, now=33, chance=half)
+        assert breaker.name == ("closed" if verdict is NOTHING else "half_open")
+
+
+def test_the_same_policy_again_forgets_nothing() -> None:
+    """Somebody reads the settings again each second."""
+    breaker = Breaker(POLICY)
+    for _ in range(5):
+        number = breaker.enter(0.0)
+        breaker.use(BreakerPolicy())
+        breaker.tell(number, UNREACHED, now=0, chance=half)
+    assert breaker.name == "open"
+    breaker = Breaker(POLICY)
+    told(breaker, *[UNREACHED] * 4)
+    breaker.use(BreakerPolicy(open_s=1))
+    told(breaker, UNREACHED)
+    assert breaker.name == "closed"
+
+
 def test_one_that_is_off_opens_for_nothing_but_the_hand() -> None:
     """`enabled: false`."""
     breaker = Breaker(BreakerPolicy(enabled=False))
@@ -183,7 +211,9 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.breaker = Breaker(BreakerPolicy(calls_min=4, in_a_row=2, open_s=10))
         self.now = 0.0
-        self.running: list[tuple[int, str]] = []
+        self.running: list[int] = []
+        self.begun: list[int] = []
+        """Those that have told that they began well."""
 
     @rule(seconds=st.floats(0, 15))
     def time_passes(self, seconds: float) -> None:
@@ -192,15 +222,25 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.breaker.wait_s(self.now) is None)
     @rule()
     def one_enters(self) -> None:
-        number = self.breaker.enter(self.now)
-        self.running.append((number, type(self.breaker.state).__name__))
+        self.running.append(self.breaker.enter(self.now))
 
     @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def one_begins(self, data: st.DataObject) -> None:
+        number = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
+        self.breaker.tell(number, GOOD, now=self.now, chance=half)
+        self.begun.append(number)
+
+    @precondition(lambda self: self.running or self.begun)
     @rule(data=st.data(), verdict=st.sampled_from(Verdict), chance=st.floats(0, 1))
     def one_ends(self, data: st.DataObject, verdict: Verdict, chance: float) -> None:
-        number, _ = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
+        place = data.draw(st.integers(0, len(self.running) + len(self.begun) - 1))
+        was_good = place >= len(self.running)
+        number = self.begun.pop(place - len(self.running)) if was_good else self.running.pop(place)
+        if was_good and verdict is GOOD:
+            return
         before = self.breaker.state
-        changed = self.breaker.tell(number, verdict, now=self.now, chance=lambda: chance)
+        changed = self.breaker.tell(number, verdict, now=self.now, chance=lambda: chance, was_good=was_good)
         assert changed == (self.breaker.state is not before)
         if verdict in (GOOD, NOTHING):
             assert not isinstance(self.breaker.state, Open) or isinstance(before, Open)
@@ -219,8 +259,9 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def one_at_a_time_tries(self) -> None:
         if isinstance(self.breaker.state, HalfOpen):
-            own = [number for number, _ in self.running if number == self.breaker._number]
-            assert len(own) <= 1
+            own = self.running.count(self.breaker._number)
+            assert own == self.breaker.state.is_tried
+            assert self.breaker.state.good >= 0
 
 
 TestMachine = Machine.TestCase

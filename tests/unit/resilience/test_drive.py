@@ -236,6 +236,14 @@ def test_who_said_for_how_long_is_waited_for_when_nobody_else_is_left() -> None:
     assert isinstance(decided([(A, resting(0.5))], targets=(A,)), Stop)
 
 
+def test_who_was_asked_before_and_wants_peace_now_is_spared_too() -> None:
+    """Whatever it said last, asking it once more is a retry, and counts as one."""
+    failed = [(A, fault(503)), (A, left_alone(2))]
+    found = decided(failed, targets=(A,))
+    assert isinstance(found, Try) and (found.n, found.is_retry) == (2, True)
+    assert isinstance(decided(failed, targets=(A,), spares=False), Stop)
+
+
 def test_of_targets_that_were_not_asked_the_one_that_may_pass_soonest_is_told() -> None:
     """Whoever was asked goes first; the others are listed."""
     for failures, said in (

@@ -519,6 +519,51 @@ def test_a_new_rate_lets_in_who_waits_for_the_old_one() -> None:
     run_virtual(main(), clock=clock)
 
 
+@pytest.mark.parametrize("how", ["its time is over", "it is called off"])
+def test_who_stands_behind_one_that_gives_up_goes_in_if_it_wants_less(how: str) -> None:
+    """The first wanted more tokens than there are yet; for the second there are enough."""
+    clock = FakeClock()
+
+    async def main() -> None:
+        permits = Permits({"p": ProviderLimits(tpm=6_000)}, clock=clock)
+        running = await permits.take(P, wait_s=0)
+        clock.advance(1)
+        greedy = asyncio.create_task(permits.take(P, wait_s=4.5, tokens=lambda: 500))
+        await turns()
+        modest = asyncio.create_task(permits.take(P, wait_s=60, tokens=lambda: 10))
+        await asyncio.sleep(0)
+        running.count(300)
+        running.__exit__()
+        await asyncio.sleep(4)
+        if how == "it is called off":
+            greedy.cancel()
+        await asyncio.gather(greedy, return_exceptions=True)
+        gave_up = clock.monotonic()
+        await modest
+        assert clock.monotonic() == gave_up <= 5.5
+
+    run_virtual(main(), clock=clock)
+
+
+def test_one_that_is_refused_at_once_keeps_nobody_waiting_behind_it() -> None:
+    """A batch call waits for a few tokens; an interactive one that wants many goes before it, and away."""
+    clock = FakeClock()
+
+    async def main() -> None:
+        permits = Permits({"p": ProviderLimits(tpm=6_000)}, clock=clock)
+        (await permits.take(P, wait_s=0)).count(0)
+        batch = asyncio.create_task(
+            permits.take(P, wait_s=60, tokens=lambda: 100, call_class=CallClass.BATCH)
+        )
+        await turns()
+        with pytest.raises(TargetThrottled):
+            await permits.take(P, wait_s=2, tokens=lambda: 500)
+        await batch
+        assert clock.monotonic() == pytest.approx(1)
+
+    run_virtual(main(), clock=clock)
+
+
 # What a target can do at one time.
 
 

@@ -3,10 +3,13 @@
 import asyncio
 import types
 from collections.abc import Coroutine, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Any, TypeVar
+
+import pytest
 
 from tiergate.admission import Admission, Keyring
 from tiergate.catalog import PriceBook, PriceRecord, Rates, Tariff
@@ -31,6 +34,7 @@ from tiergate.core import (
 from tiergate.ledger import CallClosed, Held, HoldState, ReceiptMaker, Settled, SoleBook
 from tiergate.metering import Lines
 from tiergate.resilience import BreakerPolicy, Health, Permits, ProviderLimits, RetryBudget, RetryPolicy
+from tiergate.resilience.breaker import Breaker, HalfOpen
 from tiergate.serve import (
     Exchange,
     Flights,
@@ -192,7 +196,7 @@ class House:
         *,
         targets: Sequence[Target] = (A, B),
         fail_holds: bool = False,
-        limits: Mapping[str, int | None] | None = None,
+        limits: Mapping[str, ProviderLimits] | None = None,
         attempts: int = 2,
     ) -> None:
         self.clock = FakeClock()
@@ -212,10 +216,7 @@ class House:
                 retry=RetryPolicy(attempts=attempts, total_s=20, stream_total_s=40, permit_wait_s=1),
             ),
             admission=Admission(Keyring([], is_open=True), monotonic=self.clock.monotonic),
-            permits=Permits(
-                {name: ProviderLimits(concurrency=limit) for name, limit in (limits or {}).items()},
-                clock=self.clock,
-            ),
+            permits=Permits(limits or {}, clock=self.clock),
             retries=RetryBudget(),
             health=Health(BreakerPolicy(), clock=self.clock, chance=lambda: 0.5, emit=self.events.append),
             book=book,
@@ -276,6 +277,51 @@ class House:
     def settled(self) -> list[Settled]:
         return self.journal.settled
 
+    @property
+    def breakers(self) -> list[Breaker]:
+        """Those of everything that was asked."""
+        health = self.rooms.health
+        shared = [breaker for pair in health._providers.values() for breaker in pair]
+        return shared + [watched.breakers[-1] for watched in health._models.values()]
+
+    def open_breaker(self, error: UpstreamError) -> None:
+        """Let the first target fail so until it is left alone, and wait until it lets one try."""
+        for _ in range(BreakerPolicy().in_a_row):
+            with suppress(type(error)), self.rooms.health.enter(A):
+                raise error
+        assert self.rooms.health.why_not(A) is not None
+        self.clock.advance(BreakerPolicy().open_s)
+
+    def use_rates(self, *, tokens: int, ago_s: float) -> None:
+        """Let a call to the first target have used so much, a while ago."""
+
+        async def use() -> None:
+            with await self.rooms.permits.take(A, wait_s=0, tokens=lambda: tokens) as permit:
+                permit.count(tokens)
+
+        run(self, use())
+        self.clock.advance(ago_s)
+        self._rates = (self.clock.monotonic(), self.left())
+
+    def left(self) -> tuple[float, float]:
+        """Give the requests and tokens that are left of the first target's rates."""
+        found = self.rooms.permits.statistics()[A.provider]
+        assert found.requests_left is not None and found.tokens_left is not None
+        return found.requests_left, found.tokens_left
+
+    def check_rates(self) -> None:
+        """What is missing of the rates since `use_rates` was sent; before as much is saved up as ever is."""
+        began, (requests, tokens) = self._rates
+        passed_s = self.clock.monotonic() - began
+        limits = self.rooms.permits.statistics()[A.provider].limits
+        assert limits.rpm is not None and limits.tpm is not None
+        requests += passed_s * limits.rpm / 60
+        tokens += passed_s * limits.tpm / 60
+        sent = self.upstream.sent.count(A)
+        assert self.left()[0] == pytest.approx(requests - sent)
+        # What an attempt used is a matter of its account; one that was not sent has used nothing.
+        assert self.left()[1] == pytest.approx(tokens) if not sent else self.left()[1] <= tokens
+
     def check(self) -> None:
         """Whatever happened: what was opened is closed, once, and the records agree with each other."""
         order = self.journal.order
@@ -311,6 +357,10 @@ class House:
             not gate.in_flight and not gate.waiting for gate in self.rooms.permits.statistics().values()
         )
         assert not self.rooms.admission.statistics().inside
+        # Whoever comes next may try a breaker that lets one try at a time.
+        assert not any(
+            isinstance(breaker.state, HalfOpen) and breaker.state.is_tried for breaker in self.breakers
+        )
         # The client saw one target's answer from its beginning, and a good end only after a good end.
         if self.seen:
             given = self.upstream.exchanges[-1].given

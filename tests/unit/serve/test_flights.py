@@ -29,6 +29,7 @@ from tiergate.core import (
     UsageSource,
 )
 from tiergate.ledger import CallClosed, Held, HoldState, Receipt, ReceiptEntry, ReceiptState
+from tiergate.resilience import ProviderLimits
 from tiergate.serve import STOPPING, SharedStream, Stopping, handle
 from tiergate.serve.flight import Flight
 from tiergate.serve.kept import KEPT_BYTES_MAX, KeptAnswer, write_kept
@@ -569,7 +570,9 @@ def test_nothing_is_sent_for_somebody_who_left_before(key: str | None) -> None:
 
 def test_a_second_target_is_not_asked_for_somebody_who_left_while_it_was_waited_for() -> None:
     """Nobody was asked and not answered at that moment."""
-    house = drained(House({"a": Answer((), unreachable()), "b": STREAM}, limits={"b": 1}))
+    house = drained(
+        House({"a": Answer((), unreachable()), "b": STREAM}, limits={"b": ProviderLimits(concurrency=1)})
+    )
 
     async def client() -> None:
         with await house.rooms.permits.take(B, wait_s=0):

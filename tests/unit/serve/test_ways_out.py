@@ -38,6 +38,7 @@ from tiergate.core import (
     UsageSource,
 )
 from tiergate.ledger import HoldState
+from tiergate.resilience import ProviderLimits
 from tiergate.serve import (
     STOPPING,
     Question,
@@ -363,7 +364,7 @@ def test_without_a_hold_nothing_is_sent() -> None:
 
 def test_a_full_target_is_no_attempt() -> None:
     """After a bounded wait the next one is asked, as number one; nothing was held for the full one."""
-    house = House({"a": STREAM, "b": STREAM}, limits={"a": 1})
+    house = House({"a": STREAM, "b": STREAM}, limits={"a": ProviderLimits(concurrency=1)})
 
     async def main() -> None:
         with await house.rooms.permits.take(A, wait_s=0):
@@ -377,7 +378,7 @@ def test_a_full_target_is_no_attempt() -> None:
 
 def test_the_last_target_is_waited_for_a_quarter_of_the_time_that_is_left() -> None:
     """Half a second is left and there is nowhere else to go."""
-    house = House({"a": STREAM}, targets=[A], limits={"a": 1})
+    house = House({"a": STREAM}, targets=[A], limits={"a": ProviderLimits(concurrency=1)})
 
     async def main() -> None:
         with await house.rooms.permits.take(A, wait_s=0):
@@ -486,6 +487,10 @@ class Scene:
     streamed: bool = True
     place_taken: bool = False
     """The first target's only place is taken by somebody who leaves a little later."""
+    breaker: UpstreamError | None = None
+    """The first target's breaker lets one try at a time; it has opened for this."""
+    is_paced: bool = False
+    """The first target has rates, and both are used up for less than a second."""
     fail_holds: bool = False
     leave_after: int | None = None
     cancel_at: int = 0
@@ -494,21 +499,37 @@ class Scene:
 
     def play(self) -> tuple[House, type[BaseException] | None]:
         """Play it, cancelling the client's task at its nth suspension; gives how the client's task ended."""
-        house = House(self.answers, fail_holds=self.fail_holds, limits={"a": 1} if self.place_taken else None)
+        limits = ProviderLimits(
+            concurrency=1 if self.place_taken else None,
+            rpm=60 if self.is_paced else None,
+            tpm=6_000 if self.is_paced else None,
+        )
+        house = House(self.answers, fail_holds=self.fail_holds, limits={"a": limits})
+        if self.breaker is not None:
+            house.open_breaker(self.breaker)
+        if self.is_paced:
+            house.use_rates(tokens=100, ago_s=1.5)
         client = house.answer(house.call(streamed=self.streamed), leave_after=self.leave_after)
         return house, run(house, self._main(house, client))
 
     async def _main(self, house: House, client: Coroutine[Any, Any, object]) -> type[BaseException] | None:
         if self.place_taken:
-            permit = await house.rooms.permits.take(A, wait_s=0)
+            permit = await house.rooms.permits.take(A, wait_s=1)
             asyncio.get_running_loop().call_later(0.25, permit.__exit__)
 
         async def task() -> None:
             await interrupted(client, at=self.cancel_at, as_it_wakes=self.as_it_wakes, why=self.why)
 
+        began = house.clock.monotonic()
         (ended,) = await asyncio.gather(asyncio.create_task(task()), return_exceptions=True)
+        if self.is_paced and not self.place_taken and house.clock.monotonic() - began < 3:
+            house.check_rates()
         await asyncio.sleep(5)
         return None if ended is None else type(ended)
+
+
+def silent() -> UpstreamTimeout:
+    return UpstreamTimeout("silent", phase="first_event", target="a/m", delivery=Delivery.POSSIBLE)
 
 
 SCENES = {
@@ -521,6 +542,15 @@ SCENES = {
         {"a": Answer(refusal=broken()), "b": Answer(refusal=broken("b/m"))}, streamed=False
     ),
     "a wait for a place": Scene(place_taken=True),
+    "a wait for a rate": Scene(is_paced=True),
+    "a wait for a rate, and a break": Scene({"a": Answer(([ROLE], broken())), "b": STREAM}, is_paced=True),
+    "a wait for a rate, and no money": Scene(is_paced=True, fail_holds=True),
+    "a wait for a rate and a place": Scene({"a": REPLY}, streamed=False, place_taken=True, is_paced=True),
+    "a trial of a model": Scene(breaker=silent()),
+    "a trial of a model that fails": Scene({"a": Answer(refusal=silent()), "b": STREAM}, breaker=silent()),
+    "a trial that breaks off": Scene({"a": Answer(([ONE], [TWO], broken()))}, breaker=silent()),
+    "a trial of servers": Scene({"a": REPLY}, streamed=False, breaker=unreachable()),
+    "a trial of servers that waits": Scene(place_taken=True, is_paced=True, breaker=unreachable()),
     "a caller who leaves": Scene(leave_after=1),
     "a full disk": Scene(fail_holds=True),
 }
@@ -575,6 +605,8 @@ ANSWERS = (
         Scene,
         answers=st.fixed_dictionaries({"a": ANSWERS, "b": ANSWERS}),
         place_taken=st.booleans(),
+        breaker=st.none() | st.sampled_from([silent(), unreachable()]),
+        is_paced=st.booleans(),
         leave_after=st.none() | st.integers(0, 4),
         cancel_at=st.integers(0, 25),
         as_it_wakes=st.booleans(),

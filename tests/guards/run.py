@@ -12,18 +12,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from queue import SimpleQueue
 from shutil import copy2
 from typing import Final
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from listed import ROOT, SOURCES, Guard, guards
 
 TEST_S: Final = 120.0
 """The longest that one test may take; one that hangs without its guard tells nobody why."""
-_WRONG_NAMES: Final = "E9,F821,F822,F823"
+_WRONG_NAMES: Final = "--select=E9,F821,F822,F823"
 """Ruff's rules for what can be compiled, or not even that, and is no program: unknown names."""
 
 
@@ -92,7 +94,7 @@ class Copy:
         )
 
     def without(self, guard: Guard) -> tuple[End, str]:
-        """Take a guard away and run its test; give how that ended, and what it said. Then all is as before."""
+        """Take a guard away, run its test, and put it back; give how that ended, and what it said."""
         path = self._folder / guard.path
         before = path.read_text()
         try:
@@ -116,11 +118,8 @@ class Copy:
 
     def _why_no_program(self, guard: Guard) -> str:
         module = guard.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        checked = self._python(
-            "-m", "ruff", "check", "--isolated", "--quiet", "--select", _WRONG_NAMES, guard.path
-        )
-        imported = self._python("-c", f"import tiergate.{module}")
-        return checked.stdout or imported.stderr
+        checked = self._python("-m", "ruff", "check", "--isolated", "-q", _WRONG_NAMES, guard.path)
+        return checked.stdout or self._python("-c", f"import tiergate.{module}").stderr
 
     def _python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -151,26 +150,44 @@ def main() -> int:
         return 0
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="guards-") as folder:
-        copy = Copy(Path(folder))
+        copies = [Copy(Path(folder, str(number))) for number in range(arguments.jobs)]
         print(f"{len(chosen)} guards. First their tests as they are …", flush=True)
         tests = list(dict.fromkeys(guard.test for guard in chosen))
-        well = copy.test(tests, timeout_s=TEST_S * len(tests))
+        well = copies[0].test(tests, timeout_s=TEST_S * len(tests))
         if well.status != 0:
             print(well.output[-6000:])
             print("They must pass before anything is taken away.")
             return 1
-        ends = [_tried(copy, guard) for guard in chosen]
+        ends = _ends(copies, chosen)
     print(f"\n{len(chosen)} guards in {time.monotonic() - began:.0f} s: ", end="")
     print(", ".join(f"{ends.count(end)} {end}" for end in End if end in ends) + ".")
     return int(set(ends) != {End.KILLED})
 
 
+def _ends(copies: Sequence[Copy], chosen: Sequence[Guard]) -> list[End]:
+    """Try all guards, as many at one time as there are copies."""
+    free: SimpleQueue[Copy] = SimpleQueue()
+    for copy in copies:
+        free.put(copy)
+
+    def tried(guard: Guard) -> End:
+        copy = free.get()
+        try:
+            return _tried(copy, guard)
+        finally:
+            free.put(copy)
+
+    with ThreadPoolExecutor(len(copies)) as pool:
+        return list(pool.map(tried, chosen))
+
+
 def _tried(copy: Copy, guard: Guard) -> End:
     began = time.monotonic()
     end, said = copy.without(guard)
-    print(f"{end:9} {time.monotonic() - began:4.1f} s  {guard.row:8} {guard.what}", flush=True)
+    lines = [f"{end:8} {time.monotonic() - began:4.1f} s  {guard.row:8} {guard.what}"]
     if end is not End.KILLED:
-        print(f"          {guard.path}\n          {guard.test}\n          {said}", flush=True)
+        lines += [guard.path, guard.test, said]
+    print("\n    ".join(lines), flush=True)
     return end
 
 
@@ -179,6 +196,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--row", help="only guards of this row, F15 say")
     parser.add_argument("--file", help=f"only guards in files whose path below {SOURCES} contains this")
     parser.add_argument("--list", action="store_true", help="say what is on the list, and run nothing")
+    parser.add_argument("--jobs", type=int, default=1, help="so many at one time, each in a copy of its own")
     return parser.parse_args()
 
 
@@ -196,7 +214,7 @@ def _write(path: Path, text: str) -> None:
 def _found(report: Path, what: str) -> tuple[str, ...]:
     if not report.exists():
         return ()
-    cases = ElementTree.parse(report).iter("testcase")
+    cases = ET.parse(report).iter("testcase")
     return tuple(
         f"{case.get('name')}: {(trouble.get('message') or '').splitlines()[:1]}"
         for case in cases

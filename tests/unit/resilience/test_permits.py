@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -641,7 +641,8 @@ def test_names_that_callers_make_up_leave_no_lane_behind() -> None:
     async def main() -> None:
         permits = made({"p": None})
         for number in range(10):
-            with await permits.take(replace(P, model=f"made-up-{number}"), wait_s=0):
+            made_up = Target(provider="p", model=f"made-up-{number}", tier=Tier.HOSTED)
+            with await permits.take(made_up, wait_s=0):
                 pass
         (await permits.take(P, wait_s=0)).__exit__(None, throttled(), None)
         assert set(permits._gates["p"]._lanes) == {"m"}

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tiergate.catalog import ModelFacts
 from tiergate.core import (
     Blame,
+    BudgetExceeded,
     Chunk,
     DataClass,
     DeadlineExceeded,
@@ -37,7 +38,7 @@ from tiergate.core import (
     UsageDoubted,
     UsageSource,
 )
-from tiergate.ledger import HoldState
+from tiergate.ledger import Ceiling, HoldState, Scope, SoleBook
 from tiergate.serve import (
     STOPPING,
     Question,
@@ -359,6 +360,16 @@ def test_without_a_hold_nothing_is_sent() -> None:
         played(house)
     assert house.upstream.asked == []
     assert (house.ended.end, house.ended.error_code) == (EndState.FAILED, "storage_unavailable")
+
+
+def test_an_attempt_that_no_ceiling_allows_is_none() -> None:
+    """It could not cost anything: nothing is held or sent, and the call has made no attempt."""
+    house = House({"a": STREAM}, targets=[A])
+    house.rooms.book = SoleBook(house.journal, ceilings=[Ceiling(scope=Scope.ALL, amount_nanos=0)])
+    with pytest.raises(BudgetExceeded):
+        played(house)
+    assert (house.journal.held, house.upstream.asked) == ([], [])
+    assert (house.ended.end, house.ended.attempts) == (EndState.FAILED, 0)
 
 
 def test_a_full_target_is_no_attempt() -> None:

@@ -850,7 +850,7 @@ def test_a_provider_that_a_reload_took_away_is_unreachable(run: Runner) -> None:
 
     async def body(upstream: HttpUpstream) -> None:
         # A private-only call that waited for its place must not go where a hosted server stands now.
-        private = Target(provider="acme", model="m", tier=Tier.PRIVATE)
+        private = Target(provider="acme", model=ACME.model, tier=Tier.PRIVATE)
         for there in ({}, {"acme": provider(refused_port())}):
             upstream.use(there)
             error = await failure(upstream.send(question(target=private)), UpstreamUnreachable)

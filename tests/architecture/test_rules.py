@@ -116,9 +116,10 @@ def test_in_serve_nothing_else_is_sent() -> None:
 # redirect, uses no proxy of the environment and always verifies.
 NETWORK: dict[str, set[str]] = {
     "socket": {"upstream", "web", "admin", "testing"},
-    "ssl": {"upstream"},
+    "ssl": {"upstream", "testing"},
     "httptools": {"upstream", "testing"},
     "aiohttp": {"upstream"},
+    "redis": {"store"},
     "uvicorn": {"admin"},
     "granian": {"web"},
 }

@@ -64,9 +64,7 @@ def version(
 @cli.command(epilog="Example: tiergate serve --config tiergate.yaml")
 def serve(
     config: Config = None,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes that serve; more than 1 needs PostgreSQL and Redis.")
-    ] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that serve; this version has one.")] = 1,
     grace_s: Annotated[
         float,
         typer.Option(min=0, help="Seconds on SIGTERM to go on taking calls while not ready, for a balancer."),
@@ -82,8 +80,8 @@ def serve(
 
     if workers > 1:
         raise CannotStart(
-            "--workers above 1 needs PostgreSQL and Redis, which this version does not use yet. "
-            "One worker serves thousands of calls a second: start it without --workers."
+            "This version starts one process, which serves thousands of calls a second. For more, run "
+            "several gateways with one `store` and one `redis` behind a balancer: docs/how-to/postgresql.md."
         )
     loaded = file_or_found(config, os.environ)
     run_to_end(run(loaded, environ=os.environ, grace_s=grace_s, drain_s=drain_s, say=_say))

@@ -173,6 +173,11 @@ def _gauges(house: House, balances: Sequence[Balance]) -> Iterator[Any]:
         ("target",),
         [((_name(report),), report.throttled_s) for report in reports if report.model],
     )
+    if house.leasing is not None:
+        yield gauge(
+            "redis_gone_seconds", "For how long rates could not be shared.", (), [((), house.leasing.gone_s)]
+        )
+        yield gauge("gateways", "Gateways that share rates.", (), [((), house.leasing.processes)])
     books = house.journal.statistics()
     for name, text, count in (
         ("ledger_waiting_records", "Records that wait to be written.", books.waiting),

@@ -15,6 +15,7 @@ from tiergate.app.alarm import SpendAlarm
 from tiergate.app.background import in_background
 from tiergate.app.cabinet import KeyCabinet
 from tiergate.app.ledgers import ledger_place
+from tiergate.app.sharing import share_rates
 from tiergate.app.upkeep import follow_keys, keep_up
 from tiergate.app.webhook import Webhook
 from tiergate.config import Loaded, Settings, fill, first_snapshot
@@ -31,7 +32,7 @@ from tiergate.ledger import (
     SoleBook,
 )
 from tiergate.metering import Lines
-from tiergate.resilience import Health, Permits, RetryBudget
+from tiergate.resilience import Health, Leasing, Permits, RetryBudget
 from tiergate.serve import Flights, Rooms
 from tiergate.store import LedgerJournal, OwnerLock, kept_secret, open_journal
 from tiergate.telemetry import LineLog, Metrics
@@ -67,9 +68,12 @@ class House:
         token: str,
         sinks: "Sinks",
         cabinet: KeyCabinet,
+        leasing: Leasing | None,
         environ: Mapping[str, str],
     ) -> None:
         self.rooms = rooms
+        self.leasing = leasing
+        """Of rates that are shared; None: they are not."""
         self.metrics = sinks.metrics
         self._webhook = sinks.webhook
         self._alarm = sinks.alarm
@@ -127,6 +131,7 @@ class House:
         self.rooms.flights.receipts_kept_s = new.settings.retention.receipts
         self._webhook.use(fill.webhook(new.settings))
         self._alarm.use(fill.spend_limit_nanos(new.settings))
+        self.metrics.goals = fill.goals(new.settings)
         self._reloaded(new.settings)
         _tell_of_shared(self.cabinet, new.settings, self.emit)
         for notice in new.notices:
@@ -230,14 +235,17 @@ async def open_house(
         stack.push_async_callback(flights.aclose)
         lines = Lines()
         in_background(stack, _learn(lines, journal), "Learning from the ledger what texts count", tell)
+        permits = Permits(
+            fill.limits(settings),
+            clock=clock,
+            is_adaptive=settings.resilience.adaptive_concurrency,
+            is_shared=settings.redis is not None,
+        )
+        leasing = share_rates(stack, settings, permits, process=secrets.token_hex(8), clock=clock, tell=tell)
         rooms = Rooms(
             rules=fill.rules(settings, generation=1),
             admission=Admission(_keyring(settings, token, cabinet), monotonic=clock.monotonic),
-            permits=Permits(
-                fill.limits(settings),
-                clock=clock,
-                is_adaptive=settings.resilience.adaptive_concurrency,
-            ),
+            permits=permits,
             retries=RetryBudget(),
             health=Health(fill.breakers(settings), clock=clock, chance=random, emit=tell),
             book=book,
@@ -256,6 +264,7 @@ async def open_house(
             token=token,
             sinks=sinks,
             cabinet=cabinet,
+            leasing=leasing,
             environ=environ,
         )
         upkeep = keep_up(journal, lambda: house.settings, clock, counts_all=house.counts_all)
@@ -293,7 +302,7 @@ def _sinks(
     write_log: Callable[[bytes], object] | None,
 ) -> Sinks:
     """Open everything that hears of events: counters, whoever asked, the log, the webhook, the alarm."""
-    metrics = Metrics()
+    metrics = Metrics(fill.goals(settings))
     sinks: list[Emit] = [metrics] if emit is None else [metrics, emit]
     if write_log is not None:
         log = LineLog(write_log, wall_ns=SystemClock().wall_ns)

@@ -23,7 +23,7 @@ async def list_targets(loaded: Loaded, environ: Mapping[str, str], *, as_json: b
     if as_json:
         print(dumps(answer).decode())
         return
-    table = plain_table("target", "tier", "state", "because", right=("in flight", "waiting"))
+    table = plain_table("target", "tier", "state", "last failure", right=("in flight", "waiting"))
     for row in answer["data"]:
         state, because = _provider_state(row)
         table.add_row(

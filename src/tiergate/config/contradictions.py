@@ -106,10 +106,11 @@ def _doors(settings: object) -> Iterator[Said]:
 
 
 def _store(settings: object) -> Iterator[Said]:
-    if _text(_item(settings, "store")) and not _text(_item(settings, "secret")):
+    shared = next((name for name in ("store", "redis") if _text(_item(settings, name))), None)
+    if shared is not None and not _text(_item(settings, "secret")):
         yield (
             ("secret",),
-            "is needed with store, since every replica must have the same one: take `openssl rand -hex 32`",
+            f"is needed with {shared}, since every replica must have the same: take `openssl rand -hex 32`",
         )
 
 

@@ -24,9 +24,9 @@ from tiergate.config.sections import OtherPer1m, UsdPer1m
 from tiergate.config.sections import Price as PriceSection
 from tiergate.config.sections import Provider as ProviderSection
 from tiergate.config.settings import Settings
-from tiergate.core import Caller, Target, Tier, usd_to_nanos
+from tiergate.core import CallClass, Caller, Goal, Target, Tier, usd_to_nanos
 from tiergate.ledger import Ceiling, Period, Scope
-from tiergate.resilience import BreakerPolicy, ProviderLimits, RetryPolicy
+from tiergate.resilience import BreakerPolicy, ProviderLimits, RetryPolicy, WithoutBank
 from tiergate.routing import Policy
 from tiergate.serve import ModelEntry, Rules
 from tiergate.upstream import Credential, Provider
@@ -96,6 +96,17 @@ def webhook(settings: Settings) -> str | None:
     return None if settings.alerts.webhook is None else settings.alerts.webhook.reveal()
 
 
+def goals(settings: Settings) -> dict[CallClass, Goal]:
+    """Give what "in time" means for each class of calls."""
+    return {
+        name: Goal(total_s=given.total_s, first_event_s=given.first_event_s)
+        for name, given in (
+            (CallClass.INTERACTIVE, settings.classes.interactive),
+            (CallClass.BATCH, settings.classes.batch),
+        )
+    }
+
+
 def spend_limit_nanos(settings: Settings) -> int | None:
     """Give what a key may spend within an hour before somebody is told."""
     limit = settings.alerts.usd_per_hour
@@ -138,7 +149,13 @@ def keyring(
 def limits(settings: Settings) -> dict[str, ProviderLimits]:
     """Give what each provider takes from us, by name."""
     return {
-        name: ProviderLimits(**provider.limits.model_dump()) for name, provider in settings.providers.items()
+        name: ProviderLimits(
+            concurrency=provider.limits.concurrency,
+            rpm=provider.limits.rpm,
+            tpm=provider.limits.tpm,
+            without_bank=WithoutBank(provider.limits.without_redis),
+        )
+        for name, provider in settings.providers.items()
     }
 
 
@@ -225,6 +242,7 @@ def _retry(settings: Settings) -> RetryPolicy:
         backoff_max_s=given.backoff_max_s,
         first_event_s=given.first_event_s,
         idle_s=given.idle_s,
+        reasoning_s=given.reasoning_s,
         total_s=given.total_s,
         stream_total_s=given.stream_total_s,
     )

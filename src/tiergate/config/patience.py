@@ -60,6 +60,10 @@ class Resilience(Section):
     breaker: Breakers = Field(default_factory=Breakers, description="When what fails is left alone.")
     first_event_s: Duration = Field(default=60.0, description="Longest wait for an upstream's first event.")
     idle_s: Duration = Field(default=60.0, description="Longest silence between two events.")
+    reasoning_s: Duration = Field(
+        default=300.0,
+        description="At least this for both of them where a model is known to think before it answers.",
+    )
     total_s: Duration = Field(default=600.0, description="Longest time of a call that is not streamed.")
     stream_total_s: Duration = Field(default=3600.0, description="Longest time of a streamed call.")
     heartbeat_s: Annotated[Duration | None, OPTIONAL] = Field(

@@ -33,7 +33,6 @@ class Pending:
 _REMOVE: Final = "remove it to start"
 
 PENDING: Final = (
-    Pending(path=("redis",), stops=True, sentence=f"Redis is not used yet: {_REMOVE}"),
     Pending(
         path=("models", "*", "policy"),
         stops=True,
@@ -67,7 +66,6 @@ PENDING: Final = (
         honoured_entries=1,
     ),
     Pending(path=("providers", "*", "cost"), stops=False, sentence="it is not recorded anywhere yet"),
-    Pending(path=("classes",), stops=False, sentence="no call is held to these goals yet"),
     Pending(path=("cache",), stops=False, sentence="no answer is given from stock yet"),
     Pending(path=("retention", "jobs"), stops=False, sentence="there are no jobs yet"),
 )

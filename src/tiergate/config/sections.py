@@ -165,6 +165,11 @@ class ProviderLimits(Section):
     concurrency: Annotated[Annotated[int, whole(1, 100_000)] | None, OPTIONAL] = Field(
         default=None, description="Calls in flight at the same time. None: no limit."
     )
+    without_redis: Literal["share", "closed", "open"] = Field(
+        default="share",
+        description="What rpm and tpm let through while gateways that share them over Redis cannot ask each "
+        "other. share: each its part. closed: nothing. open: everything.",
+    )
 
 
 class Cost(Section):

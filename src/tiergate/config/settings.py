@@ -58,7 +58,11 @@ class Settings(Section):
         description="None: SQLite in data_dir. Or postgresql://user:password@host/db, for several replicas; "
         "it needs the extra `postgres` and `secret`.",
     )
-    redis: Annotated[RedisUrl | None, OPTIONAL] = Field(default=None, description="Or redis://host:6379/0.")
+    redis: Annotated[RedisUrl | None, OPTIONAL] = Field(
+        default=None,
+        description="redis://host:6379/0: gateways with the same one and the same `secret` share the rates "
+        "of their providers. It needs the extra `redis`. None: each has the whole of them.",
+    )
     secret: Annotated[Passphrase | None, OPTIONAL] = Field(
         default=None,
         description="A root for hashes and signatures.",

@@ -10,6 +10,7 @@ from tiergate.core.call import (
     Cause,
     DataClass,
     EndState,
+    Goal,
     ReceiptUse,
     checked_idempotency_key,
 )
@@ -99,6 +100,7 @@ __all__ = [
     "Emit",
     "EndState",
     "Event",
+    "Goal",
     "IdempotencyKeyInUse",
     "IdempotencyKeyReused",
     "InvalidKey",

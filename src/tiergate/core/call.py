@@ -21,6 +21,14 @@ class Cause(StrEnum):
     PROBE = "probe"
 
 
+class Goal(msgspec.Struct, frozen=True, kw_only=True):
+    """What "in time" means for a class of calls, in seconds."""
+
+    total_s: float
+    first_event_s: float | None = None
+    """Of a stream; None: whenever."""
+
+
 class CallClass(StrEnum):
     """How urgent a call is."""
 

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from tiergate.core.call import CallClass, EndState, ReceiptUse
+from tiergate.core.call import CallClass, EndState, Goal, ReceiptUse
 from tiergate.core.target import Target
 from tiergate.core.usage import Usage, UsageDoubt, UsageSource
 
@@ -36,6 +36,17 @@ class CallEnded(msgspec.Struct, frozen=True, kw_only=True):
     cash_nanos: int | None
     generation: int
     receipt: ReceiptUse | None = None
+    time_limit_s: float | None = None
+    """How long its caller gave it, if it said."""
+
+    def is_in_time(self, goal: Goal) -> bool:
+        """Tell whether it was answered in time: by its caller's deadline, else by the goal of its class."""
+        if self.end is not EndState.SUCCESS:
+            return False
+        first_ms = self.ttft_ms if self.streamed else None
+        is_begun = goal.first_event_s is None or first_ms is None or first_ms <= goal.first_event_s * 1e3
+        total_s = goal.total_s if self.time_limit_s is None else self.time_limit_s
+        return is_begun and self.total_ms <= total_s * 1e3
 
 
 class AttemptFailed(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,7 +54,9 @@ class _Recent:
     part: int = 0
 
     def add(self, now: float, *, calls: int, failed: int) -> None:
-        self._move_to(int(now / self.part_s))
+        part = int(now / self.part_s)
+        if part > self.part:
+            self._move_to(part)
         self.calls[self.part % _BUCKETS] += calls
         self.failed[self.part % _BUCKETS] += failed
 
@@ -62,7 +64,7 @@ class _Recent:
         for step in range(min(part - self.part, _BUCKETS)):
             self.calls[(part - step) % _BUCKETS] = 0
             self.failed[(part - step) % _BUCKETS] = 0
-        self.part = max(self.part, part)
+        self.part = part
 
 
 @dataclass(slots=True)
@@ -123,6 +125,11 @@ class Breaker:
         self.state: State = self._closed()
 
     @property
+    def is_closed(self) -> bool:
+        """Whether everybody may enter."""
+        return type(self.state) is Closed
+
+    @property
     def name(self) -> StateName:
         """The name of its state."""
         match self.state:
@@ -177,15 +184,14 @@ class Breaker:
         if number != self._number:
             return False
         state = self.state
+        if type(state) is Closed:
+            # What nearly every call finds, before the slower ways to look.
+            return self._count(state, verdict, now, chance, was_good=was_good)
         match state:
-            case Closed():
-                return self._count(state, verdict, now, chance, was_good=was_good)
             case HalfOpen():
                 return self._judge(state, verdict, now, chance)
-            case Open() | Isolated():
-                return False
             case _:
-                assert_never(state)
+                return False
 
     def isolate(self) -> None:
         """Let nobody in until it is restored."""

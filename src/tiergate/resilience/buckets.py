@@ -5,11 +5,48 @@ rate is asked for. It begins empty: what the process before this one has just us
 would come on top of it. Only the very first call need not wait.
 """
 
-from typing import Final
+from typing import Final, Protocol
 
 BURST_S: Final = 5.0
 """So many seconds of a rate may be used at once, after a pause."""
+SLICE_S: Final = 0.1
+"""For so long what is leased of a shared rate should last."""
+_SLICE_SHARE: Final = 0.05
+"""Of a minute's amount; most that is leased ahead at once."""
 _ROUNDING_S: Final = 1e-6
+_NO_LIMIT: Final = float("inf")
+_FOR_EVER_S: Final = 3600.0
+"""Nobody knows when the store is back."""
+
+
+class RateBucket(Protocol):
+    """What a gate asks of a rate."""
+
+    per_minute: int
+
+    def left(self, now: float) -> float:
+        """Give what may be taken; less than nothing: it is owed."""
+        ...
+
+    def wait_s(self, amount: float, now: float) -> float:
+        """Give the time until so much may be taken; 0: now."""
+        ...
+
+    def take(self, amount: float, now: float) -> None:
+        """Take so much, whatever is there."""
+        ...
+
+    def correct(self, *, took: float, used: float) -> None:
+        """Make good what was taken too much, or too little."""
+        ...
+
+    def expect(self, amount: float) -> None:
+        """Take note that so much is waited for."""
+        ...
+
+    def change(self, per_minute: int, now: float) -> None:
+        """Take another rate."""
+        ...
 
 
 class Bucket:
@@ -49,6 +86,9 @@ class Bucket:
         """Make good what was taken too much, or too little."""
         self._level = min(self._most, self._level + took - used)
 
+    def expect(self, amount: float) -> None:
+        """Take note that so much is waited for: time alone brings it."""
+
     def change(self, per_minute: int, now: float) -> None:
         """Take another rate; what was saved up or is owed stays, as far as the new rate reaches."""
         self._fill(now)
@@ -68,4 +108,100 @@ class Bucket:
         # A pause of any length, also of a stopped process, fills it once and no more.
         if now > self._at:
             self._level = min(self._most, self._level + (now - self._at) * self._per_s)
+            self._at = now
+
+
+class LeasedBucket:
+    """This process's part of a rate that several share: what was leased of it, and nothing grows by itself.
+
+    While nobody can be asked it grows at a share of the rate (`alone`).
+    """
+
+    __slots__ = ("_at", "_is_fresh", "_level", "_missing", "_share", "_used", "per_minute")
+
+    def __init__(self, per_minute: int, *, now: float) -> None:
+        self.per_minute = per_minute
+        self._at = now
+        self._level = 0.0
+        self._is_fresh = True
+        self._share: float | None = None
+        self._used = 0.0
+        self._missing = 0.0
+        """What was waited for since the last lease, and was not there."""
+
+    def left(self, now: float) -> float:
+        """Give what may be taken here."""
+        self._fill(now)
+        return self._level
+
+    def wait_s(self, amount: float, now: float) -> float:
+        """Give the time until so much may be there, if nobody else takes it; 0: now."""
+        if self._is_fresh or self._share == _NO_LIMIT:
+            return 0.0
+        self._fill(now)
+        missing = min(amount, self._most) - self._level
+        if missing <= 0:
+            return 0.0
+        if self._share == 0:
+            return _FOR_EVER_S
+        return max(SLICE_S / 2, missing / (self._per_s * (self._share or 1.0)))
+
+    def take(self, amount: float, now: float) -> None:
+        """Take so much, whatever is there."""
+        self._fill(now)
+        self._is_fresh = False
+        self._level -= amount
+        self._used += amount
+
+    def correct(self, *, took: float, used: float) -> None:
+        """Make good what was taken too much, or too little."""
+        self._level += took - used
+
+    def expect(self, amount: float) -> None:
+        """Take note that so much is waited for: it is leased next."""
+        self._missing = max(self._missing, amount - self._level)
+
+    def change(self, per_minute: int, now: float) -> None:
+        """Take another rate."""
+        self._fill(now)
+        self.per_minute = per_minute
+        self._level = min(self._most, max(self._level, -float(per_minute)))
+
+    def wanted(self) -> float:
+        """Give what to lease now, so that nobody waits; less than nothing: what to give back.
+
+        As much as was used since the last lease or is waited for, at least one or what the whole rate brings
+        in a moment, so that the next call finds something; and never more than a twentieth of a minute's.
+        """
+        least = max(1.0, self._per_s * SLICE_S)
+        most = max(least, self.per_minute * _SLICE_SHARE)
+        ahead = max(least, min(self._used, most))
+        wanted = min(most, max(ahead - self._level, self._missing))
+        self._used = self._missing = 0.0
+        return wanted if wanted > 0 else min(0.0, 2 * ahead - self._level)
+
+    def grant(self, amount: float, now: float) -> None:
+        """Take what was leased, or give back what was wanted to be given back."""
+        self._fill(now)
+        self._share = None
+        self._level += amount
+
+    def alone(self, share: float, now: float) -> None:
+        """Grow by this share of the rate from now on: 0, and nothing is let in; infinite, and everything."""
+        self._fill(now)
+        self._share = share
+
+    @property
+    def _per_s(self) -> float:
+        return self.per_minute / 60
+
+    @property
+    def _most(self) -> float:
+        return max(1.0, self._per_s * BURST_S)
+
+    def _fill(self, now: float) -> None:
+        if now > self._at:
+            if self._share and self._share != _NO_LIMIT and self._level < self._most:
+                grown = self._level + (now - self._at) * self._per_s * self._share
+                self._level = min(self._most, grown)
             self._at = now

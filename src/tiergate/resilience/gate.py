@@ -5,13 +5,14 @@ and enough of its requests and tokens per minute. All are looked at before any i
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from tiergate.core import CallClass, Clock, Target, TargetFull, TargetThrottled
 from tiergate.resilience.adaptive import Adaptive
-from tiergate.resilience.buckets import Bucket
+from tiergate.resilience.buckets import Bucket, LeasedBucket, RateBucket
+from tiergate.resilience.leasing import SharedRate, WithoutBank
 from tiergate.resilience.outcomes import is_pushed_back
 from tiergate.resilience.waiting import Waiter, WaitingLine
 
@@ -27,6 +28,8 @@ class ProviderLimits:
     concurrency: int | None = None
     rpm: int | None = None
     tpm: int | None = None
+    without_bank: WithoutBank = WithoutBank.SHARE
+    """What a rate that processes share does while they cannot ask each other."""
 
 
 NO_LIMITS: Final = ProviderLimits()
@@ -68,14 +71,23 @@ class _Lane:
 class Gate:
     """What is in flight at a provider, and who waits for a place there."""
 
-    def __init__(self, provider: str, limits: ProviderLimits, *, clock: Clock, is_adaptive: bool) -> None:
+    def __init__(
+        self,
+        provider: str,
+        limits: ProviderLimits,
+        *,
+        clock: Clock,
+        is_adaptive: bool,
+        make_bucket: Callable[[int, float], RateBucket],
+    ) -> None:
         self._provider = provider
+        self._make_bucket = make_bucket
         self._clock = clock
         self._is_adaptive = is_adaptive
         self._limits = limits
         now = clock.monotonic()
-        self._requests = None if limits.rpm is None else Bucket(limits.rpm, now=now)
-        self.tokens = None if limits.tpm is None else Bucket(limits.tpm, now=now)
+        self._requests = None if limits.rpm is None else make_bucket(limits.rpm, now)
+        self.tokens = None if limits.tpm is None else make_bucket(limits.tpm, now)
         self.in_flight = 0
         self._lanes: dict[str, _Lane] = {}
         self.line = WaitingLine()
@@ -102,9 +114,15 @@ class Gate:
         now = self._clock.monotonic()
         self._limits = limits
         self._is_adaptive = is_adaptive
-        self._requests = _changed(self._requests, limits.rpm, now)
-        self.tokens = _changed(self.tokens, limits.tpm, now)
-        self._admit()
+        self._requests = self._changed(self._requests, limits.rpm, now)
+        self.tokens = self._changed(self.tokens, limits.tpm, now)
+        self.admit()
+
+    def shared(self) -> Iterator[SharedRate]:
+        """Give the rates that are shared with other processes."""
+        for name, bucket in (("rpm", self._requests), ("tpm", self.tokens)):
+            if isinstance(bucket, LeasedBucket):
+                yield SharedRate(f"{self._provider}:{name}", bucket, self._limits.without_bank)
 
     def try_enter(self, model: str, tokens: int) -> bool:
         """Take a place if there is one."""
@@ -129,7 +147,7 @@ class Gate:
         if self.tokens is not None:
             self.tokens.correct(took=took, used=used)
         if self.line:
-            self._admit()
+            self.admit()
 
     async def wait(self, target: Target, tokens: int, call_class: CallClass, wait_s: float) -> None:
         """Wait for a place, and enter.
@@ -148,7 +166,7 @@ class Gate:
         )
         self._make_room(target, call_class)
         self.line.join(waiter)
-        self._admit()
+        self.admit()
         found = self._hindrance(target.model, tokens, now)
         if not waiter.place.done() and found is not None and (found.wait_s or 0.0) > wait_s:
             self.line.leave(waiter)
@@ -184,7 +202,7 @@ class Gate:
             return
         self.leave(waiter.model, asyncio.CancelledError(), took=waiter.tokens, used=0, sent=False)
 
-    def _admit(self) -> None:
+    def admit(self) -> None:
         """Let in who waits, in order, as far as there is room."""
         now = self._clock.monotonic()
         for waiter in list(self.line.in_order(now)):
@@ -194,15 +212,23 @@ class Gate:
                 self._enter(waiter.model, waiter.tokens)
                 waiter.place.set_result(None)
             elif found.for_all:
+                self._expect()
                 self._look_again_in(found.wait_s)
                 return
+
+    def _expect(self) -> None:
+        """Tell the rates what is waited for."""
+        if self._requests is not None:
+            self._requests.expect(len(self.line))
+        if self.tokens is not None:
+            self.tokens.expect(self.line.tokens())
 
     def _look_again_in(self, wait_s: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None
         if wait_s is not None:
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._admit)
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self.admit)
 
     def _hindrance(self, model: str, tokens: int, now: float) -> _Hindrance | None:
         """Tell what keeps an attempt out; nothing is counted."""
@@ -241,11 +267,20 @@ class Gate:
         again = f" There is room in {found.wait_s:.1f} s."
         return TargetThrottled(found.why + again, target=target.name, retry_after_s=found.wait_s)
 
+    def _changed(self, bucket: RateBucket | None, per_minute: int | None, now: float) -> RateBucket | None:
+        if per_minute is None:
+            return None
+        if bucket is None:
+            return self._make_bucket(per_minute, now)
+        bucket.change(per_minute, now)
+        return bucket
 
-def _changed(bucket: Bucket | None, per_minute: int | None, now: float) -> Bucket | None:
-    if per_minute is None:
-        return None
-    if bucket is None:
-        return Bucket(per_minute, now=now)
-    bucket.change(per_minute, now)
-    return bucket
+
+def own_bucket(per_minute: int, now: float) -> RateBucket:
+    """Make a bucket of this process alone."""
+    return Bucket(per_minute, now=now)
+
+
+def leased_bucket(per_minute: int, now: float) -> RateBucket:
+    """Make a bucket of a rate that is shared with other processes."""
+    return LeasedBucket(per_minute, now=now)

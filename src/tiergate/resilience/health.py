@@ -31,6 +31,8 @@ _WHY: Final = {
     Part.MODEL: "too many calls failed there",
 }
 _BAD: Final = (Verdict.BAD, Verdict.UNREACHED)
+# An enumeration takes its time to be walked through, and every call does it.
+_PARTS: Final = tuple(Part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +130,7 @@ class Health:
         now = self._clock.monotonic()
         if isinstance(error, UpstreamError):
             watched.throttle(error, now)
-        for part, breaker, number in zip(Part, watched.breakers, numbers, strict=True):
+        for part, breaker, number in zip(_PARTS, watched.breakers, numbers, strict=True):
             verdict = verdicts.get(part, Verdict.NOTHING)
             if verdict in _BAD:
                 breaker.because = str(error)
@@ -177,8 +179,10 @@ class Health:
             self._tell(provider, model, part, breaker)
 
     def _refusal(self, watched: "_Watched", now: float) -> TargetResting | TargetThrottled | None:
+        if watched.is_well:
+            return None
         name = watched.name
-        for part, breaker in zip(Part, watched.breakers, strict=True):
+        for part, breaker in zip(_PARTS, watched.breakers, strict=True):
             wait_s = breaker.wait_s(now)
             if wait_s is not None:
                 return TargetResting(
@@ -187,7 +191,9 @@ class Health:
                     retry_after_s=wait_s,
                 )
         wait_s = watched.throttled_until - now
-        if wait_s > 0 and self._policy.enabled:
+        if wait_s <= 0:
+            watched.throttled_until = 0.0
+        elif self._policy.enabled:
             return TargetThrottled(
                 f"{name} asked to be left alone; it is asked again in {_seconds(wait_s)}.",
                 target=name,
@@ -242,6 +248,12 @@ class _Watched:
         self.name = f"{provider}/{model}"
         self.breakers = breakers
         self.throttled_until = 0.0
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is against it: what nearly every call finds."""
+        servers, credential, model = self.breakers
+        return not self.throttled_until and servers.is_closed and credential.is_closed and model.is_closed
 
     def throttle(self, error: UpstreamError, now: float) -> None:
         """Leave it alone for as long as it asks for."""

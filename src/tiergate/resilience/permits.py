@@ -1,10 +1,18 @@
 """Permits: a place at a provider for one attempt, and a short, bounded wait for it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 
 from tiergate.core import CallClass, Clock, Target
-from tiergate.resilience.gate import NO_LIMITS, Gate, PermitStatistics, ProviderLimits
+from tiergate.resilience.gate import (
+    NO_LIMITS,
+    Gate,
+    PermitStatistics,
+    ProviderLimits,
+    leased_bucket,
+    own_bucket,
+)
+from tiergate.resilience.leasing import SharedRate
 
 
 class Permit:
@@ -46,12 +54,19 @@ class Permits:
         limits: by provider; one that is not named has none.
         clock: monotonic seconds.
         is_adaptive: whether less goes to a target that pushes back.
+        is_shared: whether rates are shared with other processes; `Leasing` then has to run.
     """
 
     def __init__(
-        self, limits: Mapping[str, ProviderLimits], *, clock: Clock, is_adaptive: bool = True
+        self,
+        limits: Mapping[str, ProviderLimits],
+        *,
+        clock: Clock,
+        is_adaptive: bool = True,
+        is_shared: bool = False,
     ) -> None:
         self._clock = clock
+        self._make_bucket = leased_bucket if is_shared else own_bucket
         self._gates: dict[str, Gate] = {}
         self.use(limits, is_adaptive=is_adaptive)
 
@@ -80,12 +95,28 @@ class Permits:
         gate = self._gates.get(target.provider)
         if gate is None:
             limits = self._limits.get(target.provider, NO_LIMITS)
-            gate = Gate(target.provider, limits, clock=self._clock, is_adaptive=self._is_adaptive)
+            gate = Gate(
+                target.provider,
+                limits,
+                clock=self._clock,
+                is_adaptive=self._is_adaptive,
+                make_bucket=self._make_bucket,
+            )
             self._gates[target.provider] = gate
         amount = 0 if gate.tokens is None else tokens()
         if gate.line.stands_before(call_class) or not gate.try_enter(target.model, amount):
             await gate.wait(target, amount, call_class, wait_s)
         return Permit(gate, target.model, amount)
+
+    def shared(self) -> Iterator[SharedRate]:
+        """Give the rates that are shared with other processes, of providers that were used."""
+        for gate in self._gates.values():
+            yield from gate.shared()
+
+    def look_again(self) -> None:
+        """Let in who waits and has room now."""
+        for gate in self._gates.values():
+            gate.admit()
 
     def statistics(self) -> Mapping[str, PermitStatistics]:
         """The state of every gate that was used, by provider."""

@@ -13,6 +13,8 @@ class RetryPolicy:
     """Until the first event of a stream."""
     idle_s: float = 60
     """Between two events of a stream."""
+    reasoning_s: float = 300
+    """At least this for both of them, where a model is known to think before it answers."""
     total_s: float = 600
     """The whole call, not streamed."""
     stream_total_s: float = 3600

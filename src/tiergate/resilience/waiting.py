@@ -35,6 +35,10 @@ class WaitingLine:
     def __len__(self) -> int:
         return sum([not waiter.place.done() for line in self._lines.values() for waiter in line])
 
+    def tokens(self) -> int:
+        """Give what all of them together may use."""
+        return sum(waiter.tokens for line in self._lines.values() for waiter in line)
+
     def stands_before(self, call_class: CallClass) -> bool:
         """Tell whether anybody waits who goes before one of this class that comes now."""
         return any(self._lines[name] for name in _CLASSES[: _CLASSES.index(call_class) + 1])

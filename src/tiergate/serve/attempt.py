@@ -67,14 +67,15 @@ async def attempt(
         _check_time(rooms, resolved)
         trial = doors.open(rooms.health.enter(target))
         hold = doors.open(await _hold(rooms, books, resolved, target, n, permit, queued, is_last=is_last))
+        patience = resolved.patience(target)
         question = Question(
             call_id=books.call.id,
             target=target,
             body=books.call.body,
             streamed=books.call.streamed,
             deadline=resolved.deadline,
-            first_event_s=resolved.first_event_s,
-            idle_s=resolved.retry.idle_s,
+            first_event_s=patience.first_event_s,
+            idle_s=patience.idle_s,
             mark_sent=hold.mark_sent,
         )
         if books.is_deserted:
@@ -87,7 +88,9 @@ async def attempt(
             if not question.streamed:
                 await _to_the_end(exchange)
         except UpstreamTimeout as error:
-            _judge_patience(error, resolved)
+            if error.phase == "first_event" and patience.is_hasty:
+                # The caller's own short time was over, which says nothing of the target.
+                error.phase = "total"
             raise
         hold.mark_first_event()
         trial.mark_first_content()
@@ -99,12 +102,6 @@ def _check_time(rooms: Rooms, resolved: Resolved) -> None:
     """See that there is time left after a wait: of a process that was stopped, say."""
     if rooms.clock.monotonic() >= resolved.deadline:
         raise DeadlineExceeded("The time for this call was over before it was its turn.")
-
-
-def _judge_patience(error: UpstreamTimeout, resolved: Resolved) -> None:
-    """Tell a caller's own short time from ours: it says nothing of the target."""
-    if error.phase == "first_event" and resolved.is_hasty:
-        error.phase = "total"
 
 
 async def _first_content(exchange: Exchange, meter: Meter, target: Target) -> list[Chunk]:

@@ -163,6 +163,7 @@ class CallBooks:
             usage_source=None if account is None else account.source,
             cash_nanos=None if account is None else self._spent_nanos,
             generation=self.opened.generation,
+            time_limit_s=call.time_limit_s,
             receipt=self.opened.receipt_use if self.shared is None else self.shared.use,
         )
 

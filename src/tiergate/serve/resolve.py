@@ -7,12 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from tiergate.catalog import ModelFacts, PriceBook
+from tiergate.catalog import Ability, ModelFacts, PriceBook
 from tiergate.core import LOCAL, Call, Caller, DataClass, InvalidRequest, ModelNotFound, Target, Tier
 from tiergate.resilience import Facts, Health, RetryPolicy
 from tiergate.routing import Policy, Route, route
 from tiergate.serve.caps import check_caps
 from tiergate.serve.rules import ModelEntry, Rules
+
+
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds until the first event of a stream, and between two."""
+
+    first_event_s: float
+    idle_s: float
+    is_hasty: bool
+    """The caller waits less for the first event than we would."""
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,11 +35,22 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     data_class: DataClass
     retry: RetryPolicy
     deadline: float
-    first_event_s: float
-    is_hasty: bool
-    """The caller waits less for the first event than we would."""
+    first_event_limit_s: float | None
+    """How long the caller itself waits for the first event."""
     drained: Mapping[str, float]
     """For how many seconds which provider's answers are read when nobody waits for them."""
+
+    def patience(self, target: Target) -> "Patience":
+        """Give how long this call waits for the events of a target."""
+        least_s = self.retry.reasoning_s if self.facts(target).abilities.get(Ability.REASONING) else 0.0
+        first_event_s = max(self.retry.first_event_s, least_s)
+        limit_s = self.first_event_limit_s
+        is_hasty = limit_s is not None and limit_s < first_event_s
+        return Patience(
+            first_event_s=limit_s if limit_s is not None and is_hasty else first_event_s,
+            idle_s=max(self.retry.idle_s, least_s),
+            is_hasty=is_hasty,
+        )
 
     @property
     def may_be_drained(self) -> bool:
@@ -66,8 +86,7 @@ def resolve(call: Call, rules: Rules) -> Resolved:
         data_class=call.data_class,
         retry=retry,
         deadline=call.received + limit_s,
-        first_event_s=_shorter(retry.first_event_s, call.first_event_limit_s),
-        is_hasty=_shorter(retry.first_event_s, call.first_event_limit_s) < retry.first_event_s,
+        first_event_limit_s=call.first_event_limit_s,
         drained=rules.drained,
     )
 
@@ -139,7 +158,3 @@ def find_model(asked: str, rules: Rules, caller: Caller = LOCAL) -> ModelEntry:
         )
         return ModelEntry(targets=targets, policy=rules.any_model_policy)
     raise ModelNotFound(asked, tuple(filter(caller.may_ask_for, rules.models)))
-
-
-def _shorter(limit_s: float, asked_s: float | None) -> float:
-    return limit_s if asked_s is None else min(limit_s, asked_s)

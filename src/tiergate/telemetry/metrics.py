@@ -6,7 +6,7 @@ together, under `other`.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -18,9 +18,11 @@ from tiergate.core import (
     AttemptFailed,
     BreakerChanged,
     BudgetReached,
+    CallClass,
     CallEnded,
     EndState,
     Event,
+    Goal,
     Notice,
     Refusal,
     SpendingFast,
@@ -35,6 +37,9 @@ _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 64
 _OTHER: Final = "other"
 
 Labels = tuple[str, ...]
+
+_NO_GOALS: Final[Mapping[CallClass, Goal]] = {}
+_WHENEVER: Final = Goal(total_s=float("inf"))
 
 
 class _Calls:
@@ -85,9 +90,13 @@ class _Calls:
 
 
 class Metrics:
-    """A sink for events, and the page that they make."""
+    """A sink for events, and the page that they make.
 
-    def __init__(self) -> None:
+    `goals`: what "in time" means, by class; calls of a class without one are in time when they are answered.
+    """
+
+    def __init__(self, goals: Mapping[CallClass, Goal] = _NO_GOALS) -> None:
+        self.goals = goals
         self._calls: dict[Labels, _Calls] = {}
         self._counts: dict[str, dict[Labels, int]] = {name: {} for name in _COUNTERS}
 
@@ -96,6 +105,7 @@ class Metrics:
         match event:
             case CallEnded():
                 self._of(event).take(event)
+                self._judge(event)
                 if event.receipt is not None:
                     self._count("receipts", (event.receipt.value,))
                 if event.end is not EndState.SUCCESS:
@@ -140,6 +150,12 @@ class Metrics:
             if found is None:
                 found = self._calls[labels] = _Calls()
         return found
+
+    def _judge(self, event: CallEnded) -> None:
+        """Count whether a call was answered in time; of one that its caller left nobody can say."""
+        if event.end is not EndState.CLIENT_CLOSED:
+            is_in_time = event.is_in_time(self.goals.get(event.call_class, _WHENEVER))
+            self._count("timed_calls", (event.call_class.value, "true" if is_in_time else "false"))
 
     def _count(self, name: str, labels: Labels) -> None:
         counts = self._counts[name]
@@ -190,6 +206,10 @@ def gauge(name: str, text: str, labels: Sequence[str], values: Iterable[tuple[La
 
 _KINDS: Final = ("input", "cached_input", "output", "reasoning")
 _COUNTERS: Final = {
+    "timed_calls": (
+        "Calls by whether they were answered by their deadline, or by the goal of their class.",
+        ("class", "in_time"),
+    ),
     "failed_calls": (
         "Calls without success, by the code of their error.",
         ("endpoint", "error", "end"),

@@ -1,5 +1,6 @@
 """The toolbox that we ship: fake clock, scripted upstream and engine, in-memory stores."""
 
+from tiergate.testing.bank import MemoryRateBank
 from tiergate.testing.behaviour import Behaviour, ToolCall
 from tiergate.testing.clock import FakeClock, NothingWillHappen, run_virtual
 from tiergate.testing.journal import MemoryJournal
@@ -15,6 +16,7 @@ __all__ = [
     "FakeClock",
     "LogEntry",
     "MemoryJournal",
+    "MemoryRateBank",
     "MockProcess",
     "MockServer",
     "MockStatistics",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tiergate.catalog import PriceBook
+from tiergate.catalog import NOTHING_KNOWN, Ability, ModelFacts, PriceBook
 from tiergate.core import LOCAL, Call, Caller, DataClass, InvalidRequest, ModelNotFound, Target, Tier
 from tiergate.resilience import RetryPolicy
 from tiergate.routing import Policy
@@ -111,7 +111,20 @@ def test_the_deadline_is_the_nearer_of_ours_and_the_callers(
 @pytest.mark.parametrize(("asked_s", "limit_s"), [(None, 30), (5.0, 5), (500.0, 30)])
 def test_the_first_event_is_due_at_the_nearer_time(asked_s: float | None, limit_s: float) -> None:
     """The same rule."""
-    assert resolve(call(first_event_limit_s=asked_s), rules()).first_event_s == limit_s
+    patience = resolve(call(first_event_limit_s=asked_s), rules()).patience(RACK)
+    assert (patience.first_event_s, patience.idle_s) == (limit_s, 20)
+    assert patience.is_hasty == (limit_s < 30)
+
+
+def test_a_model_that_thinks_is_given_more_time() -> None:
+    """For its first event and between two; a caller's own patience still holds."""
+    thinks = ModelFacts(abilities={Ability.REASONING: True})
+    given = rules(facts=lambda target: thinks if target == RACK else NOTHING_KNOWN)
+    resolved = resolve(call(), given)
+    assert (resolved.patience(RACK).first_event_s, resolved.patience(RACK).idle_s) == (300, 300)
+    assert (resolved.patience(SHEEP).first_event_s, resolved.patience(SHEEP).idle_s) == (30, 20)
+    hasty = resolve(call(first_event_limit_s=50), given).patience(RACK)
+    assert (hasty.first_event_s, hasty.idle_s, hasty.is_hasty) == (50, 300, True)
 
 
 @pytest.mark.parametrize("tiers", [None, ("hosted", "private"), ("hosted",)])

@@ -1,5 +1,7 @@
 """Metrics: what is counted, under which names, and that callers cannot make labels without end."""
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
@@ -9,6 +11,7 @@ from tiergate.core import (
     CallClass,
     CallEnded,
     EndState,
+    Goal,
     Notice,
     Refusal,
     SpendingFast,
@@ -55,6 +58,36 @@ def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], fl
 
 def at(name: str, **more: str) -> tuple[str, frozenset[tuple[str, str]]]:
     return name, frozenset({**LABELS, **more}.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "in_time"),
+    [
+        ({}, "true"),
+        ({"ttft_ms": 2_001.0}, "false"),
+        ({"ttft_ms": 2_001.0, "streamed": False}, "true"),
+        ({"total_ms": 120_001.0}, "false"),
+        ({"total_ms": 120_001.0, "time_limit_s": 200.0}, "true"),
+        ({"time_limit_s": 1.0}, "false"),
+        ({"call_class": CallClass.BATCH, "total_ms": 9e9}, "true"),
+        ({"end": EndState.FAILED}, "false"),
+        ({"end": EndState.INTERRUPTED}, "false"),
+        ({"end": EndState.CLIENT_CLOSED}, None),
+    ],
+)
+def test_calls_are_in_time_by_their_deadline_or_the_goal_of_their_class(
+    changes: dict[str, Any], in_time: str | None
+) -> None:
+    """Of a call that its caller left nobody can say."""
+    metrics = Metrics({CallClass.INTERACTIVE: Goal(total_s=120, first_event_s=2)})
+    event = replace(CALL, **changes)
+    metrics(event)
+    found = {
+        dict(labels)["in_time"]: value
+        for (name, labels), value in samples(metrics).items()
+        if name == "tiergate_timed_calls_total"
+    }
+    assert found == ({} if in_time is None else {in_time: 1.0})
 
 
 def test_calls_tokens_money_and_times() -> None:

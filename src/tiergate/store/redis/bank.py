@@ -1,0 +1,137 @@
+"""The rates that processes share, in Redis: one small hash for each, and a sorted set of who is there.
+
+Everything is done by two scripts, so that what is read is still so when it is written. The time is the
+server's: the clocks of the processes need not agree. Commands are those of Redis 6, which Valkey and managed
+services know, too.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import sha256
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from tiergate.core import CannotStart, derived
+from tiergate.resilience import Leased, RatesUnavailable, Want
+
+_ANSWER_S: Final = 0.25
+"""No call waits for an answer, so this is more than a cache would be given."""
+_THERE_MS: Final = 5_000
+"""A process that has not asked for so long is not there any more."""
+_KEPT_MS: Final = 600_000
+_PURPOSE: Final = b"tiergate names in redis v1"
+
+_PRESENT: Final = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return redis.call('ZCARD', KEYS[1])
+"""
+
+_LEASE: Final = """
+local amount, per_s, most, part = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local kept = redis.call('HMGET', KEYS[1], 'level', 'at')
+local level, at = tonumber(kept[1]) or 0, tonumber(kept[2]) or now
+level = math.min(most, level + math.max(0, now - at) * per_s)
+local granted = amount
+if amount > 0 then
+  granted = math.max(0, math.min(amount, level, part))
+end
+level = math.min(most, level - granted)
+redis.call('HSET', KEYS[1], 'level', string.format('%.6f', level), 'at', string.format('%.6f', now))
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+return string.format('%.6f', granted)
+"""
+
+
+class RedisRateBank:
+    """Fills the port `resilience.RateBank`.
+
+    Args:
+        url: `redis://host:6379/0`, or `rediss://` for TLS.
+        secret: the house's; only processes with the same one share anything.
+
+    Raises:
+        CannotStart: the address is none.
+    """
+
+    def __init__(self, url: str, *, secret: str) -> None:
+        try:
+            # A command that is not answered in time is not sent again: by default it is, and with waits.
+            self._redis: Any = Redis.from_url(
+                url,
+                socket_timeout=_ANSWER_S,
+                socket_connect_timeout=_ANSWER_S,
+                retry=Retry(NoBackoff(), 0),
+                decode_responses=True,
+            )
+        except ValueError as error:
+            raise CannotStart("The setting `redis` is no address of a Redis server.") from error
+        self._present = self._redis.register_script(_PRESENT)
+        self._lease = self._redis.register_script(_LEASE)
+        # A name that says nothing of the secret, and that nobody else's gateway has.
+        self._place = sha256(derived(secret.encode(), _PURPOSE)).hexdigest()[:16]
+        self._processes = 1
+
+    async def lease(self, process: str, wants: Sequence[Want]) -> Leased:
+        """Take note that a process is there, and give it what it wants and is left."""
+        asked = [want for want in wants if want.amount]
+        try:
+            async with asyncio.timeout(2 * _ANSWER_S):
+                found, *answers = await self._ask(process, asked)
+                if isinstance(found, Exception):
+                    raise found
+                granted = {
+                    want.name: await self._granted(want, answer)
+                    for want, answer in zip(asked, answers, strict=True)
+                }
+        except (RedisError, OSError, TimeoutError, ValueError) as error:
+            raise RatesUnavailable(_why(error)) from error
+        self._processes = int(found)
+        return Leased([granted.get(want.name, 0.0) for want in wants], self._processes)
+
+    async def _ask(self, process: str, wants: Sequence[Want]) -> list[Any]:
+        """Send everything at once; give what was answered to each, errors included."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            await self._present(keys=[self._name("processes")], args=[process, _THERE_MS], client=pipe)
+            for want in wants:
+                part = max(1.0, want.most / self._processes)
+                await self._lease(
+                    keys=[self._name(f"rate:{want.name}")],
+                    args=[want.amount, want.per_s, want.most, part, _KEPT_MS],
+                    client=pipe,
+                )
+            answers: list[Any] = await pipe.execute(raise_on_error=False)
+            return answers
+
+    async def _granted(self, want: Want, answer: Any) -> float:
+        if isinstance(answer, ResponseError) and "WRONGTYPE" in str(answer):
+            # Something else stands in our place: it goes, and the rate begins anew.
+            await self._redis.delete(self._name(f"rate:{want.name}"))
+            return 0.0
+        if isinstance(answer, Exception):
+            raise answer
+        return float(answer)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        with suppress(RedisError, OSError):
+            await self._redis.aclose()
+
+    def _name(self, what: str) -> str:
+        # One slot for all of them, where the server is a cluster.
+        return f"tiergate:{{{self._place}}}:{what}"
+
+
+def _why(error: BaseException) -> str:
+    """Say what is wrong without an address, which may hold a password."""
+    return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__

@@ -8,7 +8,7 @@ COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-engine check fix lock prices install-size bench-gateway bench-ledger bench-keys bench-rivals clean
+.PHONY: help install demo serve test test-engine guards check fix lock prices install-size bench-gateway bench-ledger bench-keys bench-rivals clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ test: $(VENV)/.dev  ## Run all tests that need nothing but this folder
 
 test-engine: $(VENV)/.dev $(VENV)-engine/.engine  ## Run the tests against a real inference engine (installs one, 1 GB or more)
 	$(BIN)/python -m pytest -q -m engine tests/engine
+
+guards: $(VENV)/.dev  ## Take each guard away and see that its test fails (some minutes; ARGUMENTS="--row F15")
+	$(BIN)/python tests/guards/run.py $(ARGUMENTS)
 
 check: $(VENV)/.dev  ## Lint, types, the map of the house, the lock files
 	$(BIN)/ruff check .

@@ -846,11 +846,15 @@ def test_a_reload_keeps_the_counts_of_what_did_not_change(run: Runner) -> None:
 
 
 def test_a_provider_that_a_reload_took_away_is_unreachable(run: Runner) -> None:
-    """A route that was made before the reload finds nobody; nothing was delivered."""
+    """A route that was made before the reload finds nobody, or another tier; nothing was delivered."""
 
     async def body(upstream: HttpUpstream) -> None:
-        upstream.use({})
-        error = await failure(upstream.send(question()), UpstreamUnreachable)
-        assert error.delivery is Delivery.NONE
+        # A private-only call that waited for its place must not go where a hosted server stands now.
+        private = Target(provider="acme", model=ACME.model, tier=Tier.PRIVATE)
+        for there in ({}, {"acme": provider(refused_port())}):
+            upstream.use(there)
+            error = await failure(upstream.send(question(target=private)), UpstreamUnreachable)
+            assert error.delivery is Delivery.NONE
+            assert "no longer configured" in str(error)
 
     run(body, provider(refused_port()))

@@ -276,3 +276,4 @@ def test_the_official_client_raises_and_is_told_for_how_long(gateway: GatewayPro
         client.chat.completions.create(model="dead", messages=[{"role": "user", "content": "hi"}])
     assert (raised.value.status_code, raised.value.code) == (503, "no_target_available")
     assert 20 <= int(raised.value.response.headers["retry-after"]) <= 36
+    assert "x-should-retry" not in raised.value.response.headers

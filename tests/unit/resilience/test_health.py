@@ -180,6 +180,7 @@ def test_a_4xx_opens_nothing(error: UpstreamError | None) -> None:
 def test_one_that_asks_to_be_left_alone_is_for_that_time(make: Callable[[float], UpstreamError]) -> None:
     """Its other models are not; a shorter wait that is told later takes nothing away."""
     clinic = Clinic()
+    clinic.attempt(A2)
     clinic.attempt(A1, make(9))
     clinic.clock.advance(2)
     refusal = clinic.refusal(A1)

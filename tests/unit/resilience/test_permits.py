@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tiergate.core import CallClass, Target, TargetFull, TargetThrottled, Tier, UpstreamThrottled
 from tiergate.resilience import Permit, Permits, PermitStatistics, ProviderLimits
+from tiergate.resilience.buckets import BURST_S, Bucket
 from tiergate.testing import FakeClock, run_virtual
 
 P = Target(provider="p", model="m", tier=Tier.HOSTED)
@@ -399,16 +400,66 @@ def test_one_whose_time_is_over_gets_no_place() -> None:
         in_time = asyncio.create_task(permits.take(P, wait_s=60))
         await turns()
         clock.advance(10)
-        with held[0]:
-            pass
+        for permit in held:
+            with permit:
+                pass
         with pytest.raises(TargetFull):
             await late
-        assert (await in_time).in_flight == 2
+        assert (await in_time).in_flight == 1
+
+    run_virtual(main(), clock=clock)
+
+
+def test_who_comes_now_does_not_pass_those_that_wait() -> None:
+    """Also where there is room for it: a question of few tokens waits behind one of many."""
+    clock = FakeClock()
+
+    async def main() -> None:
+        permits = Permits({"p": ProviderLimits(tpm=600)}, clock=clock)
+        (await permits.take(P, wait_s=0)).count(0)
+        order: list[int] = []
+
+        async def caller(tokens: int) -> None:
+            (await permits.take(P, wait_s=60, tokens=lambda: tokens)).count(tokens)
+            order.append(tokens)
+
+        large = asyncio.create_task(caller(40))
+        await asyncio.sleep(1)
+        small = asyncio.create_task(caller(5))
+        await asyncio.gather(large, small)
+        assert order == [40, 5]
 
     run_virtual(main(), clock=clock)
 
 
 # Rates.
+
+
+def test_what_is_made_good_saves_up_no_more_than_a_pause() -> None:
+    """A call that took much and used nothing comes back when the rate is full again."""
+    bucket = Bucket(60, now=0.0)
+    bucket.take(100, 10.0)
+    bucket.correct(took=100, used=0)
+    bucket.correct(took=100, used=0)
+    assert bucket.left(10.0) == BURST_S
+
+
+def test_a_question_larger_than_what_is_ever_saved_up_is_asked_all_the_same() -> None:
+    """When as much is there as ever is; what it took beyond that is owed."""
+    bucket = Bucket(60, now=0.0)
+    bucket.take(0, 0.0)
+    assert bucket.wait_s(100, 0.0) == BURST_S
+    assert bucket.wait_s(100, BURST_S) == 0
+    bucket.take(100, BURST_S)
+    assert bucket.wait_s(1, BURST_S) == 96
+
+
+def test_what_is_owed_under_an_old_rate_is_at_most_a_minute_of_the_new_one() -> None:
+    """A rate that a reload makes much lower does not keep everybody out for an hour."""
+    bucket = Bucket(6_000, now=0.0)
+    bucket.take(6_000, 0.0)
+    bucket.change(60, 0.0)
+    assert bucket.left(0.0) == -60
 
 
 def test_a_rate_spreads_calls_over_its_minute() -> None:
@@ -614,6 +665,35 @@ def test_a_target_that_has_little_to_do_teaches_nothing() -> None:
         assert permits.statistics()["p"].learned == {"m": 18}
 
     run_virtual(main(), clock=clock)
+
+
+def test_however_often_a_target_pushes_back_one_at_a_time_is_let_in() -> None:
+    """It could never show otherwise that it has recovered."""
+    clock = FakeClock()
+
+    async def main() -> None:
+        permits = Permits({}, clock=clock)
+        for _ in range(50):
+            (await permits.take(P, wait_s=0)).__exit__(None, throttled(), None)
+            clock.advance(2)
+        assert permits.statistics()["p"].learned == {"m": 1}
+
+    run_virtual(main(), clock=clock)
+
+
+def test_names_that_callers_make_up_leave_no_lane_behind() -> None:
+    """A model that pushed back is remembered, and one that has nothing in flight is not."""
+
+    async def main() -> None:
+        permits = made({"p": None})
+        for number in range(10):
+            made_up = Target(provider="p", model=f"made-up-{number}", tier=Tier.HOSTED)
+            with await permits.take(made_up, wait_s=0):
+                pass
+        (await permits.take(P, wait_s=0)).__exit__(None, throttled(), None)
+        assert set(permits._gates["p"]._lanes) == {"m"}
+
+    run_virtual(main())
 
 
 def test_a_model_that_pushed_back_keeps_no_other_one_waiting() -> None:

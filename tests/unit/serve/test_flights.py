@@ -542,6 +542,7 @@ def test_nobody_is_asked_on_behalf_of_nobody() -> None:
     run(house, client())
     assert house.upstream.sent == [A]
     assert ends(house)["01call"].end is EndState.CLIENT_CLOSED
+    assert [held.target for held in house.journal.held] == [A], "money is not held for it either"
     check(house)
 
 

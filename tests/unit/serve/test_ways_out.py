@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tiergate.catalog import ModelFacts
 from tiergate.core import (
     Blame,
+    BudgetExceeded,
     Chunk,
     DataClass,
     DeadlineExceeded,
@@ -37,7 +38,7 @@ from tiergate.core import (
     UsageDoubted,
     UsageSource,
 )
-from tiergate.ledger import HoldState
+from tiergate.ledger import Ceiling, HoldState, Scope, SoleBook
 from tiergate.resilience import ProviderLimits
 from tiergate.serve import (
     STOPPING,
@@ -362,6 +363,16 @@ def test_without_a_hold_nothing_is_sent() -> None:
     assert (house.ended.end, house.ended.error_code) == (EndState.FAILED, "storage_unavailable")
 
 
+def test_an_attempt_that_no_ceiling_allows_is_none() -> None:
+    """It could not cost anything: nothing is held or sent, and the call has made no attempt."""
+    house = House({"a": STREAM}, targets=[A])
+    house.rooms.book = SoleBook(house.journal, ceilings=[Ceiling(scope=Scope.ALL, amount_nanos=0)])
+    with pytest.raises(BudgetExceeded):
+        played(house)
+    assert (house.journal.held, house.upstream.asked) == ([], [])
+    assert (house.ended.end, house.ended.attempts) == (EndState.FAILED, 0)
+
+
 def test_a_full_target_is_no_attempt() -> None:
     """After a bounded wait the next one is asked, as number one; nothing was held for the full one."""
     house = House({"a": STREAM, "b": STREAM}, limits={"a": ProviderLimits(concurrency=1)})
@@ -388,6 +399,58 @@ def test_the_last_target_is_waited_for_a_quarter_of_the_time_that_is_left() -> N
         run(house, main())
     assert house.clock.monotonic() == 0.125
     assert (house.ended.attempts, house.ended.end) == (0, EndState.FAILED)
+
+
+def test_after_a_wait_that_took_all_the_time_nothing_is_sent() -> None:
+    """F35: a place was given in time, and then the process stood still."""
+    house = House({"a": STREAM}, targets=[A], limits={"a": 1})
+
+    async def main() -> None:
+        with await house.rooms.permits.take(A, wait_s=0):
+            asking = asyncio.create_task(house.answer(house.call()))
+            await asyncio.sleep(1)
+        house.clock.advance(100)
+        await asking
+
+    with pytest.raises(DeadlineExceeded):
+        run(house, main())
+    house.check()
+    assert house.upstream.asked == [] and house.journal.held == []
+
+
+def test_who_is_left_alone_is_passed_over_before_any_wait() -> None:
+    """It became so after the way of the call was chosen, and its places are all taken."""
+    house = House({"a": STREAM, "b": STREAM}, limits={"a": 1, "b": 1})
+
+    async def main() -> None:
+        with await house.rooms.permits.take(A, wait_s=0), await house.rooms.permits.take(B, wait_s=0):
+            asking = asyncio.create_task(house.answer(house.call()))
+            await asyncio.sleep(0.5)
+            house.rooms.health.isolate("b")
+            await asking
+
+    with pytest.raises(TargetFull) as failure:
+        run(house, main())
+    assert house.clock.monotonic() == 1, "only the first one was waited for"
+    assert [target for target, _ in failure.value.tried] == ["b/m"]
+
+
+@pytest.mark.parametrize(("first_event_limit_s", "opens"), [(1.0, False), (60.0, True), (None, True)])
+def test_a_callers_own_short_time_says_nothing_of_the_target(
+    first_event_limit_s: float | None, *, opens: bool
+) -> None:
+    """Only our own time for the first event, when it is over, is a failure."""
+    slow = UpstreamTimeout("slow", phase="first_event", target="a/m")
+
+    async def main(house: House) -> None:
+        for number in range(5):
+            slow.phase = "first_event"
+            with pytest.raises(UpstreamTimeout):
+                await house.answer(house.call(id=f"call-{number}", first_event_limit_s=first_event_limit_s))
+
+    house = House({"a": Answer(refusal=slow)}, targets=[A], attempts=1)
+    run(house, main(house))
+    assert (house.rooms.health.why_not(A) is not None) is opens
 
 
 # What a call costs.

@@ -4,6 +4,7 @@ import errno
 import re
 import socket
 import ssl
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -72,6 +73,15 @@ def test_every_status_is_one_leaf_with_its_facts(said: ErrorBody | None) -> None
         shows = "words of theirs" in str(error)
         assert shows is (said is not None and type(error) is UpstreamRejected), status
         assert SECRET not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("said", "read"), [("true", True), (" FALSE ", False), ("", None), ("1", None), ("never", None)]
+)
+@pytest.mark.parametrize("status", [400, 408, 429, 500, 529])
+def test_what_a_provider_says_of_trying_again_is_read(status: int, said: str, read: bool | None) -> None:
+    """F17: one of two words, whatever the status; anything else is as if it were not there."""
+    assert translated(status, x_should_retry=said).should_retry is read
 
 
 @pytest.mark.parametrize("status", [600, 999, 99, 0])
@@ -277,6 +287,17 @@ def test_what_looks_like_a_key_is_masked(leak: str, field: str) -> None:
 def test_plain_words_are_not_masked(words: str) -> None:
     """Model names, fields and numbers are what the caller needs."""
     assert str(translated(400, ErrorBody(words))).endswith(words)
+
+
+def test_our_own_key_is_masked_though_it_looks_like_none() -> None:
+    """I12: keys of servers of one's own are any words."""
+    credential = Credential(id="first", secret="open sesame")
+    provider = replace(ACME, credentials=(*ACME.credentials, credential))
+    for field in ("message", "param", "code"):
+        said = ErrorBody(**{"message": "m", field: "Not open sesame here"})
+        error = translated(400, said, provider)
+        shown = f"{error} {error.param} {error.upstream_code}"
+        assert "Not [key] here" in shown and "sesame" not in shown
 
 
 def test_a_key_that_is_cut_is_not_shown_in_half() -> None:

@@ -21,6 +21,7 @@ def events(*pieces: bytes, event_bytes_max: int = EVENT_BYTES_MAX) -> list[Serve
         (b"data: a\n\n", [Event(b"a")]),
         (b"data: a\r\n\r\ndata: b\r\rdata: c\n\n", [Event(b"a"), Event(b"b"), Event(b"c")]),
         (b"data: a\ndata: b\n\n", [Event(b"a\nb")]),
+        (b"data: a\r\ndata: b\r\n\r\n", [Event(b"a\nb")]),
         (b"data\n\ndata\ndata\n\ndata:", [Event(b""), Event(b"\n")]),
         (b"data:test\n\ndata: test\n\n", [Event(b"test"), Event(b"test")]),
         (

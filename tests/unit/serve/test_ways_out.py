@@ -403,7 +403,7 @@ def test_the_last_target_is_waited_for_a_quarter_of_the_time_that_is_left() -> N
 
 def test_after_a_wait_that_took_all_the_time_nothing_is_sent() -> None:
     """F35: a place was given in time, and then the process stood still."""
-    house = House({"a": STREAM}, targets=[A], limits={"a": 1})
+    house = House({"a": STREAM}, targets=[A], limits={"a": ProviderLimits(concurrency=1)})
 
     async def main() -> None:
         with await house.rooms.permits.take(A, wait_s=0):
@@ -420,7 +420,8 @@ def test_after_a_wait_that_took_all_the_time_nothing_is_sent() -> None:
 
 def test_who_is_left_alone_is_passed_over_before_any_wait() -> None:
     """It became so after the way of the call was chosen, and its places are all taken."""
-    house = House({"a": STREAM, "b": STREAM}, limits={"a": 1, "b": 1})
+    one = ProviderLimits(concurrency=1)
+    house = House({"a": STREAM, "b": STREAM}, limits={"a": one, "b": one})
 
     async def main() -> None:
         with await house.rooms.permits.take(A, wait_s=0), await house.rooms.permits.take(B, wait_s=0):

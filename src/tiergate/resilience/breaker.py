@@ -125,9 +125,9 @@ class Breaker:
         self.state: State = self._closed()
 
     @property
-    def is_closed(self) -> bool:
-        """Whether everybody may enter."""
-        return type(self.state) is Closed
+    def number(self) -> int:
+        """The number of its state."""
+        return self._number
 
     @property
     def name(self) -> StateName:
@@ -194,6 +194,14 @@ class Breaker:
                 return self._judge(state, verdict, now, chance, was_good=was_good)
             case _:
                 return False
+
+    def tell_good(self, number: int, *, now: float) -> None:
+        """Take a good verdict while it is closed; one of an earlier state counts nothing."""
+        state = self.state
+        assert type(state) is Closed
+        if number == self._number and self._policy.enabled:
+            state.recent.add(now, calls=1, failed=0)
+            state.in_a_row = 0
 
     def isolate(self) -> None:
         """Let nobody in until it is restored."""

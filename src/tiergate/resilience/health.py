@@ -19,7 +19,7 @@ from tiergate.core import (
     TargetThrottled,
     UpstreamError,
 )
-from tiergate.resilience.breaker import Breaker, BreakerPolicy, HalfOpen, Isolated, StateName
+from tiergate.resilience.breaker import Breaker, BreakerPolicy, Closed, HalfOpen, Isolated, StateName
 from tiergate.resilience.outcomes import ALL_GOOD, Part, Verdict, Verdicts, is_pushed_back, verdicts_of
 from tiergate.resilience.retries import Chance
 
@@ -103,7 +103,10 @@ class Health:
             TargetResting: it is left alone now; nothing was counted.
             TargetThrottled: it asked us to wait; nothing was counted.
         """
-        watched, now = self._watched(target), self._clock.monotonic()
+        watched = self._watched(target)
+        if watched.is_well:
+            return Trial(self, watched, [breaker.number for breaker in watched.breakers])
+        now = self._clock.monotonic()
         refusal = self._refusal(watched, now)
         if refusal is not None:
             raise refusal
@@ -116,6 +119,15 @@ class Health:
             return None
         refusal = self._refusal(watched or self._watched(target), self._clock.monotonic())
         return None if refusal is None else str(refusal)
+
+    def hear_good(self, watched: "_Watched", numbers: list[int]) -> None:
+        """Take that a target answers: what nearly every call tells."""
+        if not watched.is_well:
+            self.hear(watched, numbers, ALL_GOOD)
+            return
+        now = self._clock.monotonic()
+        for breaker, number in zip(watched.breakers, numbers, strict=True):
+            breaker.tell_good(number, now=now)
 
     def hear(
         self,
@@ -253,7 +265,10 @@ class _Watched:
     def is_well(self) -> bool:
         """Whether nothing is against it: what nearly every call finds."""
         servers, credential, model = self.breakers
-        return not self.throttled_until and servers.is_closed and credential.is_closed and model.is_closed
+        return (
+            not self.throttled_until
+            and type(servers.state) is type(credential.state) is type(model.state) is Closed
+        )
 
     def throttle(self, error: UpstreamError, now: float) -> None:
         """Leave it alone for as long as it asks for."""
@@ -279,7 +294,7 @@ class Trial:
     def mark_first_content(self) -> None:
         """Tell that the target answers."""
         self._has_begun = True
-        self._health.hear(self._watched, self._numbers, ALL_GOOD)
+        self._health.hear_good(self._watched, self._numbers)
 
     def __enter__(self) -> "Trial":
         return self
@@ -292,7 +307,7 @@ class Trial:
                 self._watched, self._numbers, verdicts_of(error), error=error, was_good=self._has_begun
             )
         elif not self._has_begun:
-            self._health.hear(self._watched, self._numbers, ALL_GOOD)
+            self._health.hear_good(self._watched, self._numbers)
 
 
 def _of_credentials(policy: BreakerPolicy) -> BreakerPolicy:

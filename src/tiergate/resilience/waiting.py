@@ -7,7 +7,6 @@ from typing import Final
 
 from tiergate.core import CallClass
 
-_CLASSES: Final = (CallClass.INTERACTIVE, CallClass.BATCH)
 _LATE: Final = 0.5
 """Who has waited so much of the time that it allows shows that not everybody will be served in time."""
 
@@ -27,10 +26,17 @@ class Waiter:
 class WaitingLine:
     """The line in front of one provider."""
 
-    __slots__ = ("_lines",)
+    __slots__ = ("_batch", "_interactive", "_lines")
 
     def __init__(self) -> None:
-        self._lines: dict[CallClass, list[Waiter]] = {name: [] for name in _CLASSES}
+        self._interactive: list[Waiter] = []
+        self._batch: list[Waiter] = []
+        self._lines = {CallClass.INTERACTIVE: self._interactive, CallClass.BATCH: self._batch}
+        """In the order in which they are served."""
+
+    def __bool__(self) -> bool:
+        # Asked for by every call; how many they are is asked for only where there are some.
+        return bool(self._interactive or self._batch)
 
     def __len__(self) -> int:
         return sum([not waiter.place.done() for line in self._lines.values() for waiter in line])
@@ -41,7 +47,7 @@ class WaitingLine:
 
     def stands_before(self, call_class: CallClass) -> bool:
         """Tell whether anybody waits who goes before one of this class that comes now."""
-        return any(self._lines[name] for name in _CLASSES[: _CLASSES.index(call_class) + 1])
+        return bool(self._interactive or (call_class is not CallClass.INTERACTIVE and self._batch))
 
     def join(self, waiter: Waiter) -> None:
         """Stand at the end of the line of one's class."""
@@ -57,7 +63,7 @@ class WaitingLine:
 
     def youngest_batch(self) -> Waiter | None:
         """Give the batch call that came last: it goes where there is no room for an interactive one."""
-        waiting = (waiter for waiter in reversed(self._lines[CallClass.BATCH]) if not waiter.place.done())
+        waiting = (waiter for waiter in reversed(self._batch) if not waiter.place.done())
         return next(waiting, None)
 
     def in_order(self, now: float) -> Iterator[Waiter]:

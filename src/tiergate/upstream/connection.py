@@ -87,8 +87,11 @@ class Http1Response:
             if self._ended:
                 return None
             await self._wait()
-        piece = bytes(self._body[: self._piece_end()])
-        self._drop(len(piece))
+        if len(self._body) <= PIECE_BYTES_MAX:
+            piece, self._body = bytes(self._body), b""
+        else:
+            piece = bytes(self._body[: self._piece_end()])
+            self._drop(len(piece))
         if self._connection is not None and self.buffered_bytes <= BUFFERED_BYTES_MAX:
             self._connection.resume()
         return piece
@@ -121,15 +124,11 @@ class Http1Response:
 
     def _piece_end(self) -> int:
         """Give where the next piece ends: behind an empty line, if there is one, since events end there."""
-        if len(self._body) <= PIECE_BYTES_MAX:
-            return len(self._body)
         line = self._body.rfind(b"\n\n", 0, PIECE_BYTES_MAX)
         return PIECE_BYTES_MAX if line < 0 else line + 2
 
     def _drop(self, count: int) -> None:
-        if len(self._body) == count:
-            self._body = b""
-        elif isinstance(self._body, bytearray):
+        if isinstance(self._body, bytearray):
             del self._body[:count]
         else:
             self._body = bytearray(self._body[count:])

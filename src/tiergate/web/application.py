@@ -245,7 +245,8 @@ class DataPlane:
             if not visit.started:
                 await visit.start(200, self._head(visit, *stream_headers(reply)))
             async for chunks in reply:
-                await pulse.rest()
+                if pulse.is_beating:
+                    await pulse.rest()
                 await visit.write(events.write(chunks))
                 pulse.mark_written()
         await pulse.rest()

@@ -43,6 +43,11 @@ class Pulse:
         """Note that something was sent."""
         self.written = self._loop.time()
 
+    @property
+    def is_beating(self) -> bool:
+        """Whether a heartbeat is being sent."""
+        return self._task is not None and not self._task.done()
+
     async def rest(self) -> None:
         """Wait until a heartbeat that is being sent has gone: two must not write at one time."""
         if self._task is not None and not self._task.done():

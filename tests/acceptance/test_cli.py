@@ -385,10 +385,10 @@ def test_serve_says_where_it_is(gateway: GatewayProcess) -> None:
 
 
 def test_workers_are_refused_with_the_reason(folder: Path) -> None:
-    """More than one worker needs what this version does not have: it says so and does not start."""
+    """Several processes are several gateways: it says so, and how, and does not start."""
     done = cli("serve", "--workers", "2", folder=folder)
     assert done.returncode == 1
-    assert "PostgreSQL and Redis" in done.stderr
+    assert "several gateways with one `store` and one `redis` behind a balancer" in done.stderr
 
 
 def test_serve_ends_on_interrupt(mock: MockProcess, tmp_path: Path) -> None:

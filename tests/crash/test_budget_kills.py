@@ -175,5 +175,9 @@ def test_billed_is_at_most_charged_is_at_most_the_cap(mock: MockProcess, tmp_pat
         uses = {entry.receipt for entry in entries}
         if any(entry.end is EndState.LAPSED for entry in entries):
             assert lapsed, what
-    assert uses >= {ReceiptUse.NEW, ReceiptUse.REPLAYED, ReceiptUse.RESENT}, f"too few questions, seed {seed}"
+    expected = {ReceiptUse.NEW, ReceiptUse.REPLAYED}
+    if number + 1 >= KILLS_FOR_ONE_LEDGER:
+        # Of few kills perhaps none came between a keyed question and its answer.
+        expected.add(ReceiptUse.RESENT)
+    assert uses >= expected, f"too few questions, seed {seed}"
     assert lapsed > 0, f"no kill came in the middle of a call, seed {seed}"

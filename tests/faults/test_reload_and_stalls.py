@@ -304,8 +304,14 @@ def test_i11_after_a_fault_everything_is_back(mock: MockProcess, tmp_path: Path)
         answers = Counter(many(ILL, 200, well))
         assert answers[True] >= 198, answers
         until(lambda: is_quiet(gateway), what="silence")
-        until(lambda: descriptors(gateway) <= baseline + 2, what=f"{baseline} descriptors")
+        # An idle connection to a provider is kept for 15 seconds.
+        few = partial(has_few_descriptors, gateway, baseline + 2)
+        until(few, timeout_s=30, what=f"{baseline} descriptors")
         gateway.check_books()
+
+
+def has_few_descriptors(gateway: GatewayProcess, most: int) -> bool:
+    return descriptors(gateway) <= most
 
 
 def descriptors(gateway: GatewayProcess) -> int:

@@ -14,6 +14,8 @@ SLICE_S: Final = 0.1
 _SLICE_SHARE: Final = 0.05
 """Of a minute's amount; most that is leased ahead at once."""
 _ROUNDING_S: Final = 1e-6
+_ROUNDING: Final = 1e-3
+"""What is leased in several parts, and written down in between, is a little less than the whole."""
 _NO_LIMIT: Final = float("inf")
 _FOR_EVER_S: Final = 3600.0
 """Nobody knows when the store is back."""
@@ -140,7 +142,7 @@ class LeasedBucket:
             return 0.0
         self._fill(now)
         missing = min(amount, self._most) - self._level
-        if missing <= 0:
+        if missing <= _ROUNDING:
             return 0.0
         if self._share == 0:
             return _FOR_EVER_S

@@ -9,6 +9,7 @@ import pytest
 
 from tiergate.core import Event, Notice, Target, TargetFull, Tier
 from tiergate.resilience import Leasing, Permits, ProviderLimits, WithoutBank
+from tiergate.resilience.buckets import LeasedBucket
 from tiergate.testing import FakeClock, MemoryRateBank, run_virtual
 
 P = Target(provider="p", model="m", tier=Tier.HOSTED)
@@ -90,6 +91,16 @@ def test_who_waits_gets_in_as_soon_as_there_is_something() -> None:
         assert fleet.clock.monotonic() - began < 1.0
 
     fleet.run(main())
+
+
+def test_what_was_leased_in_parts_is_the_whole() -> None:
+    """A bank writes down what it keeps, and cuts a little off: nobody waits for ever for that."""
+    bucket = LeasedBucket(60, now=0.0)
+    bucket.take(0, 0.0)
+    for part in (0.333333, 0.333333, 0.333333):
+        assert bucket.wait_s(1, 0.0) > 0
+        bucket.grant(part, 0.0)
+    assert bucket.wait_s(1, 0.0) == 0
 
 
 def test_tokens_are_shared_and_made_good() -> None:

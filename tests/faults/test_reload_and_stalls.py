@@ -132,12 +132,12 @@ def test_f40_reloads_under_load_fail_nobody(
 
     is_over = threading.Event()
 
-    def client(number: int) -> list[bool]:
-        answers = []
+    answers: list[bool] = []
+
+    def client(number: int) -> None:
         while not is_over.is_set():
             streamed = number % 2 == 0
             answers.append(is_complete(chat(gateway, "brief", streamed=streamed), streamed=streamed))
-        return answers
 
     gateway = GatewayProcess(tmp_path, {"providers": {"main": {"base_url": mock.base_url}}, **settings})
     with gateway, ThreadPoolExecutor(8) as pool:
@@ -146,13 +146,16 @@ def test_f40_reloads_under_load_fail_nobody(
             for turn in range(25):
                 write(turn)
                 assert gateway.reload()["event"] == "reloaded"
+                # As many as run at one time: the last of them began after the reload.
+                until(partial(are_more, answers, len(answers) + 8), what="calls between the reloads")
         finally:
             is_over.set()
-        answers = [good for one in clients for good in one.result()]
-        assert all(answers) and len(answers) > 25, Counter(answers)
+        for one in clients:
+            one.result()
+        assert all(answers) and len(answers) >= 25 * 8, Counter(answers)
         entries = gateway.check_books()
     assert {entry.end for entry in entries} == {EndState.SUCCESS}
-    assert len({entry.generation for entry in entries}) > 5, "calls were to come between the reloads"
+    assert len({entry.generation for entry in entries}) > 20
 
 
 # F35: the process stands still.
@@ -308,6 +311,10 @@ def test_i11_after_a_fault_everything_is_back(mock: MockProcess, tmp_path: Path)
         few = partial(has_few_descriptors, gateway, baseline + 2)
         until(few, timeout_s=30, what=f"{baseline} descriptors")
         gateway.check_books()
+
+
+def are_more(answers: list[bool], than: int) -> bool:
+    return len(answers) > than
 
 
 def has_few_descriptors(gateway: GatewayProcess, most: int) -> bool:

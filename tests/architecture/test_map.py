@@ -35,12 +35,12 @@ def test_rooms_look_downward_only(
     assert CONTRACTS["layers"]["exhaustive"] is True
 
 
-def test_there_are_22_rooms_and_one_toolbox() -> None:
+def test_there_are_23_rooms_and_one_toolbox() -> None:
     """The folders are the rooms of the map, and nothing lies beside them."""
     house = ROOT / "src" / "tiergate"
     folders = sorted(path.name for path in house.iterdir() if path.is_dir() and path.name != "__pycache__")
     assert folders == ROOMS
-    assert len(ROOMS) == 22 + 1
+    assert len(ROOMS) == 23 + 1
     assert {path.name for path in house.iterdir() if path.is_file()} <= {"__init__.py", "py.typed"}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from redis_server import RedisServer, serving_redis
 from tiergate.core import CannotStart
-from tiergate.resilience import RateBank, RatesUnavailable, Want
+from tiergate.rates import RateBank, RatesUnavailable, Want
 from tiergate.store.redis import RedisRateBank
 from tiergate.testing import FakeClock, MemoryRateBank, run_virtual
 
@@ -67,8 +67,10 @@ def run(request: pytest.FixtureRequest) -> Run:
     return in_memory if request.param == "memory" else in_redis
 
 
-def want(amount: float, *, per_s: float = 100.0, most: float = 500.0, name: str = "p:rpm") -> Want:
-    return Want(name, amount, per_s, most)
+def want(
+    amount: float, *, per_s: float = 100.0, most: float = 500.0, first: float = 0.0, name: str = "p:rpm"
+) -> Want:
+    return Want(name, amount, per_s, most, first)
 
 
 async def granted(bank: RateBank, *wants: Want, process: str = "one") -> list[float]:
@@ -85,6 +87,20 @@ def test_a_new_rate_has_nothing_saved_up(run: Run) -> None:
         assert 19 <= some <= 100
         (rest,) = await granted(place.bank, want(500))
         assert rest <= 20
+
+    run(test)
+
+
+def test_a_new_rate_may_begin_full(run: Run) -> None:
+    """Where whoever wants it says so; what others find is told, and None where nobody looked."""
+
+    async def test(place: Place) -> None:
+        asked = [want(20, per_s=0.001, most=40, first=40), want(0, name="idle")]
+        found = await place.bank.lease("one", asked)
+        assert list(found.grants) == [20.0, 0.0]
+        assert found.left[0] == pytest.approx(20, abs=0.01) and found.left[1] is None
+        found = await place.other.lease("two", [want(-5, per_s=0.001, most=40, first=40)])
+        assert found.left[0] == pytest.approx(25, abs=0.01)
 
     run(test)
 

@@ -1,5 +1,6 @@
-"""Two gateways and one Redis: the rate of a provider is theirs together, and no call depends on Redis."""
+"""Two gateways and one Redis: rates of providers and keys are shared, and no call depends on Redis."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,6 +16,11 @@ from redis_server import RedisServer, serving_redis
 from tiergate.testing import MockProcess
 
 RPM = 240
+KEYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ci": ("sk-of-ci-0123456789", {"rpm": 30}),
+    "lone": ("sk-of-lone-0123456789", {"rpm": 30}),
+    "shut": ("sk-of-shut-0123456789", {"rpm": 30, "without_redis": "closed"}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +41,10 @@ def settings(mock: MockProcess, redis: RedisServer, **limits: Any) -> dict[str, 
             "main": {"base_url": mock.base_url, "limits": {"rpm": RPM, **limits}},
             "free": {"base_url": mock.base_url},
         },
+        "keys": [
+            {"name": name, "secret": secret, "limits": limits} for name, (secret, limits) in KEYS.items()
+        ],
+        "auth": "open",
         "redis": redis.url,
         "secret": "0123456789abcdef0123456789abcdef",
     }
@@ -52,6 +62,10 @@ def gateways(mock: MockProcess, redis: RedisServer, tmp_path: Path) -> Iterator[
 def chat(gateway: GatewayProcess, model: str, *headers: tuple[str, str]) -> Answer:
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
     return ask(gateway.port, "/v1/chat/completions", body, headers=headers, timeout_s=60)
+
+
+def as_key(name: str) -> tuple[str, str]:
+    return "authorization", f"Bearer {KEYS[name][0]}"
 
 
 def gauge(gateway: GatewayProcess, name: str) -> float:
@@ -72,6 +86,28 @@ def test_the_rate_is_shared(gateways: list[GatewayProcess], mock: MockProcess) -
     assert all(number <= (at - times[0]) * RPM / 60 + ahead + 1 for number, at in enumerate(times, start=1))
     assert [gauge(gateway, "gateways") for gateway in gateways] == [2, 2]
     assert gauge(gateways[0], "redis_gone_seconds") == 0
+
+
+def test_the_rate_of_a_key_is_shared(gateways: list[GatewayProcess], redis: RedisServer) -> None:
+    """A minute's calls pass wherever they come, and no more; without Redis each gateway has its part."""
+    for gateway in gateways:
+        assert chat(gateway, "free/x").status == 200
+    until(lambda: all(gauge(gateway, "gateways") == 2 for gateway in gateways), what="both")
+    began = time.monotonic()
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda n: chat(gateways[n % 2], "free/x", as_key("ci")), range(60)))
+    came = sum(answer.status == 200 for answer in answers)
+    assert 29 <= came <= 31 + (time.monotonic() - began) / 2
+    refused = next(answer for answer in answers if answer.status == 429)
+    assert (
+        refused.error["code"] == "rate_limit_exceeded"
+        and "30 calls a minute (rpm)" in refused.error["message"]
+    )
+    assert int(str(answers[0].header("x-ratelimit-remaining-requests"))) < 30
+    redis.stop()
+    answers = [chat(gateways[0], "free/x", as_key("lone")) for _ in range(20)]
+    assert 15 <= sum(answer.status == 200 for answer in answers) <= 17
+    assert chat(gateways[0], "free/x", as_key("shut")).status == 429
 
 
 @pytest.mark.parametrize("how", ["dies", "freezes"])

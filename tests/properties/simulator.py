@@ -39,6 +39,7 @@ from tiergate.core import (
 )
 from tiergate.ledger import HoldState, ReceiptMaker, SoleBook
 from tiergate.metering import Lines
+from tiergate.rates import BURST_S
 from tiergate.resilience import (
     BreakerPolicy,
     Health,
@@ -50,7 +51,6 @@ from tiergate.resilience import (
 )
 from tiergate.resilience.adaptive import _FORGET_S as FORGET_S
 from tiergate.resilience.breaker import Breaker, HalfOpen, Open
-from tiergate.resilience.buckets import BURST_S
 from tiergate.serve import Exchange, Flights, ModelEntry, Question, Rooms, Rules, handle
 from tiergate.serve.entrance import tokens_asked
 from tiergate.testing import FakeClock, MemoryJournal, run_virtual

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiergate.core import CallClass, Target, TargetFull, Tier, UpstreamThrottled
+from tiergate.rates import BURST_S
 from tiergate.resilience import Permit, Permits, ProviderLimits
-from tiergate.resilience.buckets import BURST_S
 from tiergate.testing import FakeClock, run_virtual
 
 MODELS = tuple(Target(provider="p", model=name, tier=Tier.HOSTED) for name in ("m", "other"))

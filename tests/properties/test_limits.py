@@ -3,6 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from at_once import at_once
 from tiergate.admission import Admission, KeyLimits, Keyring, Visitor
 from tiergate.core import Caller, RateLimited
 from tiergate.testing import FakeClock
@@ -37,7 +38,7 @@ class Door:
 
     def enter(self, asks: int = 0) -> Visitor | None:
         try:
-            return self.door.enter(CI, lambda: asks).__enter__()
+            return at_once(self.door.visit(CI, lambda: asks)).__enter__()
         except RateLimited:
             return None
 

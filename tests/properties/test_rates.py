@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from tiergate.rates import BURST_S, Bucket
 from tiergate.resilience.adaptive import Adaptive
-from tiergate.resilience.buckets import BURST_S, Bucket
 
 STEPS = st.lists(st.tuples(st.floats(0, 20), st.integers(1, 50)), max_size=60)
 

@@ -1,7 +1,7 @@
 """Virtual keys on the admin plane: what may be asked for, and how a key looks from outside."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -21,6 +21,7 @@ from tiergate.admission import (
 )
 from tiergate.core import REASONING_EFFORTS, DataClass, InvalidRequest, Tier, nanos_to_usd, usd_to_nanos
 from tiergate.ledger import Period
+from tiergate.rates import WithoutBank
 
 KNOWN: Final = frozenset(
     {"name", "team", "models", "tiers", "data", "expires", "budget", "limits", "metadata"}
@@ -33,7 +34,10 @@ _LIMITS: Final = {
     "max_choices": (1, CHOICES_MAX),
     "max_images": (0, IMAGES_MAX),
 }
-_EFFORT: Final = "max_reasoning_effort"
+_CHOICES: Final[Mapping[str, Sequence[str]]] = {
+    "max_reasoning_effort": REASONING_EFFORTS,
+    "without_redis": [without.value for without in WithoutBank],
+}
 _BUDGET: Final = frozenset({"usd", "per", "slack_usd"})
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _MODEL: Final = re.compile(r"[!-~]{1,200}")
@@ -201,18 +205,18 @@ def _limits(body: Mapping[str, Any]) -> KeyLimits | None:
     given = body.get("limits")
     if given is None:
         return None
-    if not isinstance(given, Mapping) or not set(given) <= {*_LIMITS, _EFFORT}:
-        said = f"`limits` must be an object of {', '.join(_LIMITS)} and {_EFFORT}."
+    if not isinstance(given, Mapping) or not set(given) <= {*_LIMITS, *_CHOICES}:
+        said = f"`limits` must be an object of {', '.join([*_LIMITS, *_CHOICES])}."
         raise InvalidRequest(said, param="limits")
     found = {name: given[name] for name in given if given[name] is not None}
     for name, limit in found.items():
         _check_limit(name, limit)
-    return KeyLimits(**found) if found else None
+    return KeyLimits.of(found) if found else None
 
 
 def _check_limit(name: str, limit: object) -> None:
-    if name == _EFFORT:
-        is_good, what = limit in REASONING_EFFORTS, f"one of {', '.join(REASONING_EFFORTS)}"
+    if name in _CHOICES:
+        is_good, what = limit in _CHOICES[name], f"one of {', '.join(_CHOICES[name])}"
     else:
         low, high = _LIMITS[name]
         is_good, what = type(limit) is int and low <= limit <= high, f"a whole number from {low} to {high}"

@@ -4,26 +4,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Final
-
-from msgspec.structs import replace
+from typing import Final, Protocol
 
 from tiergate.admission.keys import Keyring
-from tiergate.admission.limits import (
-    NO_LIMITS,
-    NOTHING_USED,
-    Allowance,
-    Hit,
-    KeyLimits,
-    Rates,
-    Slip,
-    allowance,
-    hit,
-)
+from tiergate.admission.limits import Allowance, Hit, KeyLimits, Slip
+from tiergate.admission.own import OwnRates
+from tiergate.admission.shared import SharedRates
 from tiergate.core import Caller, RateLimited
+from tiergate.rates import Sharing
 
-_REMEMBERED: Final = 1_000
-"""Keys whose rates are remembered before it is looked which of them have nothing to remember."""
 _PLACE_S: Final = 1.0
 """Nobody knows when a call inside ends; asked once a second, the door has little to do."""
 
@@ -35,19 +24,54 @@ class AdmissionStatistics:
     inside: Mapping[str, int]
 
 
+class KeyRates(Protocol):
+    """What keys have used of their rates."""
+
+    async def bring(self, key: str, limits: KeyLimits, tokens: int) -> None:
+        """Fetch what a call needs, if it is not here and can be had soon."""
+        ...
+
+    def take(self, key: str, limits: KeyLimits, *, inside: int, tokens: int) -> Slip | Hit | None:
+        """Take a call and its tokens, or tell which limit keeps it out; then nothing is counted."""
+        ...
+
+    def settle(self, key: str, slip: Slip, used: int) -> None:
+        """Correct what a call took to what it used."""
+        ...
+
+    def allowance(self, key: str, limits: KeyLimits, *, inside: int) -> Allowance:
+        """Tell what is left of a key's limits."""
+        ...
+
+
 class Admission:
     """The door. `identify` says who; `enter` lets a call in and counts it until it leaves.
 
-    What a key has used is known by its name, so it outlives a reload, a rotation and a revocation. It is of
-    this process, and gone with it.
+    What a key has used is known by its name, so it outlives a reload, a rotation and a revocation.
+
+    Args:
+        keyring: who may come, and what each may do.
+        monotonic: seconds of a clock that never goes back.
+        sharing: who is asked where rates are shared with other processes; None: they are of this one alone,
+            and gone with it.
     """
 
-    def __init__(self, keyring: Keyring, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        keyring: Keyring,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        sharing: Sharing | None = None,
+    ) -> None:
         self._keyring = keyring
-        self._monotonic = monotonic
         self._inside: dict[str, int] = {}
-        self._rates: dict[str, Rates] = {}
-        self._look_at = _REMEMBERED
+
+        def now_ns() -> int:
+            return int(monotonic() * 1e9)
+
+        self.shared_rates = None if sharing is None else SharedRates(now_ns, self._inside, sharing)
+        """Those that are to be leased, if they are shared."""
+        self._rates: KeyRates = self.shared_rates or OwnRates(now_ns, self._inside)
 
     def use(self, keyring: Keyring) -> None:
         """Take another keyring; calls inside stay inside, and what was used stays used."""
@@ -61,8 +85,11 @@ class Admission:
         """
         return self._keyring.caller(credential)
 
-    def enter(self, caller: Caller, tokens: Callable[[], int] = int) -> "Visitor":
-        """Let a call in, until the context ends.
+    async def visit(self, caller: Caller, tokens: Callable[[], int] = int) -> "Visitor":
+        """Give the context that lets a call in, and keeps it inside until it ends.
+
+        It waits a moment where more of a shared rate has to be asked for. Between its return and the
+        beginning of the context nobody may wait for anything.
 
         Args:
             caller: whose it is.
@@ -71,78 +98,41 @@ class Admission:
         Raises, where the context begins:
             RateLimited: a limit of its key is reached; nothing was counted.
         """
-        return Visitor(self._let_in, self._let_out, caller.key, tokens)
+        limits = self._keyring.limits.get(caller.key)
+        asked = 0 if limits is None or limits.tpm is None else tokens()
+        if limits is not None:
+            await self._rates.bring(caller.key, limits, asked)
+        return Visitor(self._let_in, self._let_out, caller.key, asked)
 
     def allowance(self, caller: Caller) -> Allowance | None:
         """Tell what a caller's key may do and what is left of it; None: it has no limits."""
         limits = self._keyring.limits.get(caller.key)
         if limits is None:
             return None
-        rates = self._rates_of(caller.key, limits, self._now_ns())
-        return allowance(limits, rates, inside=self._inside.get(caller.key, 0))
+        return self._rates.allowance(caller.key, limits, inside=self._inside.get(caller.key, 0))
 
     def statistics(self) -> AdmissionStatistics:
         """Who is inside now."""
         return AdmissionStatistics(inside=dict(self._inside))
 
-    def _let_in(self, key: str, tokens: Callable[[], int]) -> Slip | None:
+    def _let_in(self, key: str, tokens: int) -> Slip | None:
         """Decide and count. Nothing waits in between, so many calls at once get no more than is left."""
         inside = self._inside.get(key, 0)
         limits = self._keyring.limits.get(key)
-        slip = None if limits is None else self._take(key, limits, inside, tokens)
+        taken = None if limits is None else self._rates.take(key, limits, inside=inside, tokens=tokens)
+        if isinstance(taken, Hit):
+            raise _refusal(key, taken, tokens)
         self._inside[key] = inside + 1
-        return slip
-
-    def _take(self, key: str, limits: KeyLimits, inside: int, tokens: Callable[[], int]) -> Slip | None:
-        asked = 0 if limits.tpm is None else tokens()
-        now_ns = self._now_ns()
-        rates = self._rates_of(key, limits, now_ns)
-        found = hit(limits, rates, inside=inside, tokens=asked)
-        if found is not None:
-            raise _refusal(key, found, asked)
-        slip = None
-        if limits.rpm is not None and rates.calls is not None:
-            rates = replace(rates, calls=rates.calls.take(1))
-        if limits.tpm is not None and rates.tokens is not None:
-            bucket = rates.tokens.take(asked)
-            slip = Slip(taken_to=bucket.came, took=bucket.share(asked))
-            rates = replace(rates, tokens=bucket)
-        self._remember(key, rates, now_ns)
-        return slip
+        return taken
 
     def _let_out(self, key: str, slip: Slip | None, used: int) -> None:
         if slip is not None:
-            rates = self._rates[key]
-            bucket = rates.tokens
-            assert bucket is not None
-            bucket = bucket.at(self._now_ns())
-            bucket = bucket.settle(taken_to=slip.taken_to, took=slip.took, used=used)
-            self._rates[key] = replace(rates, tokens=bucket)
+            self._rates.settle(key, slip, used)
         left = self._inside[key] - 1
         if left:
             self._inside[key] = left
         else:
             del self._inside[key]
-
-    def _rates_of(self, key: str, limits: KeyLimits, now_ns: int) -> Rates:
-        return self._rates.get(key, NOTHING_USED).at(limits, now_ns)
-
-    def _remember(self, key: str, rates: Rates, now_ns: int) -> None:
-        """Keep what a key has used; of many keys, those that are not at rest or have a call inside.
-
-        Names that no key has any more are among them, so they are not kept for ever.
-        """
-        self._rates[key] = rates
-        if len(self._rates) <= self._look_at:
-            return
-        for name, known in tuple(self._rates.items()):
-            is_inside = name == key or name in self._inside
-            if not is_inside and known.at(NO_LIMITS, now_ns).at_rest:
-                del self._rates[name]
-        self._look_at = max(_REMEMBERED, 2 * len(self._rates))
-
-    def _now_ns(self) -> int:
-        return int(self._monotonic() * 1e9)
 
 
 class Visitor:
@@ -152,10 +142,10 @@ class Visitor:
 
     def __init__(
         self,
-        let_in: Callable[[str, Callable[[], int]], Slip | None],
+        let_in: Callable[[str, int], Slip | None],
         let_out: Callable[[str, Slip | None, int], None],
         key: str,
-        tokens: Callable[[], int],
+        tokens: int,
     ) -> None:
         self._let_in = let_in
         self._let_out = let_out

@@ -19,14 +19,17 @@ All amounts inside are whole numbers: a call or a token has so many parts that e
 `per_minute` of them, and nothing is lost by rounding.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
 from tiergate.core import REASONING_EFFORTS, Caps
+from tiergate.rates import WithoutBank
 
+Choice = TypeVar("Choice", bound=str)
 RPM_MAX: Final = 10_000_000
 TPM_MAX: Final = 100_000_000_000
 CONCURRENCY_MAX: Final = 100_000
@@ -42,7 +45,8 @@ _PARTS: Final = 60_000_000_000
 class KeyLimits:
     """What a key may do: calls per minute, tokens per minute, calls inside at one time. None: no limit.
 
-    `max_…` are caps: the most that one call may ask for.
+    `max_…` are caps: the most that one call may ask for. `without_redis` says what the rates let in while
+    gateways that share them cannot ask each other.
     """
 
     rpm: int | None = None
@@ -52,6 +56,18 @@ class KeyLimits:
     max_choices: int | None = None
     max_images: int | None = None
     max_reasoning_effort: str | None = None
+    without_redis: WithoutBank | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "KeyLimits":
+        """Give them as they were written down, by name."""
+        without = given.get("without_redis")
+        return cls(**{**given, "without_redis": None if without is None else WithoutBank(without)})
+
+    @property
+    def without(self) -> WithoutBank:
+        """What the rates let in while nobody can be asked."""
+        return self.without_redis or WithoutBank.SHARE
 
     @property
     def caps(self) -> Caps | None:
@@ -73,10 +89,14 @@ class KeyLimits:
             max_output_tokens=_lower(self.max_output_tokens, other.max_output_tokens),
             max_choices=_lower(self.max_choices, other.max_choices),
             max_images=_lower(self.max_images, other.max_images),
-            max_reasoning_effort=_less(self.max_reasoning_effort, other.max_reasoning_effort),
+            max_reasoning_effort=_less(
+                REASONING_EFFORTS, self.max_reasoning_effort, other.max_reasoning_effort
+            ),
+            without_redis=_less(_STRICTEST_FIRST, self.without_redis, other.without_redis),
         )
 
 
+_STRICTEST_FIRST: Final = (WithoutBank.CLOSED, WithoutBank.SHARE, WithoutBank.OPEN)
 _NO_CAPS: Final = Caps()
 NO_LIMITS: Final = KeyLimits()
 
@@ -191,8 +211,16 @@ def hit(limits: KeyLimits, rates: Rates, *, inside: int, tokens: int) -> Hit | N
         )
         if limit is not None and bucket is not None and (wait_ns := bucket.wait_ns(amount))
     ]
-    if found:
-        return max(found, key=lambda one: one.wait_ns or 0)
+    return worst(found) or hit_of_places(limits, inside)
+
+
+def worst(hits: Sequence[Hit]) -> Hit | None:
+    """Give the one that lasts longest, if there is any."""
+    return max(hits, key=lambda one: one.wait_ns or 0, default=None)
+
+
+def hit_of_places(limits: KeyLimits, inside: int) -> Hit | None:
+    """Tell whether so many calls inside keep the next one out."""
     if limits.concurrency is not None and inside >= limits.concurrency:
         return Hit(limit="concurrency", allowed=limits.concurrency)
     return None
@@ -251,6 +279,6 @@ def _lower(one: int | None, other: int | None) -> int | None:
     return min([limit for limit in (one, other) if limit is not None], default=None)
 
 
-def _less(one: str | None, other: str | None) -> str | None:
-    efforts = [effort for effort in (one, other) if effort is not None]
-    return min(efforts, key=REASONING_EFFORTS.index, default=None)
+def _less(order: Sequence[Choice], one: Choice | None, other: Choice | None) -> Choice | None:
+    """Give whichever stands first."""
+    return min([choice for choice in (one, other) if choice is not None], key=order.index, default=None)

@@ -47,6 +47,10 @@ def create(
     max_choices: MaxChoices = None,
     max_images: MaxImages = None,
     max_reasoning_effort: MaxReasoningEffort = None,
+    without_redis: Annotated[
+        str | None,
+        typer.Option(help="Without Redis its rates are: share (each gateway's part), closed, open."),
+    ] = None,
     expires: Annotated[str | None, typer.Option(help="A moment, or how long, such as 30d.")] = None,
     note: Annotated[str | None, typer.Option(help="Something to remember about it.")] = None,
     config: Config = None,
@@ -64,6 +68,7 @@ def create(
     body["limits"] = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
     body["limits"] |= {"max_output_tokens": max_output_tokens, "max_choices": max_choices}
     body["limits"] |= {"max_images": max_images, "max_reasoning_effort": max_reasoning_effort}
+    body["limits"] |= {"without_redis": without_redis}
     body["metadata"] = None if note is None else {"note": note}
     run_to_end(create_key(file_or_default(config, os.environ), os.environ, body, as_json=as_json))
 

@@ -15,7 +15,7 @@ from tiergate.app.alarm import SpendAlarm
 from tiergate.app.background import in_background
 from tiergate.app.cabinet import KeyCabinet
 from tiergate.app.ledgers import ledger_place
-from tiergate.app.sharing import share_rates
+from tiergate.app.sharing import open_leasing
 from tiergate.app.upkeep import follow_keys, keep_up
 from tiergate.app.webhook import Webhook
 from tiergate.config import Loaded, Settings, fill, first_snapshot
@@ -32,7 +32,8 @@ from tiergate.ledger import (
     SoleBook,
 )
 from tiergate.metering import Lines
-from tiergate.resilience import Health, Leasing, Permits, RetryBudget
+from tiergate.rates import Leasing
+from tiergate.resilience import Health, Permits, RetryBudget
 from tiergate.serve import Flights, Rooms
 from tiergate.store import LedgerJournal, OwnerLock, kept_secret, open_journal
 from tiergate.telemetry import LineLog, Metrics
@@ -241,10 +242,14 @@ async def open_house(
             is_adaptive=settings.resilience.adaptive_concurrency,
             is_shared=settings.redis is not None,
         )
-        leasing = share_rates(stack, settings, permits, process=secrets.token_hex(8), clock=clock, tell=tell)
+        leasing = open_leasing(stack, settings, process=secrets.token_hex(8), clock=clock, tell=tell)
+        admission = Admission(_keyring(settings, token, cabinet), monotonic=clock.monotonic, sharing=leasing)
+        if leasing is not None and admission.shared_rates is not None:
+            leases = leasing.run(permits, admission.shared_rates)
+            in_background(stack, leases, "Sharing rates with other gateways", tell)
         rooms = Rooms(
             rules=fill.rules(settings, generation=1),
-            admission=Admission(_keyring(settings, token, cabinet), monotonic=clock.monotonic),
+            admission=admission,
             permits=permits,
             retries=RetryBudget(),
             health=Health(fill.breakers(settings), clock=clock, chance=random, emit=tell),

@@ -91,6 +91,7 @@ def _limits(limits: Mapping[str, int | str | None]) -> str:
         "max_choices": "at most {} choices",
         "max_images": "at most {} pictures",
         "max_reasoning_effort": "at most {} effort",
+        "without_redis": "{} without Redis",
     }
     given = [word.format(limits[name]) for name, word in words.items() if limits.get(name) is not None]
     return ", ".join(given) or "-"

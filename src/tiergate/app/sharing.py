@@ -2,18 +2,17 @@
 
 from contextlib import AsyncExitStack
 
-from tiergate.app.background import in_background
 from tiergate.config import Settings
 from tiergate.core import CannotStart, Clock, Emit
-from tiergate.resilience import Leasing, Permits
+from tiergate.rates import Leasing
 
 _MISSING = "The setting `redis` needs its driver, which is not installed: pip install 'tiergate[redis]'"
 
 
-def share_rates(
-    stack: AsyncExitStack, settings: Settings, permits: Permits, *, process: str, clock: Clock, tell: Emit
+def open_leasing(
+    stack: AsyncExitStack, settings: Settings, *, process: str, clock: Clock, tell: Emit
 ) -> Leasing | None:
-    """Lease the rates of providers until the stack closes; None: there is nobody to share them with.
+    """Open what leases the rates that gateways share; None: there is nobody to share them with.
 
     A server that cannot be reached stops no start: the rates are shared once it can.
 
@@ -32,6 +31,4 @@ def share_rates(
     assert settings.secret is not None
     bank = RedisRateBank(settings.redis.reveal(), secret=settings.secret.reveal())
     stack.push_async_callback(bank.aclose)
-    leasing = Leasing(permits, bank, process=process, clock=clock, emit=tell)
-    in_background(stack, leasing.run(), "Sharing rates with other gateways", tell)
-    return leasing
+    return Leasing(bank, process=process, clock=clock, emit=tell)

@@ -26,7 +26,8 @@ from tiergate.config.sections import Provider as ProviderSection
 from tiergate.config.settings import Settings
 from tiergate.core import CallClass, Caller, Goal, Target, Tier, usd_to_nanos
 from tiergate.ledger import Ceiling, Period, Scope
-from tiergate.resilience import BreakerPolicy, ProviderLimits, RetryPolicy, WithoutBank
+from tiergate.rates import WithoutBank
+from tiergate.resilience import BreakerPolicy, ProviderLimits, RetryPolicy
 from tiergate.routing import Policy
 from tiergate.serve import ModelEntry, Rules
 from tiergate.upstream import Credential, Provider
@@ -139,7 +140,7 @@ def keyring(
     keys = [(key.secret.reveal(), Caller(key=key.name, team=key.team)) for key in settings.keys]
     return Keyring(
         [*keys, (house_token, Caller(key="local"))],
-        limits={key.name: KeyLimits(**key.limits.model_dump()) for key in settings.keys},
+        limits={key.name: KeyLimits.of(key.limits.model_dump()) for key in settings.keys},
         is_open=settings.auth == "open",
         virtual=virtual,
         digest=digest,

@@ -365,7 +365,10 @@ class Budget(Section):
 
 
 class CallerLimits(Section):
-    """What a key may do in each gateway process, and what one of its calls may ask for."""
+    """What a key may do, and what one of its calls may ask for.
+
+    Gateways that name one Redis share rpm and tpm; concurrency is counted by each for itself.
+    """
 
     rpm: Annotated[Annotated[int, whole(1, RPM_MAX)] | None, OPTIONAL] = Field(
         default=None, description="Calls per minute. None: no limit."
@@ -389,6 +392,11 @@ class CallerLimits(Section):
     )
     max_reasoning_effort: Annotated[Effort | None, OPTIONAL] = Field(
         default=None, description="Most reasoning effort that a call may ask for. None: no cap."
+    )
+    without_redis: Annotated[Literal["share", "closed", "open"] | None, OPTIONAL] = Field(
+        default=None,
+        description="What rpm and tpm let through while gateways that share them over Redis cannot ask each "
+        "other. share, also where nothing is said: each its part. closed: nothing. open: everything.",
     )
 
 

@@ -4,7 +4,6 @@ from tiergate.resilience.breaker import Breaker, BreakerPolicy, StateName
 from tiergate.resilience.drive import Attempt, Facts, Failure, Stop, Try, drive, what_now
 from tiergate.resilience.gate import NO_LIMITS, PermitStatistics, ProviderLimits
 from tiergate.resilience.health import Health, HealthReport, Trial
-from tiergate.resilience.leasing import Leased, Leasing, RateBank, RatesUnavailable, Want, WithoutBank
 from tiergate.resilience.outcomes import Part, Verdict, judge, verdicts_of
 from tiergate.resilience.permits import Permit, Permits
 from tiergate.resilience.policy import RetryPolicy, budget_wait_s, permit_wait_s
@@ -19,15 +18,11 @@ __all__ = [
     "Failure",
     "Health",
     "HealthReport",
-    "Leased",
-    "Leasing",
     "Part",
     "Permit",
     "PermitStatistics",
     "Permits",
     "ProviderLimits",
-    "RateBank",
-    "RatesUnavailable",
     "RetryBudget",
     "RetryPolicy",
     "StateName",
@@ -35,8 +30,6 @@ __all__ = [
     "Trial",
     "Try",
     "Verdict",
-    "Want",
-    "WithoutBank",
     "budget_wait_s",
     "drive",
     "judge",

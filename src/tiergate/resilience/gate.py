@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from tiergate.core import CallClass, Clock, Target, TargetFull, TargetThrottled
+from tiergate.rates import Bucket, LeasedBucket, RateBucket, SharedRate, WithoutBank
 from tiergate.resilience.adaptive import Adaptive
-from tiergate.resilience.buckets import Bucket, LeasedBucket, RateBucket
-from tiergate.resilience.leasing import SharedRate, WithoutBank
 from tiergate.resilience.outcomes import is_pushed_back
 from tiergate.resilience.waiting import Waiter, WaitingLine
 

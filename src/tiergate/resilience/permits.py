@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 
 from tiergate.core import CallClass, Clock, Target
+from tiergate.rates import SharedRate
 from tiergate.resilience.gate import (
     NO_LIMITS,
     Gate,
@@ -12,7 +13,6 @@ from tiergate.resilience.gate import (
     leased_bucket,
     own_bucket,
 )
-from tiergate.resilience.leasing import SharedRate
 
 
 class Permit:

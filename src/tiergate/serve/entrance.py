@@ -9,13 +9,15 @@ from tiergate.serve.rooms import Rooms
 from tiergate.wire import choices_asked, output_tokens_asked
 
 
-def entrance(rooms: Rooms, call: Call) -> Visitor:
+async def entrance(rooms: Rooms, call: Call) -> Visitor:
     """Give the context that lets a call in; it is told what the call has used as its attempts end.
+
+    It is to be begun at once: until then nothing is taken.
 
     Raises, where the context begins:
         RateLimited: a limit of its key is reached; nothing was counted.
     """
-    return rooms.admission.enter(call.caller, partial(tokens_asked, call))
+    return await rooms.admission.visit(call.caller, partial(tokens_asked, call))
 
 
 def tokens_asked(call: Call) -> int:

@@ -35,7 +35,7 @@ async def handle(rooms: Rooms, call: Call) -> Reply | StreamReply | SharedStream
     with Doors() as doors:
         if call.idempotency_key is not None or resolved.may_be_drained:
             return await _share(rooms, call, resolved, way, doors)
-        books = _enter(rooms, call, resolved, way, doors)
+        books = await _enter(rooms, call, resolved, way, doors)
         begun = await _ask(rooms, books, resolved, way, doors)
         if call.streamed:
             return StreamReply(begun, books, doors.hand_over())
@@ -74,7 +74,7 @@ async def _fly(
     resent_of: str | None,
     on_books: Callable[[CallBooks], None],
 ) -> Begun:
-    books = _enter(rooms, call, resolved, way, doors, receipt, resent_of)
+    books = await _enter(rooms, call, resolved, way, doors, receipt, resent_of)
     on_books(books)
     return await _ask(rooms, books, resolved, way, doors)
 
@@ -95,7 +95,7 @@ async def _ask(rooms: Rooms, books: CallBooks, resolved: Resolved, way: Route, d
     return begun
 
 
-def _enter(
+async def _enter(
     rooms: Rooms,
     call: Call,
     resolved: Resolved,
@@ -105,7 +105,7 @@ def _enter(
     resent_of: str | None = None,
 ) -> CallBooks:
     """Let a call in and open its books."""
-    visitor = doors.open(entrance(rooms, call))
+    visitor = doors.open(await entrance(rooms, call))
     opened = CallOpened(
         call=call,
         generation=resolved.generation,

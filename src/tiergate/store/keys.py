@@ -67,7 +67,7 @@ def _key_of(row: Row) -> VirtualKey:
         old_digest=old_digest,
         old_until_ns=old_until_ns,
         made_under=made_under,
-        limits=None if limits is None else KeyLimits(**json.loads(limits)),
+        limits=None if limits is None else KeyLimits.of(json.loads(limits)),
     )
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from tiergate.core import Clock
-from tiergate.resilience import Leased, RatesUnavailable, Want
+from tiergate.rates import Leased, RatesUnavailable, Want
 
 _THERE_S = 5.0
 
 
 class MemoryRateBank:
-    """Fills the port `resilience.RateBank`. `is_gone`: nobody can ask it."""
+    """Fills the port `rates.RateBank`. `is_gone`: nobody can ask it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -25,14 +25,17 @@ class MemoryRateBank:
         self._there[process] = now
         self._there = {name: seen for name, seen in self._there.items() if now - seen < _THERE_S}
         processes = len(self._there)
-        return Leased([self._one(want, now, processes) for want in wants], processes)
+        found = [self._one(want, now, processes) for want in wants]
+        return Leased([granted for granted, _ in found], [left for _, left in found], processes)
 
-    def _one(self, want: Want, now: float, processes: int) -> float:
+    def _one(self, want: Want, now: float, processes: int) -> tuple[float, float | None]:
+        """Give what is granted, and what is left."""
         if not want.amount:
-            return 0.0
-        level, at = self._levels.get(want.name, (0.0, now))
+            return 0.0, None
+        level, at = self._levels.get(want.name, (want.first, now))
         level = min(want.most, level + (now - at) * want.per_s)
         part = max(1.0, want.most / processes)
         granted = max(0.0, min(want.amount, level, part)) if want.amount > 0 else want.amount
-        self._levels[want.name] = min(want.most, level - granted), now
-        return granted
+        left = min(want.most, level - granted)
+        self._levels[want.name] = left, now
+        return granted, left

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 
+from at_once import at_once
 from tiergate.admission import Admission, AdmissionStatistics, Keyring
 from tiergate.core import LOCAL, Caller, InvalidKey
 
@@ -120,8 +121,8 @@ def test_every_unknown_key_takes_the_same_work() -> None:
 def test_calls_are_counted_while_they_are_inside() -> None:
     """By key; whoever leaves by an exception leaves, too, and nothing stays behind."""
     door = Admission(Keyring(KEYS))
-    with door.enter(CI), door.enter(BOT):
-        with suppress(RuntimeError), door.enter(CI):
+    with at_once(door.visit(CI)), at_once(door.visit(BOT)):
+        with suppress(RuntimeError), at_once(door.visit(CI)):
             assert door.statistics() == AdmissionStatistics(inside={"ci": 2, "bot": 1})
             raise RuntimeError
         assert door.statistics() == AdmissionStatistics(inside={"ci": 1, "bot": 1})
@@ -131,7 +132,7 @@ def test_calls_are_counted_while_they_are_inside() -> None:
 def test_a_reload_changes_who_may_enter_and_not_who_is_inside() -> None:
     """A revoked key is refused at once; its call goes on."""
     door = Admission(Keyring(KEYS))
-    with door.enter(door.identify(SECRET)):
+    with at_once(door.visit(door.identify(SECRET))):
         door.use(Keyring([("tg-new", BOT)]))
         with pytest.raises(InvalidKey):
             door.identify(SECRET)

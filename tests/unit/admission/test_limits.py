@@ -5,8 +5,10 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
+from at_once import at_once
 from tiergate.admission import Admission, KeyLimits, Keyring, VirtualKey
 from tiergate.admission.limits import Bucket
+from tiergate.admission.own import OwnRates
 from tiergate.core import Caller, Caps, RateLimited
 from tiergate.testing import FakeClock
 
@@ -26,7 +28,7 @@ class Door:
 
     def call(self, caller: Caller = CI, *, asks: int = 0, uses: int = 0) -> None:
         """Make a call that takes no time."""
-        with self.door.enter(caller, lambda: asks) as visitor:
+        with at_once(self.door.visit(caller, lambda: asks)) as visitor:
             visitor.count(uses)
 
     def made(self, most: int = 10_000, **asked: int) -> int:
@@ -113,7 +115,7 @@ def test_of_two_rates_the_longer_wait_is_told() -> None:
 def test_what_a_call_did_not_use_is_given_back_when_it_ends() -> None:
     """While it runs, all that it may use is taken."""
     door = Door(ci=KeyLimits(tpm=1_000))
-    with door.door.enter(CI, lambda: 900) as visitor:
+    with at_once(door.door.visit(CI, lambda: 900)) as visitor:
         assert door.left() == (None, 100, None)
         visitor.count(20)
         visitor.count(30)
@@ -123,7 +125,7 @@ def test_what_a_call_did_not_use_is_given_back_when_it_ends() -> None:
 def test_time_and_the_end_of_a_call_do_not_give_the_same_tokens_twice() -> None:
     """Half a minute gave half of what it took to others; the end gives back the other half only."""
     door = Door(ci=KeyLimits(tpm=100))
-    with door.door.enter(CI, lambda: 100):
+    with at_once(door.door.visit(CI, lambda: 100)):
         door.clock.advance(30)
         door.call(asks=50, uses=50)
         with door.refused(asks=1):
@@ -149,7 +151,7 @@ def test_what_asks_for_more_than_a_minute_holds_gets_in_when_nothing_is_used() -
     with door.refused(asks=1_000_000) as refusal:
         assert refusal.retry_after_s == pytest.approx(0.6)
     door.clock.advance(0.6)
-    with door.door.enter(CI, lambda: 1_000_000) as visitor:
+    with at_once(door.door.visit(CI, lambda: 1_000_000)) as visitor:
         assert door.left() == (None, 0, None)
         visitor.count(60)
     assert door.left() == (None, 40, None)
@@ -159,8 +161,8 @@ def test_places_are_free_again_whichever_way_a_call_leaves() -> None:
     """Also by an exception; each key has its own."""
     door = Door(ci=KeyLimits(concurrency=2))
     with ExitStack() as inside:
-        inside.enter_context(door.door.enter(CI))
-        with suppress(ZeroDivisionError), door.door.enter(CI):
+        inside.enter_context(at_once(door.door.visit(CI)))
+        with suppress(ZeroDivisionError), at_once(door.door.visit(CI)):
             with door.refused() as refusal:
                 assert (refusal.limit, refusal.retry_after_s) == ("concurrency", 1.0)
                 assert "2 calls inside at one time" in str(refusal)
@@ -178,7 +180,7 @@ def test_only_a_key_with_a_rate_of_tokens_has_them_counted() -> None:
     def never() -> int:
         raise AssertionError("asked")
 
-    with door.door.enter(CI, never), door.door.enter(BOT, never):
+    with at_once(door.door.visit(CI, never)), at_once(door.door.visit(BOT, never)):
         pass
     assert door.door.allowance(BOT) is None
 
@@ -226,7 +228,7 @@ def test_a_much_lower_limit_is_no_wait_of_hours() -> None:
 def test_a_limit_that_goes_and_comes_back_has_forgotten_nothing() -> None:
     """A call that began under it is corrected, too."""
     door = Door(ci=KeyLimits(tpm=100))
-    with door.door.enter(CI, lambda: 80) as visitor:
+    with at_once(door.door.visit(CI, lambda: 80)) as visitor:
         door.door.use(ring())
         assert door.door.allowance(CI) is None
         door.call(asks=1_000)
@@ -274,11 +276,13 @@ def test_names_that_rest_are_forgotten_and_those_that_do_not_are_kept() -> None:
     names = [f"key-{number}" for number in range(3_000)]
     door = Door(**{name: KeyLimits(tpm=1_000) for name in ("ci", "bot", *names)})
     door.call(uses=1_000_000)
-    with door.door.enter(BOT, lambda: 0) as visitor:
+    with at_once(door.door.visit(BOT, lambda: 0)) as visitor:
         for name in names:
             door.clock.advance(2)
             door.call(Caller(key=name), asks=0)
-        assert len(door.door._rates) <= 1_001
+        rates = door.door._rates
+        assert isinstance(rates, OwnRates)
+        assert len(rates._rates) <= 1_001
         visitor.count(800)
     found = door.door.allowance(BOT)
     assert found is not None and found.tokens is not None and found.tokens.left == 200

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiergate.core import CallClass, Target, TargetFull, TargetThrottled, Tier, UpstreamThrottled
+from tiergate.rates import BURST_S, Bucket
 from tiergate.resilience import Permit, Permits, PermitStatistics, ProviderLimits
-from tiergate.resilience.buckets import BURST_S, Bucket
 from tiergate.testing import FakeClock, run_virtual
 
 P = Target(provider="p", model="m", tier=Tier.HOSTED)

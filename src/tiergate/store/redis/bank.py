@@ -17,13 +17,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from tiergate.core import CannotStart, derived
-from tiergate.resilience import Leased, RatesUnavailable, Want
+from tiergate.rates import Leased, RatesUnavailable, Want
 
 _ANSWER_S: Final = 0.25
 """No call waits for an answer, so this is more than a cache would be given."""
 _THERE_MS: Final = 5_000
 """A process that has not asked for so long is not there any more."""
 _KEPT_MS: Final = 600_000
+_NOTHING: Final = 0.0, None
 _PURPOSE: Final = b"tiergate names in redis v1"
 
 _PRESENT: Final = """
@@ -40,7 +41,7 @@ local amount, per_s, most, part = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local kept = redis.call('HMGET', KEYS[1], 'level', 'at')
-local level, at = tonumber(kept[1]) or 0, tonumber(kept[2]) or now
+local level, at = tonumber(kept[1]) or tonumber(ARGV[6]), tonumber(kept[2]) or now
 level = math.min(most, level + math.max(0, now - at) * per_s)
 local granted = amount
 if amount > 0 then
@@ -49,12 +50,12 @@ end
 level = math.min(most, level - granted)
 redis.call('HSET', KEYS[1], 'level', string.format('%.6f', level), 'at', string.format('%.6f', now))
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
-return string.format('%.6f', granted)
+return {string.format('%.6f', granted), string.format('%.6f', level)}
 """
 
 
 class RedisRateBank:
-    """Fills the port `resilience.RateBank`.
+    """Fills the port `rates.RateBank`.
 
     Args:
         url: `redis://host:6379/0`, or `rediss://` for TLS.
@@ -87,17 +88,18 @@ class RedisRateBank:
         asked = [want for want in wants if want.amount]
         try:
             async with asyncio.timeout(2 * _ANSWER_S):
-                found, *answers = await self._ask(process, asked)
-                if isinstance(found, Exception):
-                    raise found
-                granted = {
-                    want.name: await self._granted(want, answer)
+                there, *answers = await self._ask(process, asked)
+                if isinstance(there, Exception):
+                    raise there
+                given = {
+                    want.name: await self._given(want, answer)
                     for want, answer in zip(asked, answers, strict=True)
                 }
         except (RedisError, OSError, TimeoutError, ValueError) as error:
             raise RatesUnavailable(_why(error)) from error
-        self._processes = int(found)
-        return Leased([granted.get(want.name, 0.0) for want in wants], self._processes)
+        self._processes = int(there)
+        found = [given.get(want.name, _NOTHING) for want in wants]
+        return Leased([granted for granted, _ in found], [left for _, left in found], self._processes)
 
     async def _ask(self, process: str, wants: Sequence[Want]) -> list[Any]:
         """Send everything at once; give what was answered to each, errors included."""
@@ -107,20 +109,22 @@ class RedisRateBank:
                 part = max(1.0, want.most / self._processes)
                 await self._lease(
                     keys=[self._name(f"rate:{want.name}")],
-                    args=[want.amount, want.per_s, want.most, part, _KEPT_MS],
+                    args=[want.amount, want.per_s, want.most, part, _KEPT_MS, want.first],
                     client=pipe,
                 )
             answers: list[Any] = await pipe.execute(raise_on_error=False)
             return answers
 
-    async def _granted(self, want: Want, answer: Any) -> float:
+    async def _given(self, want: Want, answer: Any) -> tuple[float, float | None]:
+        """Give what was granted, and what is left."""
         if isinstance(answer, ResponseError) and "WRONGTYPE" in str(answer):
             # Something else stands in our place: it goes, and the rate begins anew.
             await self._redis.delete(self._name(f"rate:{want.name}"))
-            return 0.0
+            return _NOTHING
         if isinstance(answer, Exception):
             raise answer
-        return float(answer)
+        granted, left = answer
+        return float(granted), float(left)
 
     async def aclose(self) -> None:
         """Close the connections."""

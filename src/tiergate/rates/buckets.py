@@ -1,8 +1,9 @@
-"""A rate: so many requests or tokens per minute that a provider takes from us. Pure, time is brought along.
+"""A rate: so many requests or tokens per minute. Pure, time is brought along.
 
-What is not used is saved up for a few seconds and no longer, so that over any minute hardly more than the
-rate is asked for. It begins empty: what the process before this one has just used is not known, and a burst
-would come on top of it. Only the very first call need not wait.
+`Bucket` is what a provider takes from one process. What is not used is saved up for a few seconds and no
+longer, so that over any minute hardly more than the rate is asked for. It begins empty: what the process
+before this one has just used is not known, and a burst would come on top of it. Only the very first call need
+not wait. `LeasedBucket` is one process's part of what several use together.
 """
 
 from typing import Final, Protocol
@@ -13,6 +14,10 @@ SLICE_S: Final = 0.1
 """For so long what is leased of a shared rate should last."""
 _SLICE_SHARE: Final = 0.05
 """Of a minute's amount; most that is leased ahead at once."""
+A_LEASE_S: Final = SLICE_S / 2
+"""So long whoever lacks something waits, on the average, until it is leased."""
+_IDLE_LEASES: Final = 10
+"""Not used for so many leases, it is at rest."""
 _ROUNDING_S: Final = 1e-6
 _ROUNDING: Final = 1e-3
 """What is leased in several parts, and written down in between, is a little less than the whole."""
@@ -117,36 +122,88 @@ class LeasedBucket:
     """This process's part of a rate that several share: what was leased of it, and nothing grows by itself.
 
     While nobody can be asked it grows at a share of the rate (`alone`).
+
+    Args:
+        per_minute: the rate of all together.
+        now: monotonic seconds.
+        burst_s: so many seconds of the rate are saved up at most.
+        begins_full: what nobody has used for so long is saved up. Such a rate is given back whole when it is
+            at rest. Otherwise nothing is, and the very first call need not wait.
     """
 
-    __slots__ = ("_at", "_is_fresh", "_level", "_missing", "_share", "_used", "per_minute")
+    __slots__ = (
+        "_at",
+        "_banked",
+        "_banked_at",
+        "_begins_full",
+        "_burst_s",
+        "_idle",
+        "_is_fresh",
+        "_lent",
+        "_level",
+        "_missing",
+        "_share",
+        "_used",
+        "per_minute",
+    )
 
-    def __init__(self, per_minute: int, *, now: float) -> None:
+    def __init__(
+        self, per_minute: int, *, now: float, burst_s: float = BURST_S, begins_full: bool = False
+    ) -> None:
         self.per_minute = per_minute
+        self._burst_s = burst_s
+        self._begins_full = begins_full
         self._at = now
         self._level = 0.0
-        self._is_fresh = True
+        self._is_fresh = not begins_full
         self._share: float | None = None
         self._used = 0.0
         self._missing = 0.0
         """What was waited for since the last lease, and was not there."""
+        self._lent = 0.0
+        """What may be used beyond what was leased, because nobody answers."""
+        self._idle = 0
+        """Leases since it was used."""
+        self._banked = self.first
+        """What was left for all at that moment, as far as it is known here."""
+        self._banked_at = now
+
+    @property
+    def most(self) -> float:
+        """What is saved up at most."""
+        return max(1.0, self._per_s * self._burst_s)
+
+    @property
+    def first(self) -> float:
+        """What is saved up of a rate that nobody has used."""
+        return self.most if self._begins_full else 0.0
+
+    @property
+    def at_rest(self) -> bool:
+        """Tell whether nothing of it is here, and nothing is owed."""
+        return self._idle > _IDLE_LEASES and abs(self._level) <= _ROUNDING
 
     def left(self, now: float) -> float:
-        """Give what may be taken here."""
+        """Give what may be taken here without a lease."""
         self._fill(now)
-        return self._level
+        return self._level + self._lent
+
+    def left_for_all(self, now: float) -> float:
+        """Give what may be taken here and is known to be left in the bank."""
+        return self.left(now) + (self._in_bank(now) if self._share is None else 0.0)
 
     def wait_s(self, amount: float, now: float) -> float:
         """Give the time until so much may be there, if nobody else takes it; 0: now."""
-        if self._is_fresh or self._share == _NO_LIMIT:
+        if self._is_fresh or self._share == _NO_LIMIT or self._lent == _NO_LIMIT:
             return 0.0
-        self._fill(now)
-        missing = min(amount, self._most) - self._level
+        missing = min(amount, self.most) - self.left(now)
         if missing <= _ROUNDING:
             return 0.0
+        if self._share is None:
+            return max(A_LEASE_S, (missing - self._in_bank(now)) / self._per_s)
         if self._share == 0:
             return _FOR_EVER_S
-        return max(SLICE_S / 2, missing / (self._per_s * (self._share or 1.0)))
+        return max(A_LEASE_S, missing / (self._per_s * self._share))
 
     def take(self, amount: float, now: float) -> None:
         """Take so much, whatever is there."""
@@ -167,43 +224,58 @@ class LeasedBucket:
         """Take another rate."""
         self._fill(now)
         self.per_minute = per_minute
-        self._level = min(self._most, max(self._level, -float(per_minute)))
+        self._level = min(self.most, max(self._level, -float(per_minute)))
 
     def wanted(self) -> float:
         """Give what to lease now, so that nobody waits; less than nothing: what to give back.
 
-        As much as was used since the last lease or is waited for, at least one or what the whole rate brings
-        in a moment, so that the next call finds something; and never more than a twentieth of a minute's.
+        What is owed, and as much as was used since the last lease or is waited for, at least one or what the
+        whole rate brings in a moment, so that the next call finds something. Ahead of need never more than a
+        twentieth of a minute's.
         """
+        self._idle = 0 if self._used or self._missing else self._idle + 1
+        if self._begins_full and self._idle > _IDLE_LEASES:
+            return -self._level
         least = max(1.0, self._per_s * SLICE_S)
         most = max(least, self.per_minute * _SLICE_SHARE)
         ahead = max(least, min(self._used, most))
-        wanted = min(most, max(ahead - self._level, self._missing))
+        owed = max(0.0, -self._level)
+        wanted = owed + max(min(most, ahead - self._level - owed), min(self.most, self._missing - owed))
         self._used = self._missing = 0.0
         return wanted if wanted > 0 else min(0.0, 2 * ahead - self._level)
 
-    def grant(self, amount: float, now: float) -> None:
-        """Take what was leased, or give back what was wanted to be given back."""
+    def grant(self, amount: float, now: float, left: float | None = None) -> None:
+        """Take what was leased, or give back what was wanted to be given back; `left` is what others find."""
         self._fill(now)
         self._share = None
+        self._lent = 0.0
         self._level += amount
+        if left is not None:
+            self._banked, self._banked_at = left, now
+
+    def lend(self, share: float) -> None:
+        """Let this share of what is saved up be used before it is leased; what is used of it is owed."""
+        self._lent = self.first * share if self._begins_full else 0.0
 
     def alone(self, share: float, now: float) -> None:
         """Grow by this share of the rate from now on: 0, and nothing is let in; infinite, and everything."""
         self._fill(now)
         self._share = share
+        self.lend(share)
 
     @property
     def _per_s(self) -> float:
         return self.per_minute / 60
 
-    @property
-    def _most(self) -> float:
-        return max(1.0, self._per_s * BURST_S)
+    def _in_bank(self, now: float) -> float:
+        """Give what the bank may have by now, if nobody else takes of it."""
+        return min(self.most, self._banked + max(0.0, now - self._banked_at) * self._per_s)
 
     def _fill(self, now: float) -> None:
         if now > self._at:
-            if self._share and self._share != _NO_LIMIT and self._level < self._most:
+            # What is lent stands for a part of what is saved up, and is no more on top of it.
+            most = self.most - self._lent
+            if self._share and self._share != _NO_LIMIT and self._level < most:
                 grown = self._level + (now - self._at) * self._per_s * self._share
-                self._level = min(self._most, grown)
+                self._level = min(most, grown)
             self._at = now

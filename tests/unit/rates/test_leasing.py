@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tiergate.core import Event, Notice, Target, TargetFull, Tier
-from tiergate.resilience import Leasing, Permits, ProviderLimits, WithoutBank
-from tiergate.resilience.buckets import LeasedBucket
+from tiergate.rates import LeasedBucket, Leasing, WithoutBank
+from tiergate.resilience import Permits, ProviderLimits
 from tiergate.testing import FakeClock, MemoryRateBank, run_virtual
 
 P = Target(provider="p", model="m", tier=Tier.HOSTED)
@@ -32,13 +32,16 @@ class Fleet:
             Permits({"p": self.limits}, clock=self.clock, is_shared=True) for _ in range(self.count)
         ]
         self.leasing = [
-            Leasing(permits, self.bank, process=str(number), clock=self.clock, emit=self.told.append)
-            for number, permits in enumerate(self.permits)
+            Leasing(self.bank, process=str(number), clock=self.clock, emit=self.told.append)
+            for number in range(self.count)
         ]
 
     def run(self, main: Coroutine[Any, Any, None]) -> None:
         async def with_leases() -> None:
-            tasks = [asyncio.create_task(one.run()) for one in self.leasing]
+            tasks = [
+                asyncio.create_task(one.run(permits))
+                for one, permits in zip(self.leasing, self.permits, strict=True)
+            ]
             try:
                 await main
             finally:

@@ -1,0 +1,254 @@
+"""Rates of keys that several processes share: together no more than the limit, and none refused too soon."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tiergate.admission import Admission, KeyLimits, Keyring
+from tiergate.core import Caller, RateLimited
+from tiergate.rates import ASKED_S, Leased, Leasing, Want, WithoutBank
+from tiergate.testing import FakeClock, MemoryRateBank, run_virtual
+
+CI = Caller(key="ci")
+
+
+class CountingBank(MemoryRateBank):
+    """One that is somewhere else: an answer takes a moment."""
+
+    answer_s = 0.002
+    leases = 0
+
+    async def lease(self, process: str, wants: Sequence[Want]) -> Leased:
+        await asyncio.sleep(self.answer_s)
+        self.leases += 1
+        return await super().lease(process, wants)
+
+
+@dataclass
+class Fleet:
+    """Doors of several processes over one bank, in virtual time."""
+
+    limits: KeyLimits
+    count: int = 4
+    clock: FakeClock = field(default_factory=FakeClock)
+    refusals: list[RateLimited] = field(default_factory=list)
+    longest_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.bank = CountingBank(self.clock)
+        self.leasing = [
+            Leasing(self.bank, process=str(number), clock=self.clock, emit=lambda event: None)
+            for number in range(self.count)
+        ]
+        ring = Keyring([], limits={"ci": self.limits})
+        self.doors = [
+            Admission(ring, monotonic=self.clock.monotonic, sharing=leasing) for leasing in self.leasing
+        ]
+
+    def run(self, main: Coroutine[Any, Any, None]) -> None:
+        async def with_leases() -> None:
+            tasks = []
+            for leasing, door in zip(self.leasing, self.doors, strict=True):
+                assert door.shared_rates is not None
+                tasks.append(asyncio.create_task(leasing.run(door.shared_rates)))
+            await asyncio.sleep(1.5)  # so that each knows of the others
+            try:
+                await main
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+        run_virtual(with_leases(), clock=self.clock)
+
+    async def call(self, process: int = 0, *, asks: int = 0, uses: int = 0) -> bool:
+        """Make a call that takes no time; tell whether it was let in."""
+        began = self.clock.monotonic()
+        visitor = await self.doors[process].visit(CI, lambda: asks)
+        self.longest_s = max(self.longest_s, self.clock.monotonic() - began)
+        try:
+            with visitor:
+                visitor.count(uses)
+        except RateLimited as refusal:
+            self.refusals.append(refusal)
+            return False
+        return True
+
+    async def burst(self, count: int, processes: Sequence[int], **tokens: int) -> int:
+        """Make calls at once, spread over processes; give how many were let in."""
+        calls = [self.call(processes[number % len(processes)], **tokens) for number in range(count)]
+        return sum(await asyncio.gather(*calls))
+
+
+@pytest.mark.parametrize("processes", [(0, 1, 2, 3), (2,), (0, 3)])
+def test_a_minutes_calls_get_in_at_once_wherever_they_come(processes: tuple[int, ...]) -> None:
+    """All of them and not one more; whoever is too many is told, and until when."""
+    fleet = Fleet(KeyLimits(rpm=60))
+
+    async def main() -> None:
+        assert await fleet.burst(100, processes) in (59, 60)
+        # One who is refused may have to wait for all of those before it: as the limit says, a second each.
+        assert all(0 < refusal.retry_after_s <= 3 for refusal in fleet.refusals)
+        assert "may make 60 calls a minute (rpm)" in str(fleet.refusals[0])
+        await asyncio.sleep(10)
+        assert await fleet.burst(30, processes) in (9, 10, 11)
+        await asyncio.sleep(600)
+        assert await fleet.burst(100, processes) in (59, 60)
+
+    fleet.run(main())
+
+
+def test_steady_calls_wait_for_nobody() -> None:
+    """What they need next is leased while they come."""
+    fleet = Fleet(KeyLimits(rpm=6_000))
+
+    async def main() -> None:
+        for number in range(400):
+            assert await fleet.call(number % 4)
+            if number == 100:
+                fleet.longest_s = 0.0
+            await asyncio.sleep(0.02)
+
+    fleet.run(main())
+    assert fleet.longest_s == 0.0
+
+
+def test_who_has_used_up_its_rate_troubles_the_bank_no_more_than_others() -> None:
+    """Refused at once, by what is known here."""
+    fleet = Fleet(KeyLimits(rpm=6), count=1)
+
+    async def main() -> None:
+        await fleet.burst(10, [0])
+        leases = fleet.bank.leases
+        for _ in range(1_000):
+            assert not await fleet.call()
+            await asyncio.sleep(0.001)
+        assert fleet.bank.leases - leases <= 12
+
+    fleet.run(main())
+
+
+def test_tokens_that_were_not_used_are_there_for_all() -> None:
+    """What a call took is made good when it ends, also at the other processes."""
+    fleet = Fleet(KeyLimits(tpm=60_000))
+
+    async def main() -> None:
+        for number in range(20):
+            assert await fleet.call(number % 4, asks=20_000, uses=1_000)
+            await asyncio.sleep(1.2)
+
+    fleet.run(main())
+
+
+def test_what_asks_for_more_than_a_minute_holds_gets_in_when_nothing_is_used() -> None:
+    """As in one process; and what it used beyond is owed by all."""
+    fleet = Fleet(KeyLimits(tpm=1_000), count=2)
+
+    async def main() -> None:
+        assert await fleet.call(0, asks=5_000, uses=3_000)
+        assert not await fleet.call(0, asks=100)
+        await asyncio.sleep(2)
+        assert not await fleet.call(1, asks=100)
+        await asyncio.sleep(119)
+        assert not await fleet.call(1, asks=100)
+        await asyncio.sleep(10)
+        assert await fleet.call(1, asks=100)
+
+    fleet.run(main())
+
+
+def test_what_is_left_is_told_for_all() -> None:
+    """As far as this process knows; what rests is forgotten, and nothing of it is kept back."""
+    fleet = Fleet(KeyLimits(rpm=60, concurrency=5), count=2)
+
+    async def main() -> None:
+        await fleet.burst(20, [0, 1])
+        await asyncio.sleep(0.2)
+        found = fleet.doors[0].allowance(CI)
+        assert found is not None and found.calls is not None
+        assert found.places == 5 and found.calls.limit == 60
+        assert 38 <= found.calls.left <= 41 and 18 <= found.calls.full_in_s <= 22
+        await asyncio.sleep(120)
+        for door in fleet.doors:
+            assert door.shared_rates is not None and list(door.shared_rates.shared()) == []
+        found = fleet.doors[1].allowance(CI)
+        assert found is not None and found.calls is not None
+        assert (found.calls.left, found.calls.full_in_s) == (60, 0)
+
+    fleet.run(main())
+
+
+@pytest.mark.parametrize(
+    ("without", "most"),
+    [(None, 15), (WithoutBank.SHARE, 15), (WithoutBank.CLOSED, 0), (WithoutBank.OPEN, 100)],
+)
+@pytest.mark.parametrize("gone_s", [0.0, 5.0])
+def test_f24_without_the_bank_each_takes_its_part(
+    without: WithoutBank | None, most: int, gone_s: float
+) -> None:
+    """At once, also in the first moments; what was used is owed when it is back."""
+    fleet = Fleet(KeyLimits(rpm=60, without_redis=without))
+
+    async def main() -> None:
+        fleet.bank.is_gone = True
+        await asyncio.sleep(gone_s)
+        assert abs(await fleet.burst(100, [1]) - most) <= 1
+        assert fleet.longest_s <= ASKED_S
+        await asyncio.sleep(20)
+        grown = {0: 0, 15: 5, 100: 100}[most]
+        assert abs(await fleet.burst(100, [1]) - grown) <= 1
+        fleet.bank.is_gone = False
+        await asyncio.sleep(0.5)
+        if without is not WithoutBank.OPEN:
+            assert abs(await fleet.burst(100, [0, 2]) - (60 - most)) <= 2
+
+    fleet.run(main())
+
+
+def test_f25_a_bank_that_is_slow_holds_no_call_for_long() -> None:
+    """A call asks and waits a moment, and then takes the part that is its own."""
+    fleet = Fleet(KeyLimits(rpm=60), count=1)
+
+    async def main() -> None:
+        fleet.bank.answer_s = 5.0
+        assert await fleet.burst(100, [0]) == 60
+
+    fleet.run(main())
+    assert 0 < fleet.longest_s <= ASKED_S + 0.001
+
+
+def test_f24_who_knows_that_nobody_answers_does_not_wait() -> None:
+    """The bank is slow to say no; only the first ones wait for that, and no other key's."""
+    fleet = Fleet(KeyLimits(rpm=60), count=1)
+    names = [f"key-{number}" for number in range(50)]
+
+    async def main() -> None:
+        (door,) = fleet.doors
+        door.use(Keyring([], limits=dict.fromkeys(names, fleet.limits)))
+        fleet.bank.is_gone, fleet.bank.answer_s = True, 0.04
+        await asyncio.sleep(2)
+        began = fleet.clock.monotonic()
+        for name in names:
+            with await door.visit(Caller(key=name)):
+                pass
+        assert fleet.clock.monotonic() == began
+
+    fleet.run(main())
+
+
+def test_a_changed_limit_keeps_what_was_used() -> None:
+    """A rate that goes is forgotten."""
+    fleet = Fleet(KeyLimits(rpm=60, tpm=1_000), count=1)
+
+    async def main() -> None:
+        assert await fleet.burst(100, [0]) in (59, 60)
+        (door,) = fleet.doors
+        door.use(Keyring([], limits={"ci": KeyLimits(rpm=120)}))
+        await asyncio.sleep(1)
+        assert await fleet.burst(100, [0]) <= 4
+        door.use(Keyring([], limits={"ci": KeyLimits(tpm=1_000)}))
+        assert await fleet.burst(100, [0], asks=1) == 100
+
+    fleet.run(main())

@@ -10,7 +10,7 @@ import pytest
 
 from redis_server import RedisServer, serving_redis
 from tiergate.core import CannotStart
-from tiergate.rates import RateBank, RatesUnavailable, Want
+from tiergate.rates import PlaceWant, RateBank, RatesUnavailable, Want
 from tiergate.store.redis import RedisRateBank
 from tiergate.testing import FakeClock, MemoryRateBank, run_virtual
 
@@ -174,7 +174,74 @@ def test_who_is_there_is_counted(run: Run) -> None:
     run(test)
 
 
+def place_want(places: int, taken: int = 0, *, limit: int = 10, known: int = 0) -> PlaceWant:
+    return PlaceWant("p:concurrency", places, taken, limit, known)
+
+
+async def placed(bank: RateBank, process: str, want: PlaceWant) -> tuple[float, float | None]:
+    found = await bank.lease(process, [want])
+    return found.grants[0], found.left[0]
+
+
+def test_places_are_given_to_whoever_comes_first(run: Run) -> None:
+    """All of them, as long as nobody else wants some; then each has its part of them, as they become free."""
+
+    async def test(place: Place) -> None:
+        await place.other.lease("two", [])
+        assert await placed(place.bank, "one", place_want(8)) == (8, 2)
+        assert await placed(place.other, "two", place_want(8)) == (2, 0)
+        # Nobody is thrown out: the five that are taken stay, and the rest goes.
+        assert await placed(place.bank, "one", place_want(8, taken=6)) == (5, 2)
+        assert await placed(place.other, "two", place_want(8, taken=2)) == (4, 0)
+        assert await placed(place.bank, "one", place_want(8, taken=5)) == (5, 1)
+        assert await placed(place.other, "two", place_want(8, taken=4)) == (5, 0)
+        assert await placed(place.bank, "one", place_want(0, known=5)) == (0, 5)
+        assert await placed(place.other, "two", place_want(8, taken=4)) == (8, 2)
+
+    run(test)
+
+
+def test_places_that_nobody_wants_are_not_looked_at(run: Run) -> None:
+    """And one that wants little leaves the rest to others, more than their part."""
+
+    async def test(place: Place) -> None:
+        await place.other.lease("two", [])
+        assert await placed(place.bank, "one", place_want(0)) == (0, None)
+        assert await placed(place.other, "two", place_want(1)) == (1, 9)
+        assert await placed(place.bank, "one", place_want(10)) == (9, 0)
+
+    run(test)
+
+
+def test_each_place_is_given_once(run: Run) -> None:
+    """Also of fewer places than there are processes."""
+
+    async def test(place: Place) -> None:
+        await place.other.lease("two", [])
+        assert await placed(place.bank, "one", place_want(1, limit=1)) == (1, 0)
+        assert await placed(place.other, "two", place_want(1, limit=1)) == (0, 0)
+        assert await placed(place.bank, "one", place_want(0, limit=1, known=1)) == (0, 1)
+        assert await placed(place.other, "two", place_want(1, limit=1)) == (1, 0)
+
+    run(test)
+
+
 # Redis alone.
+
+
+def test_f46_places_of_a_process_that_is_gone_are_free_again(redis: RedisServer) -> None:
+    """By its last word; one that was only asleep has what is in it counted again."""
+
+    async def test() -> None:
+        async with banks(redis.url, "s") as (bank,):
+            assert await placed(bank, "gone", place_want(10)) == (10, 0)
+            assert await placed(bank, "one", place_want(4)) == (0, 0)
+            key = redis.ask("KEYS", "*processes").splitlines()[2]
+            redis.ask("ZADD", key, "1", "gone")
+            assert await placed(bank, "one", place_want(4)) == (4, 6)
+            assert await placed(bank, "gone", place_want(10, taken=10)) == (6, 0)
+
+    asyncio.run(test())
 
 
 def test_who_has_gone_is_not_counted(redis: RedisServer) -> None:
@@ -216,6 +283,13 @@ def test_f26_what_does_not_belong_there_goes(redis: RedisServer) -> None:
             assert await granted(bank, want(-5, per_s=0.001)) == [-5.0]
             redis.ask("HSET", key, "level", "nonsense", "at", "")
             assert await granted(bank, want(5, per_s=0.001)) == [0.0]
+            place = place_want(4)
+            assert await placed(bank, "one", place) == (4, 6)
+            key = redis.ask("KEYS", "*concurrency").splitlines()[2]
+            redis.ask("HSET", key, "one", "nonsense", "two", "7")
+            assert await placed(bank, "one", place) == (4, 6)
+            redis.ask("SET", key, "nonsense")
+            assert await placed(bank, "one", place) == (0, None)
             redis.ask("SCRIPT", "FLUSH")
             assert await granted(bank, want(-5, per_s=0.001)) == [-5.0]
 

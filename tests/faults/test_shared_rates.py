@@ -15,9 +15,10 @@ from house import GatewayProcess, calls_of, until
 from redis_server import RedisServer, serving_redis
 from tiergate.testing import MockProcess
 
-RPM = 240
+RPM = 600
 KEYS: dict[str, tuple[str, dict[str, Any]]] = {
     "ci": ("sk-of-ci-0123456789", {"rpm": 30}),
+    "few": ("sk-of-few-0123456789", {"concurrency": 6}),
     "lone": ("sk-of-lone-0123456789", {"rpm": 30}),
     "shut": ("sk-of-shut-0123456789", {"rpm": 30, "without_redis": "closed"}),
 }
@@ -25,7 +26,8 @@ KEYS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def mock() -> Iterator[MockProcess]:
-    with MockProcess("default: {words: 2, ttft_ms: 1}") as process:
+    slow = f"{{when: {{model: slow}}, then: {{words: 2, ttft_ms: {SLOW_S * 1e3:.0f}}}}}"
+    with MockProcess(f"default: {{words: 2, ttft_ms: 1}}\nrules: [{slow}]") as process:
         yield process
 
 
@@ -35,11 +37,15 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
+SLOW_S = 1.5
+
+
 def settings(mock: MockProcess, redis: RedisServer, **limits: Any) -> dict[str, Any]:
     return {
         "providers": {
             "main": {"base_url": mock.base_url, "limits": {"rpm": RPM, **limits}},
             "free": {"base_url": mock.base_url},
+            "narrow": {"base_url": mock.base_url, "limits": {"concurrency": 4}},
         },
         "keys": [
             {"name": name, "secret": secret, "limits": limits} for name, (secret, limits) in KEYS.items()
@@ -88,7 +94,19 @@ def test_the_rate_is_shared(gateways: list[GatewayProcess], mock: MockProcess) -
     assert gauge(gateways[0], "redis_gone_seconds") == 0
 
 
-def test_the_rate_of_a_key_is_shared(gateways: list[GatewayProcess], redis: RedisServer) -> None:
+def test_places_at_a_provider_are_shared(gateways: list[GatewayProcess], mock: MockProcess) -> None:
+    """Never more than its concurrency at one time, and nobody is turned away who can wait."""
+    for gateway in gateways:
+        assert chat(gateway, "free/x").status == 200
+    until(lambda: all(gauge(gateway, "gateways") == 2 for gateway in gateways), what="both")
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda n: chat(gateways[n % 2], "narrow/slow"), range(12)))
+    assert {answer.status for answer in answers} == {200}
+    began = sorted(call["at_s"] for call in calls_of(mock, "slow"))[-12:]
+    assert all(fifth - first >= SLOW_S * 0.95 for first, fifth in zip(began, began[4:], strict=False))
+
+
+def test_the_limits_of_a_key_are_shared(gateways: list[GatewayProcess], redis: RedisServer) -> None:
     """A minute's calls pass wherever they come, and no more; without Redis each gateway has its part."""
     for gateway in gateways:
         assert chat(gateway, "free/x").status == 200
@@ -104,6 +122,10 @@ def test_the_rate_of_a_key_is_shared(gateways: list[GatewayProcess], redis: Redi
         and "30 calls a minute (rpm)" in refused.error["message"]
     )
     assert int(str(answers[0].header("x-ratelimit-remaining-requests"))) < 30
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda n: chat(gateways[n % 2], "free/slow", as_key("few")), range(20)))
+    assert sum(answer.status == 200 for answer in answers) == 6
+    assert chat(gateways[0], "free/x", as_key("few")).status == 200
     redis.stop()
     answers = [chat(gateways[0], "free/x", as_key("lone")) for _ in range(20)]
     assert 15 <= sum(answer.status == 200 for answer in answers) <= 17

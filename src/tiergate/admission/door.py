@@ -8,8 +8,8 @@ from typing import Final, Protocol
 
 from tiergate.admission.keys import Keyring
 from tiergate.admission.limits import Allowance, Hit, KeyLimits, Slip
-from tiergate.admission.own import OwnRates
-from tiergate.admission.shared import SharedRates
+from tiergate.admission.own import OwnLimits
+from tiergate.admission.shared import SharedLimits
 from tiergate.core import Caller, RateLimited
 from tiergate.rates import Sharing
 
@@ -24,22 +24,22 @@ class AdmissionStatistics:
     inside: Mapping[str, int]
 
 
-class KeyRates(Protocol):
-    """What keys have used of their rates."""
+class KeyUse(Protocol):
+    """What keys use of their limits."""
 
     async def bring(self, key: str, limits: KeyLimits, tokens: int) -> None:
         """Fetch what a call needs, if it is not here and can be had soon."""
         ...
 
-    def take(self, key: str, limits: KeyLimits, *, inside: int, tokens: int) -> Slip | Hit | None:
+    def take(self, key: str, limits: KeyLimits, tokens: int) -> Slip | Hit | None:
         """Take a call and its tokens, or tell which limit keeps it out; then nothing is counted."""
         ...
 
     def settle(self, key: str, slip: Slip, used: int) -> None:
-        """Correct what a call took to what it used."""
+        """Correct what a call took to what it used, now that it leaves."""
         ...
 
-    def allowance(self, key: str, limits: KeyLimits, *, inside: int) -> Allowance:
+    def allowance(self, key: str, limits: KeyLimits) -> Allowance:
         """Tell what is left of a key's limits."""
         ...
 
@@ -52,8 +52,8 @@ class Admission:
     Args:
         keyring: who may come, and what each may do.
         monotonic: seconds of a clock that never goes back.
-        sharing: who is asked where rates are shared with other processes; None: they are of this one alone,
-            and gone with it.
+        sharing: who is asked where limits are shared with other processes; None: they are of this one alone,
+            and what was used is gone with it.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class Admission:
         def now_ns() -> int:
             return int(monotonic() * 1e9)
 
-        self.shared_rates = None if sharing is None else SharedRates(now_ns, self._inside, sharing)
+        self.shared_limits = None if sharing is None else SharedLimits(now_ns, sharing)
         """Those that are to be leased, if they are shared."""
-        self._rates: KeyRates = self.shared_rates or OwnRates(now_ns, self._inside)
+        self._use: KeyUse = self.shared_limits or OwnLimits(now_ns, self._inside)
 
     def use(self, keyring: Keyring) -> None:
         """Take another keyring; calls inside stay inside, and what was used stays used."""
@@ -88,7 +88,7 @@ class Admission:
     async def visit(self, caller: Caller, tokens: Callable[[], int] = int) -> "Visitor":
         """Give the context that lets a call in, and keeps it inside until it ends.
 
-        It waits a moment where more of a shared rate has to be asked for. Between its return and the
+        It waits a moment where more of a shared limit has to be asked for. Between its return and the
         beginning of the context nobody may wait for anything.
 
         Args:
@@ -101,7 +101,7 @@ class Admission:
         limits = self._keyring.limits.get(caller.key)
         asked = 0 if limits is None or limits.tpm is None else tokens()
         if limits is not None:
-            await self._rates.bring(caller.key, limits, asked)
+            await self._use.bring(caller.key, limits, asked)
         return Visitor(self._let_in, self._let_out, caller.key, asked)
 
     def allowance(self, caller: Caller) -> Allowance | None:
@@ -109,7 +109,7 @@ class Admission:
         limits = self._keyring.limits.get(caller.key)
         if limits is None:
             return None
-        return self._rates.allowance(caller.key, limits, inside=self._inside.get(caller.key, 0))
+        return self._use.allowance(caller.key, limits)
 
     def statistics(self) -> AdmissionStatistics:
         """Who is inside now."""
@@ -117,17 +117,16 @@ class Admission:
 
     def _let_in(self, key: str, tokens: int) -> Slip | None:
         """Decide and count. Nothing waits in between, so many calls at once get no more than is left."""
-        inside = self._inside.get(key, 0)
         limits = self._keyring.limits.get(key)
-        taken = None if limits is None else self._rates.take(key, limits, inside=inside, tokens=tokens)
+        taken = None if limits is None else self._use.take(key, limits, tokens)
         if isinstance(taken, Hit):
             raise _refusal(key, taken, tokens)
-        self._inside[key] = inside + 1
+        self._inside[key] = self._inside.get(key, 0) + 1
         return taken
 
     def _let_out(self, key: str, slip: Slip | None, used: int) -> None:
         if slip is not None:
-            self._rates.settle(key, slip, used)
+            self._use.settle(key, slip, used)
         left = self._inside[key] - 1
         if left:
             self._inside[key] = left

@@ -211,7 +211,9 @@ def hit(limits: KeyLimits, rates: Rates, *, inside: int, tokens: int) -> Hit | N
         )
         if limit is not None and bucket is not None and (wait_ns := bucket.wait_ns(amount))
     ]
-    return worst(found) or hit_of_places(limits, inside)
+    if not found and limits.concurrency is not None and inside >= limits.concurrency:
+        return Hit(limit="concurrency", allowed=limits.concurrency)
+    return worst(found)
 
 
 def worst(hits: Sequence[Hit]) -> Hit | None:
@@ -219,18 +221,12 @@ def worst(hits: Sequence[Hit]) -> Hit | None:
     return max(hits, key=lambda one: one.wait_ns or 0, default=None)
 
 
-def hit_of_places(limits: KeyLimits, inside: int) -> Hit | None:
-    """Tell whether so many calls inside keep the next one out."""
-    if limits.concurrency is not None and inside >= limits.concurrency:
-        return Hit(limit="concurrency", allowed=limits.concurrency)
-    return None
-
-
 class Slip(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a call took of its key's tokens, and up to where: it is corrected by this when the call ends."""
 
-    taken_to: int
-    took: int
+    taken_to: int = 0
+    took: int | None = None
+    """None: its key's tokens were not limited."""
 
 
 class RateLeft(msgspec.Struct, frozen=True, kw_only=True, gc=False):

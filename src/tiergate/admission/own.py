@@ -1,6 +1,6 @@
-"""The rates of keys in one process that shares them with nobody: exact, and nothing ever waits."""
+"""The limits of keys in one process that shares them with nobody: exact, and nothing ever waits."""
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from msgspec.structs import replace
@@ -21,15 +21,15 @@ _REMEMBERED: Final = 1_000
 """Keys whose rates are remembered before it is looked which of them have nothing to remember."""
 
 
-class OwnRates:
+class OwnLimits:
     """What keys have used, by name.
 
     Args:
         now_ns: reads a clock that never goes back.
-        inside: the names of keys that have calls inside: they are never forgotten.
+        inside: calls inside, by key. Keys that have some are never forgotten.
     """
 
-    def __init__(self, now_ns: Callable[[], int], inside: Container[str]) -> None:
+    def __init__(self, now_ns: Callable[[], int], inside: Mapping[str, int]) -> None:
         self._now_ns = now_ns
         self._inside = inside
         self._rates: dict[str, Rates] = {}
@@ -38,11 +38,11 @@ class OwnRates:
     async def bring(self, key: str, limits: KeyLimits, tokens: int) -> None:
         """Everything is here already."""
 
-    def take(self, key: str, limits: KeyLimits, *, inside: int, tokens: int) -> Slip | Hit | None:
+    def take(self, key: str, limits: KeyLimits, tokens: int) -> Slip | Hit | None:
         """Take a call and its tokens, or tell which limit keeps it out; then nothing is counted."""
         now_ns = self._now_ns()
         rates = self._rates_of(key, limits, now_ns)
-        found = hit(limits, rates, inside=inside, tokens=tokens)
+        found = hit(limits, rates, inside=self._inside.get(key, 0), tokens=tokens)
         if found is not None:
             return found
         slip = None
@@ -59,13 +59,14 @@ class OwnRates:
         """Correct what a call took to what it used."""
         rates = self._rates[key]
         bucket = rates.tokens
-        assert bucket is not None
+        assert bucket is not None and slip.took is not None
         bucket = bucket.at(self._now_ns()).settle(taken_to=slip.taken_to, took=slip.took, used=used)
         self._rates[key] = replace(rates, tokens=bucket)
 
-    def allowance(self, key: str, limits: KeyLimits, *, inside: int) -> Allowance:
+    def allowance(self, key: str, limits: KeyLimits) -> Allowance:
         """Tell what is left of a key's limits."""
-        return allowance(limits, self._rates_of(key, limits, self._now_ns()), inside=inside)
+        rates = self._rates_of(key, limits, self._now_ns())
+        return allowance(limits, rates, inside=self._inside.get(key, 0))
 
     def _rates_of(self, key: str, limits: KeyLimits, now_ns: int) -> Rates:
         return self._rates.get(key, NOTHING_USED).at(limits, now_ns)

@@ -1,23 +1,15 @@
-"""The rates of keys that several processes share: leased a little ahead, so that few calls wait for a lease.
+"""Limits of keys that several processes share: leased a little ahead, so that few calls wait for a lease.
 
 What a key has used is known to the bank alone. A call that needs more than was leased here asks the bank by
 the way, and only where the bank is thought to have it; so a caller who has used up its rate is told at once.
 While the bank does not answer, each process takes the share that the limit says.
 """
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from tiergate.admission.limits import (
-    Allowance,
-    Hit,
-    KeyLimits,
-    RateLeft,
-    Slip,
-    hit_of_places,
-    worst,
-)
-from tiergate.rates import A_LEASE_S, LeasedBucket, SharedRate, Sharing
+from tiergate.admission.limits import Allowance, Hit, KeyLimits, RateLeft, Slip, worst
+from tiergate.rates import A_LEASE_S, LeasedBucket, LeasedPlaces, SharedLimit, Sharing
 
 _BURST_S: Final = 60.0
 """A key may use a minute's amount at once."""
@@ -34,55 +26,117 @@ class _Rate:
         self.bucket = LeasedBucket(per_minute, now=now, burst_s=_BURST_S, begins_full=True)
         self.waiting = 0
 
+    def is_short(self, amount: int, now: float) -> bool:
+        """Tell whether a lease may bring what is missing."""
+        return 0 < self.bucket.wait_s(self.share(amount), now) <= A_LEASE_S
+
+    def wait_for(self, amount: int) -> None:
+        """Take note that a call waits for so much; less than nothing: it waits no longer."""
+        self.waiting += amount
+        if amount > 0:
+            self.bucket.expect(self.waiting)
+
     def share(self, amount: int) -> int:
         """Give what is taken for an amount: never more than a minute's."""
         return min(amount, self.bucket.per_minute)
 
 
-class SharedRates:
-    """What keys may use of their shared rates.
+class _Parts:
+    """What is here of the limits of a key."""
+
+    __slots__ = ("inside", "limits", "places", "rates", "waiting")
+
+    def __init__(self) -> None:
+        self.limits: KeyLimits | None = None
+        self.rates: dict[str, _Rate] = {}
+        self.places: LeasedPlaces | None = None
+        self.inside = 0
+        self.waiting = 0
+        """Calls that ask for a place just now."""
+
+    @property
+    def at_rest(self) -> bool:
+        """Tell whether there is nothing to remember."""
+        is_used = self.inside or self.waiting or (self.places is not None and not self.places.at_rest)
+        return not is_used and all(rate.bucket.at_rest for rate in self.rates.values())
+
+    def use(self, limits: KeyLimits, now: float) -> None:
+        """Take other limits; what is owed stays owed."""
+        self.limits = limits
+        for name, per_minute in (("rpm", limits.rpm), ("tpm", limits.tpm)):
+            if per_minute is None:
+                self.rates.pop(name, None)
+            elif name not in self.rates:
+                self.rates[name] = _Rate(per_minute, now)
+            elif self.rates[name].bucket.per_minute != per_minute:
+                self.rates[name].bucket.change(per_minute, now)
+        if limits.concurrency is None:
+            self.places = None
+        elif self.places is None:
+            self.places = LeasedPlaces(limits.concurrency, taken=self.inside)
+        else:
+            self.places.limit = limits.concurrency
+
+    def asked(self, tokens: int) -> list[tuple[str, _Rate, int]]:
+        """Give the rates, and what a call takes of each."""
+        amounts = {"rpm": 1, "tpm": tokens}
+        return [(name, rate, rate.share(amounts[name])) for name, rate in self.rates.items()]
+
+    def is_full(self) -> bool:
+        """Tell whether no place is here."""
+        return self.places is not None and not self.places.has_room()
+
+
+class SharedLimits:
+    """What keys may use of their shared limits, by name.
 
     Args:
         now_ns: reads a clock that never goes back.
-        inside: the names of keys that have calls inside: they are never forgotten.
         sharing: whom to ask for more.
     """
 
-    def __init__(self, now_ns: Callable[[], int], inside: Container[str], sharing: Sharing) -> None:
+    def __init__(self, now_ns: Callable[[], int], sharing: Sharing) -> None:
         self._now_ns = now_ns
-        self._inside = inside
         self._sharing = sharing
-        self._rates: dict[str, dict[str, _Rate]] = {}
-        self._limits: dict[str, KeyLimits] = {}
+        self._parts: dict[str, _Parts] = {}
 
     async def bring(self, key: str, limits: KeyLimits, tokens: int) -> None:
         """Lease what a call needs and is not here, if the bank may have it; otherwise nothing happens."""
         for _ in range(_LEASES):
-            now = self._now()
-            short = [
-                (rate, amount)
-                for _, rate, amount in self._asked(key, limits, tokens)
-                if 0 < rate.bucket.wait_s(amount, now) <= A_LEASE_S
-            ]
-            if not short:
+            parts, now = self._parts_of(key, limits), self._now()
+            short = [(rate, amount) for _, rate, amount in parts.asked(tokens) if rate.is_short(amount, now)]
+            places = parts.places if parts.is_full() else None
+            if places is not None and not places.may_be_leased():
                 return
-            for rate, amount in short:
-                rate.waiting += amount
-                rate.bucket.expect(rate.waiting)
-            try:
-                is_answered = await self._sharing.ask()
-            finally:
-                for rate, amount in short:
-                    rate.waiting -= amount
-            if not is_answered:
+            if not short and places is None:
+                return
+            if not await self._ask(parts, short, places):
+                share = self._sharing.share(limits.without)
                 for rate, _ in short:
-                    rate.bucket.lend(self._sharing.share(limits.without))
+                    rate.bucket.lend(share)
+                if places is not None:
+                    places.lend(share)
                 return
 
-    def take(self, key: str, limits: KeyLimits, *, inside: int, tokens: int) -> Slip | Hit | None:
+    async def _ask(self, parts: _Parts, short: list[tuple[_Rate, int]], places: LeasedPlaces | None) -> bool:
+        """Ask the bank for what a call lacks, together with all that wait for the same."""
+        for rate, amount in short:
+            rate.wait_for(amount)
+        if places is not None:
+            parts.waiting += 1
+            places.expect(parts.waiting)
+        try:
+            return await self._sharing.ask()
+        finally:
+            for rate, amount in short:
+                rate.wait_for(-amount)
+            if places is not None:
+                parts.waiting -= 1
+
+    def take(self, key: str, limits: KeyLimits, tokens: int) -> Slip | Hit:
         """Take a call and its tokens, or tell which limit keeps it out; then nothing is counted."""
-        now = self._now()
-        asked = self._asked(key, limits, tokens)
+        parts, now = self._parts_of(key, limits), self._now()
+        asked = parts.asked(tokens)
         hits = [
             Hit(
                 limit=name,
@@ -93,64 +147,66 @@ class SharedRates:
             for name, rate, amount in asked
             if (wait_s := rate.bucket.wait_s(amount, now))
         ]
-        found = worst(hits) or hit_of_places(limits, inside)
+        if not hits and parts.is_full():
+            assert limits.concurrency is not None
+            hits = [Hit(limit="concurrency", allowed=limits.concurrency)]
+        found = worst(hits)
         if found is not None:
             return found
-        slip = None
+        slip = Slip()
         for name, rate, amount in asked:
             rate.bucket.take(amount, now)
             if name == "tpm":
-                slip = Slip(taken_to=0, took=amount)
+                slip = Slip(took=amount)
+        parts.inside += 1
+        if parts.places is not None:
+            parts.places.take()
         return slip
 
     def settle(self, key: str, slip: Slip, used: int) -> None:
-        """Correct what a call took to what it used."""
-        rate = self._rates.get(key, {}).get("tpm")
-        if rate is not None:
+        """Correct what a call took to what it used, and give its place back."""
+        parts = self._parts[key]
+        rate = parts.rates.get("tpm")
+        if slip.took is not None and rate is not None:
             rate.bucket.correct(took=slip.took, used=used)
+        parts.inside -= 1
+        if parts.places is not None:
+            parts.places.give_back()
 
-    def allowance(self, key: str, limits: KeyLimits, *, inside: int) -> Allowance:
+    def allowance(self, key: str, limits: KeyLimits) -> Allowance:
         """Tell what is left of a key's limits, as far as it is known here."""
-        now = self._now()
-        left = {name: _left(rate.bucket, now) for name, rate, _ in self._asked(key, limits, 0)}
+        parts, now = self._parts_of(key, limits), self._now()
+        left = {name: _left(rate.bucket, now) for name, rate in parts.rates.items()}
         return Allowance(
             limits=limits,
             calls=left.get("rpm"),
             tokens=left.get("tpm"),
-            places=None if limits.concurrency is None else max(0, limits.concurrency - inside),
+            places=None if parts.places is None else parts.places.left,
         )
 
-    def shared(self) -> Iterator[SharedRate]:
-        """Give the rates that are leased; what is at rest is forgotten first."""
-        for key, rates in tuple(self._rates.items()):
-            if key not in self._inside and all(rate.bucket.at_rest for rate in rates.values()):
-                del self._rates[key], self._limits[key]
+    def shared(self) -> Iterator[SharedLimit]:
+        """Give the limits that are leased; what is at rest is forgotten first."""
+        for key, parts in tuple(self._parts.items()):
+            if parts.at_rest:
+                del self._parts[key]
                 continue
-            for name, rate in rates.items():
-                yield SharedRate(f"key:{key}:{name}", rate.bucket, self._limits[key].without)
+            assert parts.limits is not None
+            without = parts.limits.without
+            for name, rate in parts.rates.items():
+                yield SharedLimit(f"key:{key}:{name}", rate.bucket, without)
+            if parts.places is not None:
+                yield SharedLimit(f"key:{key}:concurrency", parts.places, without)
 
     def look_again(self) -> None:
         """Nobody stands in a line here: whoever asked is answered by `Sharing`."""
 
-    def _asked(self, key: str, limits: KeyLimits, tokens: int) -> list[tuple[str, _Rate, int]]:
-        """Give the rates of a key under these limits, and what a call takes of each."""
-        if self._limits.get(key) != limits:
-            self._change(key, limits)
-        amounts = {"rpm": 1, "tpm": tokens}
-        return [(name, rate, rate.share(amounts[name])) for name, rate in self._rates[key].items()]
-
-    def _change(self, key: str, limits: KeyLimits) -> None:
-        """Take other limits; what is owed stays owed."""
-        now = self._now()
-        self._limits[key] = limits
-        rates = self._rates.setdefault(key, {})
-        for name, per_minute in (("rpm", limits.rpm), ("tpm", limits.tpm)):
-            if per_minute is None:
-                rates.pop(name, None)
-            elif name not in rates:
-                rates[name] = _Rate(per_minute, now)
-            elif rates[name].bucket.per_minute != per_minute:
-                rates[name].bucket.change(per_minute, now)
+    def _parts_of(self, key: str, limits: KeyLimits) -> _Parts:
+        parts = self._parts.get(key)
+        if parts is None:
+            parts = self._parts[key] = _Parts()
+        if parts.limits != limits:
+            parts.use(limits, self._now())
+        return parts
 
     def _now(self) -> float:
         return self._now_ns() / 1e9

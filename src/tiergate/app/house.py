@@ -236,17 +236,18 @@ async def open_house(
         stack.push_async_callback(flights.aclose)
         lines = Lines()
         in_background(stack, _learn(lines, journal), "Learning from the ledger what texts count", tell)
+        leasing = open_leasing(stack, settings, process=secrets.token_hex(8), clock=clock, tell=tell)
         permits = Permits(
             fill.limits(settings),
             clock=clock,
             is_adaptive=settings.resilience.adaptive_concurrency,
-            is_shared=settings.redis is not None,
+            sharing=leasing,
         )
-        leasing = open_leasing(stack, settings, process=secrets.token_hex(8), clock=clock, tell=tell)
-        admission = Admission(_keyring(settings, token, cabinet), monotonic=clock.monotonic, sharing=leasing)
-        if leasing is not None and admission.shared_rates is not None:
-            leases = leasing.run(permits, admission.shared_rates)
-            in_background(stack, leases, "Sharing rates with other gateways", tell)
+        keyring = _keyring(settings, token, cabinet)
+        admission = Admission(keyring, monotonic=clock.monotonic, sharing=leasing)
+        if leasing is not None and admission.shared_limits is not None:
+            leases = leasing.run(permits, admission.shared_limits)
+            in_background(stack, leases, "Sharing limits with other gateways", tell)
         rooms = Rooms(
             rules=fill.rules(settings, generation=1),
             admission=admission,

@@ -167,7 +167,7 @@ class ProviderLimits(Section):
     )
     without_redis: Literal["share", "closed", "open"] = Field(
         default="share",
-        description="What rpm and tpm let through while gateways that share them over Redis cannot ask each "
+        description="What these let through while gateways that share them over Redis cannot ask each "
         "other. share: each its part. closed: nothing. open: everything.",
     )
 
@@ -367,7 +367,7 @@ class Budget(Section):
 class CallerLimits(Section):
     """What a key may do, and what one of its calls may ask for.
 
-    Gateways that name one Redis share rpm and tpm; concurrency is counted by each for itself.
+    Gateways that name one Redis share rpm, tpm and concurrency.
     """
 
     rpm: Annotated[Annotated[int, whole(1, RPM_MAX)] | None, OPTIONAL] = Field(
@@ -395,8 +395,9 @@ class CallerLimits(Section):
     )
     without_redis: Annotated[Literal["share", "closed", "open"] | None, OPTIONAL] = Field(
         default=None,
-        description="What rpm and tpm let through while gateways that share them over Redis cannot ask each "
-        "other. share, also where nothing is said: each its part. closed: nothing. open: everything.",
+        description="What rpm, tpm and concurrency let through while gateways that share them over Redis "
+        "cannot ask each other. share, also where nothing is said: each its part. closed: nothing. open: "
+        "everything.",
     )
 
 

@@ -1,18 +1,19 @@
-"""How much per minute, alone or shared with other processes: buckets, and leases from a bank of rates."""
+"""How much per minute and at one time, alone or shared with other processes: buckets, places, leases."""
 
 from tiergate.rates.buckets import A_LEASE_S, BURST_S, Bucket, LeasedBucket, RateBucket
 from tiergate.rates.leasing import (
     ASKED_S,
     Leased,
     Leasing,
+    LimitHolder,
     RateBank,
-    RateHolder,
     RatesUnavailable,
-    SharedRate,
+    SharedLimit,
     Sharing,
-    Want,
     WithoutBank,
 )
+from tiergate.rates.places import LeasedPlaces
+from tiergate.rates.wants import PlaceWant, Want
 
 __all__ = [
     "ASKED_S",
@@ -21,12 +22,14 @@ __all__ = [
     "Bucket",
     "Leased",
     "LeasedBucket",
+    "LeasedPlaces",
     "Leasing",
+    "LimitHolder",
+    "PlaceWant",
     "RateBank",
     "RateBucket",
-    "RateHolder",
     "RatesUnavailable",
-    "SharedRate",
+    "SharedLimit",
     "Sharing",
     "Want",
     "WithoutBank",

@@ -8,6 +8,8 @@ not wait. `LeasedBucket` is one process's part of what several use together.
 
 from typing import Final, Protocol
 
+from tiergate.rates.wants import Want
+
 BURST_S: Final = 5.0
 """So many seconds of a rate may be used at once, after a pause."""
 SLICE_S: Final = 0.1
@@ -226,7 +228,11 @@ class LeasedBucket:
         self.per_minute = per_minute
         self._level = min(self.most, max(self._level, -float(per_minute)))
 
-    def wanted(self) -> float:
+    def want(self, name: str) -> Want:
+        """Give what to lease now."""
+        return Want(name, self._wanted(), self._per_s, self.most, self.first)
+
+    def _wanted(self) -> float:
         """Give what to lease now, so that nobody waits; less than nothing: what to give back.
 
         What is owed, and as much as was used since the last lease or is waited for, at least one or what the

@@ -13,6 +13,8 @@ from typing import Final, NamedTuple, Protocol
 
 from tiergate.core import Clock, Emit, Notice
 from tiergate.rates.buckets import SLICE_S, LeasedBucket
+from tiergate.rates.places import LeasedPlaces
+from tiergate.rates.wants import PlaceWant, Want
 
 ASKED_S: Final = 0.05
 """Whoever asks by the way waits no longer for an answer."""
@@ -38,20 +40,8 @@ class RatesUnavailable(Exception):
     """The bank cannot be asked now; says why, without its address."""
 
 
-class Want(NamedTuple):
-    """What a process wants of a rate; less than nothing: it gives that back."""
-
-    name: str
-    amount: float
-    per_s: float
-    most: float
-    """What is saved up of it at most."""
-    first: float = 0.0
-    """What is saved up of it when nobody has used it."""
-
-
 class Leased(NamedTuple):
-    """What it got, in order, and how many processes there are."""
+    """What it got, or has of places, in order, and how many processes there are."""
 
     grants: Sequence[float]
     left: Sequence[float | None]
@@ -62,10 +52,11 @@ class Leased(NamedTuple):
 class RateBank(Protocol):
     """Keeps the rates that processes share."""
 
-    async def lease(self, process: str, wants: Sequence[Want]) -> Leased:
-        """Take note that a process is there, and give it of each rate what it wants and is left.
+    async def lease(self, process: str, wants: Sequence[Want | PlaceWant]) -> Leased:
+        """Take note that a process is there, and give it of each what it wants and is left.
 
-        Of what is left no more than one process's part goes to one at a time, or one request.
+        Of a rate no more than one process's part goes to one at a time, or one request. Of places one gets
+        more than its part only where no other wants them; those of a process that is gone are free again.
 
         Raises:
             RatesUnavailable: nothing is known, something may have been taken.
@@ -74,18 +65,18 @@ class RateBank(Protocol):
 
 
 @dataclass(slots=True)
-class SharedRate:
-    """A rate of this process: its bucket, its name for all processes, and what happens without the bank."""
+class SharedLimit:
+    """A limit: its name for all processes, this one's part of it, and what happens without the bank."""
 
     name: str
-    bucket: LeasedBucket
+    part: LeasedBucket | LeasedPlaces
     without: WithoutBank
 
 
-class RateHolder(Protocol):
-    """Where rates of this process are."""
+class LimitHolder(Protocol):
+    """Where shared limits of this process are."""
 
-    def shared(self) -> Iterable[SharedRate]:
+    def shared(self) -> Iterable[SharedLimit]:
         """Those that are leased."""
         ...
 
@@ -101,8 +92,12 @@ class Sharing(Protocol):
         """Lease at once what is wanted; False: no answer came in a moment."""
         ...
 
+    def soon(self) -> None:
+        """Lease at once what is wanted; whoever holds the limit is told to look again."""
+        ...
+
     def share(self, without: WithoutBank) -> float:
-        """Tell which share of a rate is ours while nobody answers."""
+        """Tell which share of a limit is ours while nobody answers."""
         ...
 
 
@@ -136,7 +131,7 @@ class Leasing:
         since = self._gone_since
         return self._gone_s + (0.0 if since is None else self._clock.monotonic() - since)
 
-    async def run(self, *holders: RateHolder) -> None:
+    async def run(self, *holders: LimitHolder) -> None:
         """Lease again and again, until cancelled."""
         while True:
             await self.once(*holders)
@@ -157,8 +152,13 @@ class Leasing:
         except TimeoutError:
             return False
 
+    def soon(self) -> None:
+        """Lease at once what is wanted, unless no answer is expected."""
+        if self._failing_since is None:
+            self._is_wanted.set()
+
     def share(self, without: WithoutBank) -> float:
-        """Tell which share of a rate is ours while nobody answers."""
+        """Tell which share of a limit is ours while nobody answers."""
         match without:
             case WithoutBank.SHARE:
                 return 1 / self.processes
@@ -167,7 +167,7 @@ class Leasing:
             case WithoutBank.OPEN:
                 return _NO_END
 
-    async def once(self, *holders: RateHolder) -> None:
+    async def once(self, *holders: LimitHolder) -> None:
         """Lease what is wanted now."""
         asking, self._asking = self._asking, []
         self._is_wanted.clear()
@@ -178,33 +178,33 @@ class Leasing:
         for holder in holders:
             holder.look_again()
 
-    async def _lease(self, holders: Iterable[RateHolder]) -> bool:
+    async def _lease(self, holders: Iterable[LimitHolder]) -> bool:
         now = self._clock.monotonic()
-        rates = [rate for holder in holders for rate in holder.shared()]
-        wants = [_want(rate) for rate in rates]
-        wants_nothing = not any(want.amount for want in wants)
+        limits = [limit for holder in holders for limit in holder.shared()]
+        wants = [limit.part.want(limit.name) for limit in limits]
+        wants_nothing = not any(want.is_needed for want in wants)
         if wants_nothing and self._failing_since is None and now - self._asked < _KNOWN_EVERY_S:
             return True
         self._asked = now
         try:
             leased = await self._bank.lease(self._process, wants)
         except RatesUnavailable as error:
-            self._go_on_alone(rates, error)
+            self._go_on_alone(limits, error)
             return False
-        self._take(rates, leased)
+        self._take(limits, leased)
         return True
 
-    def _take(self, rates: Sequence[SharedRate], leased: Leased) -> None:
+    def _take(self, limits: Sequence[SharedLimit], leased: Leased) -> None:
         now = self._clock.monotonic()
         self._failing_since, self.processes = None, max(1, leased.processes)
-        for rate, amount, left in zip(rates, leased.grants, leased.left, strict=True):
-            rate.bucket.grant(amount, now, left)
+        for limit, amount, left in zip(limits, leased.grants, leased.left, strict=True):
+            limit.part.grant(amount, now, left)
         if self._gone_since is not None:
             gone_s, self._gone_since = now - self._gone_since, None
             self._gone_s += gone_s
             self._emit(Notice(word="redis_back", message=f"Redis answers again, after {gone_s:.0f} s."))
 
-    def _go_on_alone(self, rates: Sequence[SharedRate], error: RatesUnavailable) -> None:
+    def _go_on_alone(self, limits: Sequence[SharedLimit], error: RatesUnavailable) -> None:
         now = self._clock.monotonic()
         if self._failing_since is None:
             self._failing_since = now
@@ -217,10 +217,5 @@ class Leasing:
                 f"`without_redis` says; a share is one of {self.processes}. Calls go on."
             )
             self._emit(Notice(word="redis_gone", message=message, severe=True))
-        for rate in rates:
-            rate.bucket.alone(self.share(rate.without), now)
-
-
-def _want(rate: SharedRate) -> Want:
-    bucket = rate.bucket
-    return Want(rate.name, bucket.wanted(), bucket.per_minute / 60, bucket.most, bucket.first)
+        for limit in limits:
+            limit.part.alone(self.share(limit.without), now)

@@ -5,12 +5,21 @@ and enough of its requests and tokens per minute. All are looked at before any i
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from tiergate.core import CallClass, Clock, Target, TargetFull, TargetThrottled
-from tiergate.rates import Bucket, LeasedBucket, RateBucket, SharedRate, WithoutBank
+from tiergate.rates import (
+    A_LEASE_S,
+    Bucket,
+    LeasedBucket,
+    LeasedPlaces,
+    RateBucket,
+    SharedLimit,
+    Sharing,
+    WithoutBank,
+)
 from tiergate.resilience.adaptive import Adaptive
 from tiergate.resilience.outcomes import is_pushed_back
 from tiergate.resilience.waiting import Waiter, WaitingLine
@@ -28,7 +37,7 @@ class ProviderLimits:
     rpm: int | None = None
     tpm: int | None = None
     without_bank: WithoutBank = WithoutBank.SHARE
-    """What a rate that processes share does while they cannot ask each other."""
+    """What limits that processes share let in while they cannot ask each other."""
 
 
 NO_LIMITS: Final = ProviderLimits()
@@ -77,17 +86,18 @@ class Gate:
         *,
         clock: Clock,
         is_adaptive: bool,
-        make_bucket: Callable[[int, float], RateBucket],
+        sharing: Sharing | None,
     ) -> None:
         self._provider = provider
-        self._make_bucket = make_bucket
+        self._sharing = sharing
         self._clock = clock
         self._is_adaptive = is_adaptive
         self._limits = limits
         now = clock.monotonic()
-        self._requests = None if limits.rpm is None else make_bucket(limits.rpm, now)
-        self.tokens = None if limits.tpm is None else make_bucket(limits.tpm, now)
+        self._requests = None if limits.rpm is None else self._bucket(limits.rpm, now)
+        self.tokens = None if limits.tpm is None else self._bucket(limits.tpm, now)
         self.in_flight = 0
+        self._places = self._shared_places()
         self._lanes: dict[str, _Lane] = {}
         self.line = WaitingLine()
         self._timer: asyncio.TimerHandle | None = None
@@ -115,13 +125,15 @@ class Gate:
         self._is_adaptive = is_adaptive
         self._requests = self._changed(self._requests, limits.rpm, now)
         self.tokens = self._changed(self.tokens, limits.tpm, now)
+        self._places = self._shared_places(self._places)
         self.admit()
 
-    def shared(self) -> Iterator[SharedRate]:
-        """Give the rates that are shared with other processes."""
-        for name, bucket in (("rpm", self._requests), ("tpm", self.tokens)):
-            if isinstance(bucket, LeasedBucket):
-                yield SharedRate(f"{self._provider}:{name}", bucket, self._limits.without_bank)
+    def shared(self) -> Iterator[SharedLimit]:
+        """Give the limits that are shared with other processes."""
+        parts = {"rpm": self._requests, "tpm": self.tokens, "concurrency": self._places}
+        for name, part in parts.items():
+            if isinstance(part, LeasedBucket | LeasedPlaces):
+                yield SharedLimit(f"{self._provider}:{name}", part, self._limits.without_bank)
 
     def try_enter(self, model: str, tokens: int) -> bool:
         """Take a place if there is one."""
@@ -139,6 +151,8 @@ class Gate:
             lane.adaptive.pushed_back(lane.in_flight, self._clock.monotonic())
         self.in_flight -= 1
         lane.in_flight -= 1
+        if self._places is not None:
+            self._places.give_back()
         if not lane.in_flight and (lane.adaptive.limit is None or len(self._lanes) > _LANES_MAX):
             del self._lanes[model]
         if self._requests is not None and not sent:
@@ -185,7 +199,11 @@ class Gate:
     def _make_room(self, target: Target, call_class: CallClass) -> None:
         """Keep the line short: who waits in a long one only comes too late."""
         limit = self._limits.concurrency
-        if len(self.line) < (WAITING_MAX if limit is None else limit):
+        most = WAITING_MAX if limit is None else limit
+        if self._places is not None:
+            # What is still to be leased keeps nobody out.
+            most += self._places.left
+        if len(self.line) < most:
             return
         last = self.line.youngest_batch() if call_class is CallClass.INTERACTIVE else None
         if last is None:
@@ -220,14 +238,18 @@ class Gate:
             elif found.for_all:
                 self._expect()
                 self._look_again_in(found.wait_s)
+                if self._sharing is not None and found.wait_s is not None and found.wait_s <= A_LEASE_S:
+                    self._sharing.soon()
                 return
 
     def _expect(self) -> None:
-        """Tell the rates what is waited for."""
+        """Tell the limits what is waited for."""
         if self._requests is not None:
             self._requests.expect(len(self.line))
         if self.tokens is not None:
             self.tokens.expect(self.line.tokens())
+        if self._places is not None:
+            self._places.expect(len(self.line))
 
     def _look_again_in(self, wait_s: float | None) -> None:
         if self._timer is not None:
@@ -241,6 +263,8 @@ class Gate:
         limits = self._limits
         if limits.concurrency is not None and self.in_flight >= limits.concurrency:
             return _Hindrance(self._taken())
+        if self._places is not None and not self._places.has_room():
+            return _Hindrance(self._taken(), A_LEASE_S if self._places.may_be_leased() else None)
         for bucket, amount, name in ((self._requests, 1, "rpm"), (self.tokens, tokens, "tpm")):
             wait_s = 0.0 if bucket is None else bucket.wait_s(amount, now)
             if bucket is not None and wait_s > 0:
@@ -259,6 +283,8 @@ class Gate:
             lane = self._lanes[model] = _Lane()
         lane.in_flight += 1
         self.in_flight += 1
+        if self._places is not None:
+            self._places.take()
         if self._requests is not None:
             self._requests.take(1, now)
         if self.tokens is not None:
@@ -277,16 +303,19 @@ class Gate:
         if per_minute is None:
             return None
         if bucket is None:
-            return self._make_bucket(per_minute, now)
+            return self._bucket(per_minute, now)
         bucket.change(per_minute, now)
         return bucket
 
+    def _bucket(self, per_minute: int, now: float) -> RateBucket:
+        return Bucket(per_minute, now=now) if self._sharing is None else LeasedBucket(per_minute, now=now)
 
-def own_bucket(per_minute: int, now: float) -> RateBucket:
-    """Make a bucket of this process alone."""
-    return Bucket(per_minute, now=now)
-
-
-def leased_bucket(per_minute: int, now: float) -> RateBucket:
-    """Make a bucket of a rate that is shared with other processes."""
-    return LeasedBucket(per_minute, now=now)
+    def _shared_places(self, known: LeasedPlaces | None = None) -> LeasedPlaces | None:
+        """Give the places that are shared under the limits of now."""
+        limit = self._limits.concurrency
+        if self._sharing is None or limit is None:
+            return None
+        if known is None:
+            return LeasedPlaces(limit, taken=self.in_flight)
+        known.limit = limit
+        return known

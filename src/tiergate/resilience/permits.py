@@ -4,14 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 
 from tiergate.core import CallClass, Clock, Target
-from tiergate.rates import SharedRate
+from tiergate.rates import SharedLimit, Sharing
 from tiergate.resilience.gate import (
     NO_LIMITS,
     Gate,
     PermitStatistics,
     ProviderLimits,
-    leased_bucket,
-    own_bucket,
 )
 
 
@@ -54,7 +52,7 @@ class Permits:
         limits: by provider; one that is not named has none.
         clock: monotonic seconds.
         is_adaptive: whether less goes to a target that pushes back.
-        is_shared: whether rates are shared with other processes; `Leasing` then has to run.
+        sharing: who is asked where limits are shared with other processes; None: they are of this one alone.
     """
 
     def __init__(
@@ -63,10 +61,10 @@ class Permits:
         *,
         clock: Clock,
         is_adaptive: bool = True,
-        is_shared: bool = False,
+        sharing: Sharing | None = None,
     ) -> None:
         self._clock = clock
-        self._make_bucket = leased_bucket if is_shared else own_bucket
+        self._sharing = sharing
         self._gates: dict[str, Gate] = {}
         self.use(limits, is_adaptive=is_adaptive)
 
@@ -100,7 +98,7 @@ class Permits:
                 limits,
                 clock=self._clock,
                 is_adaptive=self._is_adaptive,
-                make_bucket=self._make_bucket,
+                sharing=self._sharing,
             )
             self._gates[target.provider] = gate
         amount = 0 if gate.tokens is None else tokens()
@@ -108,8 +106,8 @@ class Permits:
             await gate.wait(target, amount, call_class, wait_s)
         return Permit(gate, target.model, amount)
 
-    def shared(self) -> Iterator[SharedRate]:
-        """Give the rates that are shared with other processes, of providers that were used."""
+    def shared(self) -> Iterator[SharedLimit]:
+        """Give the limits that are shared with other processes, of providers that were used."""
         for gate in self._gates.values():
             yield from gate.shared()
 

@@ -8,7 +8,7 @@ import pytest
 from at_once import at_once
 from tiergate.admission import Admission, KeyLimits, Keyring, VirtualKey
 from tiergate.admission.limits import Bucket
-from tiergate.admission.own import OwnRates
+from tiergate.admission.own import OwnLimits
 from tiergate.core import Caller, Caps, RateLimited
 from tiergate.testing import FakeClock
 
@@ -280,8 +280,8 @@ def test_names_that_rest_are_forgotten_and_those_that_do_not_are_kept() -> None:
         for name in names:
             door.clock.advance(2)
             door.call(Caller(key=name), asks=0)
-        rates = door.door._rates
-        assert isinstance(rates, OwnRates)
+        rates = door.door._use
+        assert isinstance(rates, OwnLimits)
         assert len(rates._rates) <= 1_001
         visitor.count(800)
     found = door.door.allowance(BOT)

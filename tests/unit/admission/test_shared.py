@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,15 +16,13 @@ from tiergate.testing import FakeClock, MemoryRateBank, run_virtual
 CI = Caller(key="ci")
 
 
-class CountingBank(MemoryRateBank):
+class DistantBank(MemoryRateBank):
     """One that is somewhere else: an answer takes a moment."""
 
     answer_s = 0.002
-    leases = 0
 
     async def lease(self, process: str, wants: Sequence[Want]) -> Leased:
         await asyncio.sleep(self.answer_s)
-        self.leases += 1
         return await super().lease(process, wants)
 
 
@@ -38,7 +37,7 @@ class Fleet:
     longest_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self.bank = CountingBank(self.clock)
+        self.bank = DistantBank(self.clock)
         self.leasing = [
             Leasing(self.bank, process=str(number), clock=self.clock, emit=lambda event: None)
             for number in range(self.count)
@@ -52,8 +51,8 @@ class Fleet:
         async def with_leases() -> None:
             tasks = []
             for leasing, door in zip(self.leasing, self.doors, strict=True):
-                assert door.shared_rates is not None
-                tasks.append(asyncio.create_task(leasing.run(door.shared_rates)))
+                assert door.shared_limits is not None
+                tasks.append(asyncio.create_task(leasing.run(door.shared_limits)))
             await asyncio.sleep(1.5)  # so that each knows of the others
             try:
                 await main
@@ -172,7 +171,7 @@ def test_what_is_left_is_told_for_all() -> None:
         assert 38 <= found.calls.left <= 41 and 18 <= found.calls.full_in_s <= 22
         await asyncio.sleep(120)
         for door in fleet.doors:
-            assert door.shared_rates is not None and list(door.shared_rates.shared()) == []
+            assert door.shared_limits is not None and list(door.shared_limits.shared()) == []
         found = fleet.doors[1].allowance(CI)
         assert found is not None and found.calls is not None
         assert (found.calls.left, found.calls.full_in_s) == (60, 0)
@@ -234,6 +233,75 @@ def test_f24_who_knows_that_nobody_answers_does_not_wait() -> None:
             with await door.visit(Caller(key=name)):
                 pass
         assert fleet.clock.monotonic() == began
+
+    fleet.run(main())
+
+
+def test_places_are_shared() -> None:
+    """No more calls are inside at one time than the limit, wherever they are; who leaves makes room."""
+    fleet = Fleet(KeyLimits(concurrency=5))
+
+    async def main() -> None:
+        with ExitStack() as inside:
+            for process in (0, 0, 0, 1, 3):
+                inside.enter_context(await fleet.doors[process].visit(CI))
+            for process in range(4):
+                assert not await fleet.call(process)
+            assert "may have 5 calls inside" in str(fleet.refusals[0])
+            found = fleet.doors[0].allowance(CI)
+            assert found is not None and found.places == 0
+        await asyncio.sleep(0.3)
+        for process in range(4):
+            assert await fleet.burst(5, [process]) == 5
+            await asyncio.sleep(0.3)
+        await asyncio.sleep(3)
+        assert all(not list(door.shared_limits.shared()) for door in fleet.doors if door.shared_limits)
+
+    fleet.run(main())
+
+
+def test_calls_that_come_at_once_get_all_places_and_no_more() -> None:
+    """Spread over all processes."""
+    fleet = Fleet(KeyLimits(concurrency=10))
+    inside = 0
+
+    async def long_call(process: int) -> bool:
+        nonlocal inside
+        with suppress(RateLimited):
+            with await fleet.doors[process].visit(CI):
+                inside += 1
+                assert inside <= 10
+                await asyncio.sleep(5)
+                inside -= 1
+            return True
+        return False
+
+    async def main() -> None:
+        for _ in range(3):
+            found = await asyncio.gather(*(long_call(number % 4) for number in range(40)))
+            assert sum(found) == 10
+            await asyncio.sleep(1)
+
+    fleet.run(main())
+
+
+def test_f24_without_the_bank_each_has_its_part_of_the_places() -> None:
+    """At once; and what is inside is counted when it is back."""
+    fleet = Fleet(KeyLimits(concurrency=8))
+
+    async def main() -> None:
+        fleet.bank.is_gone = True
+        with ExitStack() as inside:
+            for _ in range(2):
+                inside.enter_context(await fleet.doors[0].visit(CI))
+            assert not await fleet.call(0)
+            assert await fleet.call(1)
+            fleet.bank.is_gone = False
+            await asyncio.sleep(2)
+            assert fleet.longest_s <= ASKED_S
+            for _ in range(6):
+                inside.enter_context(await fleet.doors[1].visit(CI))
+            assert not await fleet.call(2)
 
     fleet.run(main())
 

@@ -28,12 +28,12 @@ class Fleet:
 
     def __post_init__(self) -> None:
         self.bank = MemoryRateBank(self.clock)
-        self.permits = [
-            Permits({"p": self.limits}, clock=self.clock, is_shared=True) for _ in range(self.count)
-        ]
         self.leasing = [
             Leasing(self.bank, process=str(number), clock=self.clock, emit=self.told.append)
             for number in range(self.count)
+        ]
+        self.permits = [
+            Permits({"p": self.limits}, clock=self.clock, sharing=leasing) for leasing in self.leasing
         ]
 
     def run(self, main: Coroutine[Any, Any, None]) -> None:
@@ -89,9 +89,10 @@ def test_who_waits_gets_in_as_soon_as_there_is_something() -> None:
     async def main() -> None:
         await fleet.caller(0)
         await asyncio.sleep(10)
-        began = fleet.clock.monotonic()
+        began, leases = fleet.clock.monotonic(), fleet.bank.leases
         await asyncio.gather(*(fleet.caller(0) for _ in range(40)))
         assert fleet.clock.monotonic() - began < 1.0
+        assert fleet.bank.leases - leases <= 3
 
     fleet.run(main())
 
@@ -118,6 +119,48 @@ def test_tokens_are_shared_and_made_good() -> None:
     fleet.run(main())
     assert fleet.tokens == 20_000
     assert fleet.sent[-1] < 40, "at 3,000 each it would have been two minutes"
+
+
+def test_places_are_shared_and_each_busy_process_has_its_part() -> None:
+    """Together never more than the limit; one that is alone has all, and a second one gets its half soon."""
+    fleet = Fleet(ProviderLimits(concurrency=20))
+    inside = [0, 0]
+    most_of_one = 0
+
+    async def busy(process: int, until: float) -> None:
+        nonlocal most_of_one
+        while fleet.clock.monotonic() < until:
+            with await fleet.permits[process].take(P, wait_s=1000):
+                inside[process] += 1
+                assert sum(inside) <= 20
+                most_of_one = max(most_of_one, inside[0])
+                await asyncio.sleep(1)
+                inside[process] -= 1
+
+    async def main() -> None:
+        first = [asyncio.create_task(busy(0, 60)) for _ in range(30)]
+        await asyncio.sleep(10.5)
+        assert inside == [20, 0]
+        second = [asyncio.create_task(busy(1, 60)) for _ in range(30)]
+        await asyncio.sleep(5)
+        assert 9 <= inside[1] <= 11, inside
+        await asyncio.gather(*first, *second)
+
+    fleet.run(main())
+
+
+def test_a_call_into_an_empty_house_waits_for_one_lease_only() -> None:
+    """It is asked for at once, not at the next round."""
+    fleet = Fleet(ProviderLimits(concurrency=3))
+
+    async def main() -> None:
+        for _ in range(10):
+            await asyncio.sleep(5)
+            began = fleet.clock.monotonic()
+            await fleet.caller(1)
+            assert fleet.clock.monotonic() - began < 0.01
+
+    fleet.run(main())
 
 
 @pytest.mark.parametrize(

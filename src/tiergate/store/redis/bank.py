@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from tiergate.core import CannotStart, derived
-from tiergate.rates import Leased, RatesUnavailable, Want
+from tiergate.rates import Leased, PlaceWant, RatesUnavailable, Want
 
 _ANSWER_S: Final = 0.25
 """No call waits for an answer, so this is more than a cache would be given."""
@@ -53,6 +53,30 @@ redis.call('PEXPIRE', KEYS[1], ARGV[5])
 return {string.format('%.6f', granted), string.format('%.6f', level)}
 """
 
+_PLACES: Final = """
+local me, wanted, taken, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local held, others_want = 0, 0
+local kept = redis.call('HGETALL', KEYS[1])
+for i = 1, #kept, 2 do
+  local has, wants = string.match(kept[i + 1], '^(%d+) (%d+)$')
+  if not has or not redis.call('ZSCORE', KEYS[2], kept[i]) then
+    redis.call('HDEL', KEYS[1], kept[i])
+  elseif kept[i] ~= me then
+    held, others_want = held + tonumber(has), others_want + tonumber(wants)
+  end
+end
+local part = math.max(1, math.floor(limit / math.max(1, redis.call('ZCARD', KEYS[2]))))
+local granted = math.max(0, math.min(wanted, limit - held, math.max(part, limit - others_want)))
+local has = math.max(granted, taken)
+if wanted > 0 or has > 0 then
+  redis.call('HSET', KEYS[1], me, has .. ' ' .. wanted)
+  redis.call('PEXPIRE', KEYS[1], ARGV[5])
+else
+  redis.call('HDEL', KEYS[1], me)
+end
+return {granted, math.max(0, limit - held - has)}
+"""
+
 
 class RedisRateBank:
     """Fills the port `rates.RateBank`.
@@ -79,13 +103,14 @@ class RedisRateBank:
             raise CannotStart("The setting `redis` is no address of a Redis server.") from error
         self._present = self._redis.register_script(_PRESENT)
         self._lease = self._redis.register_script(_LEASE)
+        self._places = self._redis.register_script(_PLACES)
         # A name that says nothing of the secret, and that nobody else's gateway has.
         self._place = sha256(derived(secret.encode(), _PURPOSE)).hexdigest()[:16]
         self._processes = 1
 
-    async def lease(self, process: str, wants: Sequence[Want]) -> Leased:
+    async def lease(self, process: str, wants: Sequence[Want | PlaceWant]) -> Leased:
         """Take note that a process is there, and give it what it wants and is left."""
-        asked = [want for want in wants if want.amount]
+        asked = [want for want in wants if want.is_needed]
         try:
             async with asyncio.timeout(2 * _ANSWER_S):
                 there, *answers = await self._ask(process, asked)
@@ -101,21 +126,23 @@ class RedisRateBank:
         found = [given.get(want.name, _NOTHING) for want in wants]
         return Leased([granted for granted, _ in found], [left for _, left in found], self._processes)
 
-    async def _ask(self, process: str, wants: Sequence[Want]) -> list[Any]:
+    async def _ask(self, process: str, wants: Sequence[Want | PlaceWant]) -> list[Any]:
         """Send everything at once; give what was answered to each, errors included."""
         async with self._redis.pipeline(transaction=False) as pipe:
             await self._present(keys=[self._name("processes")], args=[process, _THERE_MS], client=pipe)
             for want in wants:
-                part = max(1.0, want.most / self._processes)
-                await self._lease(
-                    keys=[self._name(f"rate:{want.name}")],
-                    args=[want.amount, want.per_s, want.most, part, _KEPT_MS, want.first],
-                    client=pipe,
-                )
+                keys = [self._name(f"rate:{want.name}"), self._name("processes")]
+                if isinstance(want, PlaceWant):
+                    placed: list[str | int] = [process, want.places, want.taken, want.limit, _KEPT_MS]
+                    await self._places(keys=keys, args=placed, client=pipe)
+                else:
+                    part = max(1.0, want.most / self._processes)
+                    rated = [want.amount, want.per_s, want.most, part, _KEPT_MS, want.first]
+                    await self._lease(keys=keys[:1], args=rated, client=pipe)
             answers: list[Any] = await pipe.execute(raise_on_error=False)
             return answers
 
-    async def _given(self, want: Want, answer: Any) -> tuple[float, float | None]:
+    async def _given(self, want: Want | PlaceWant, answer: Any) -> tuple[float, float | None]:
         """Give what was granted, and what is left."""
         if isinstance(answer, ResponseError) and "WRONGTYPE" in str(answer):
             # Something else stands in our place: it goes, and the rate begins anew.

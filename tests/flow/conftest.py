@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from flow.recorder import Recorder
-from house import GatewayProcess
+from house import NO_BREAKERS, GatewayProcess
 from tiergate.testing import MockProcess
 
 KEY = "flow-client-key-0123456789abcdef"
@@ -70,6 +70,7 @@ def gateway(
         }
         | {name: {"targets": [f"main/{name}"]} for name in WORDS_OF_THE_MOCK},
         "prices": [{"target": "main/good", "usd_per_1m": {"input": 1, "output": 2}}],
+        "resilience": NO_BREAKERS,
     }
     with GatewayProcess(tmp_path_factory.mktemp("flow"), settings) as process:
         yield process

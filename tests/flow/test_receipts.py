@@ -239,13 +239,13 @@ def test_a_question_that_a_crash_cut_off_may_be_asked_again(tmp_path: Path, mock
             ThreadPoolExecutor() as pool,
         ):
             before = len(calls_of(mock, "slow"))
-            waiting = pool.submit(whole, client, "cut", model="slow", max_tokens=400)
+            waiting = pool.submit(whole, client, "cut", model="slow", max_tokens=60)
             until(lambda: len(calls_of(mock, "slow")) > before, what="the question")
             process.stop(signal.SIGKILL)
             assert isinstance(waiting.exception(), openai.APIConnectionError)
         process.start()
         with OpenAI(base_url=process.base_url, api_key="x", max_retries=0) as client:
-            again = whole(client, "cut", model="slow", max_tokens=400, timeout=30)
+            again = whole(client, "cut", model="slow", max_tokens=60, timeout=30)
             with pytest.raises(openai.UnprocessableEntityError):
                 whole(client, "cut", model="slow", max_tokens=3)
         assert again.headers["x-tiergate-receipt"] == "resent"

@@ -296,7 +296,7 @@ def test_i11_after_a_fault_everything_is_back(mock: MockProcess, tmp_path: Path)
 
         assert all(many(("well",), 60, well))
         until(lambda: is_quiet(gateway), what="silence")
-        baseline = descriptors(gateway)
+        baseline = gateway.descriptors
         many(ILL, 120, ill)
         healed = {"main": {"base_url": mock.base_url, "api_keys": ["sk-0123456789-WELL"]}}
         gateway.write({**written, "providers": healed})
@@ -318,12 +318,7 @@ def are_more(answers: list[bool], than: int) -> bool:
 
 
 def has_few_descriptors(gateway: GatewayProcess, most: int) -> bool:
-    return descriptors(gateway) <= most
-
-
-def descriptors(gateway: GatewayProcess) -> int:
-    """Count what the process has open."""
-    return len(list(Path(f"/proc/{gateway.pid}/fd").iterdir()))
+    return gateway.descriptors <= most
 
 
 def places(gateway: GatewayProcess) -> list[dict[str, Any]]:

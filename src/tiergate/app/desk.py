@@ -1,22 +1,19 @@
 """The desk of the admin plane: its questions answered from a running house."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import isfinite
-from typing import Any, Final
+from typing import Any
 
 from tiergate.admin import Desk, KeyWish
 from tiergate.admission import VirtualKey
+from tiergate.app.gauges import gauges
 from tiergate.app.house import House
 from tiergate.app.ledgers import ledger_place
-from tiergate.core import NANOS_PER_USD, StorageUnavailable, SystemClock
+from tiergate.core import StorageUnavailable, SystemClock
 from tiergate.ledger import Balance
-from tiergate.resilience import HealthReport, StateName
+from tiergate.resilience import HealthReport
 from tiergate.store import LedgerPast
-from tiergate.telemetry import gauge
-
-_BREAKERS_MAX: Final = 1_000
-"""Callers choose names of models; a page of metrics has room for so many."""
 
 
 def desk_of(house: House) -> Desk:
@@ -39,7 +36,7 @@ def desk_of(house: House) -> Desk:
         found: Sequence[Balance] = ()
         with suppress(StorageUnavailable):
             found = await balances()
-        return house.metrics.page(_gauges(house, found))
+        return house.metrics.page(gauges(house, found))
 
     return Desk(
         balances=balances,
@@ -110,85 +107,3 @@ def _breaker_object(report: HealthReport) -> dict[str, Any]:
         "wait_s": report.wait_s if isfinite(report.wait_s) else None,
         "because": report.because or None,
     }
-
-
-def _gauges(house: House, balances: Sequence[Balance]) -> Iterator[Any]:
-    labels = ("budget",)
-    for name, text, amounts in (
-        ("budget_usd", "What may be spent in a window.", [one.ceiling.amount_nanos for one in balances]),
-        ("budget_spent_usd", "What is spent of it, lapsed included.", [one.spent_nanos for one in balances]),
-        ("budget_held_usd", "What is held of it.", [one.held_nanos for one in balances]),
-        ("budget_lapsed_usd", "What of the spent lapsed.", [one.lapsed_nanos for one in balances]),
-    ):
-        rows = zip(balances, amounts, strict=True)
-        yield gauge(name, text, labels, [((one.ceiling.id,), nanos / NANOS_PER_USD) for one, nanos in rows])
-    places = house.rooms.permits.statistics()
-    yield gauge(
-        "attempts_in_flight",
-        "Attempts in flight at a provider.",
-        ("provider",),
-        [((name,), place.in_flight) for name, place in places.items()],
-    )
-    yield gauge(
-        "attempts_waiting",
-        "Attempts that wait for a place at a provider.",
-        ("provider",),
-        [((name,), place.waiting) for name, place in places.items()],
-    )
-    yield gauge(
-        "provider_left",
-        "What may be asked of a provider now under its limits.",
-        ("provider", "limit"),
-        [
-            ((name, limit), left)
-            for name, place in places.items()
-            for limit, left in (("rpm", place.requests_left), ("tpm", place.tokens_left))
-            if left is not None
-        ],
-    )
-    yield gauge(
-        "target_concurrency",
-        "What a target that pushed back is given at one time.",
-        ("target",),
-        [
-            ((f"{name}/{model}",), limit)
-            for name, place in places.items()
-            for model, limit in list(place.learned.items())[:_BREAKERS_MAX]
-        ],
-    )
-    reports = list(house.rooms.health.reports())[:_BREAKERS_MAX]
-    yield gauge(
-        "breaker_state",
-        "1 for the state that a breaker is in.",
-        ("target", "part", "state"),
-        [
-            ((_name(report), report.part, state), float(report.state == state))
-            for report in reports
-            for state in StateName
-        ],
-    )
-    yield gauge(
-        "target_throttled_seconds",
-        "For how long a target has asked to be left alone.",
-        ("target",),
-        [((_name(report),), report.throttled_s) for report in reports if report.model],
-    )
-    if house.leasing is not None:
-        yield gauge(
-            "redis_gone_seconds", "For how long rates could not be shared.", (), [((), house.leasing.gone_s)]
-        )
-        yield gauge("gateways", "Gateways that share rates.", (), [((), house.leasing.processes)])
-    books = house.journal.statistics()
-    for name, text, count in (
-        ("ledger_waiting_records", "Records that wait to be written.", books.waiting),
-        ("ledger_refused_holds", "Holds that the ledger refused.", books.refused),
-        ("ledger_lost_records", "Records that a broken ledger did not take.", books.lost),
-    ):
-        yield gauge(name, text, (), [((), count)])
-    yield gauge(
-        "settings_generation", "Times that settings were read.", (), [((), house.rooms.rules.generation)]
-    )
-
-
-def _name(report: HealthReport) -> str:
-    return f"{report.provider}/{report.model}" if report.model else report.provider

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import random
 
-from tiergate.admission import Admission, KeyMaker, Keyring
+from tiergate.admission import KeyMaker, Keyring
 from tiergate.app.alarm import SpendAlarm
 from tiergate.app.background import in_background
 from tiergate.app.cabinet import KeyCabinet
 from tiergate.app.ledgers import ledger_place
-from tiergate.app.sharing import open_leasing
+from tiergate.app.sharing import open_doors
 from tiergate.app.upkeep import follow_keys, keep_up
 from tiergate.app.webhook import Webhook
 from tiergate.config import Loaded, Settings, fill, first_snapshot
@@ -33,10 +33,10 @@ from tiergate.ledger import (
 )
 from tiergate.metering import Lines
 from tiergate.rates import Leasing
-from tiergate.resilience import Health, Permits, RetryBudget
+from tiergate.resilience import Health, RetryBudget
 from tiergate.serve import Flights, Rooms
 from tiergate.store import LedgerJournal, OwnerLock, kept_secret, open_journal
-from tiergate.telemetry import LineLog, Metrics
+from tiergate.telemetry import LineLog, LoopDelay, Metrics
 from tiergate.upstream import HttpUpstream, open_transport
 
 _OF_THE_HOUSE = "secret"
@@ -70,11 +70,13 @@ class House:
         sinks: "Sinks",
         cabinet: KeyCabinet,
         leasing: Leasing | None,
+        delay: LoopDelay,
         environ: Mapping[str, str],
     ) -> None:
         self.rooms = rooms
         self.leasing = leasing
-        """Of rates that are shared; None: they are not."""
+        """Of limits that are shared; None: they are not."""
+        self.delay = delay
         self.metrics = sinks.metrics
         self._webhook = sinks.webhook
         self._alarm = sinks.alarm
@@ -234,24 +236,16 @@ async def open_house(
             receipts_kept_s=settings.retention.receipts,
         )
         stack.push_async_callback(flights.aclose)
+        delay = LoopDelay()
+        in_background(stack, delay.run(), "Watching the event loop", tell)
         lines = Lines()
         in_background(stack, _learn(lines, journal), "Learning from the ledger what texts count", tell)
-        leasing = open_leasing(stack, settings, process=secrets.token_hex(8), clock=clock, tell=tell)
-        permits = Permits(
-            fill.limits(settings),
-            clock=clock,
-            is_adaptive=settings.resilience.adaptive_concurrency,
-            sharing=leasing,
-        )
         keyring = _keyring(settings, token, cabinet)
-        admission = Admission(keyring, monotonic=clock.monotonic, sharing=leasing)
-        if leasing is not None and admission.shared_limits is not None:
-            leases = leasing.run(permits, admission.shared_limits)
-            in_background(stack, leases, "Sharing limits with other gateways", tell)
+        doors = open_doors(stack, settings, keyring, clock=clock, tell=tell)
         rooms = Rooms(
             rules=fill.rules(settings, generation=1),
-            admission=admission,
-            permits=permits,
+            admission=doors.admission,
+            permits=doors.permits,
             retries=RetryBudget(),
             health=Health(fill.breakers(settings), clock=clock, chance=random, emit=tell),
             book=book,
@@ -270,7 +264,8 @@ async def open_house(
             token=token,
             sinks=sinks,
             cabinet=cabinet,
-            leasing=leasing,
+            leasing=doors.leasing,
+            delay=delay,
             environ=environ,
         )
         upkeep = keep_up(journal, lambda: house.settings, clock, counts_all=house.counts_all)

@@ -53,6 +53,7 @@ class PermitStatistics:
     in_flight: int
     waiting: int
     limits: ProviderLimits
+    places_left: int | None = None
     requests_left: float | None = None
     tokens_left: float | None = None
     learned: Mapping[str, int] = field(default_factory=dict)
@@ -109,6 +110,7 @@ class Gate:
             in_flight=self.in_flight,
             waiting=len(self.line),
             limits=self._limits,
+            places_left=self._places_left(),
             requests_left=None if self._requests is None else self._requests.left(now),
             tokens_left=None if self.tokens is None else self.tokens.left(now),
             learned={
@@ -309,6 +311,12 @@ class Gate:
 
     def _bucket(self, per_minute: int, now: float) -> RateBucket:
         return Bucket(per_minute, now=now) if self._sharing is None else LeasedBucket(per_minute, now=now)
+
+    def _places_left(self) -> int | None:
+        if self._places is not None:
+            return self._places.left
+        limit = self._limits.concurrency
+        return None if limit is None else max(0, limit - self.in_flight)
 
     def _shared_places(self, known: LeasedPlaces | None = None) -> LeasedPlaces | None:
         """Give the places that are shared under the limits of now."""

@@ -179,9 +179,9 @@ class Metrics:
         )
         for labels, found in self._calls.items():
             calls.add_metric(labels, found.count)
-            seconds.add_metric(labels, _buckets(found.durations), found.duration_sum)
+            seconds.add_metric(labels, _buckets(_SECONDS, found.durations), found.duration_sum)
             if any(found.firsts):
-                firsts.add_metric(labels, _buckets(found.firsts), found.first_sum)
+                firsts.add_metric(labels, _buckets(_SECONDS, found.firsts), found.first_sum)
             for kind, count in zip(_KINDS, found.tokens, strict=True):
                 if count:
                     tokens.add_metric((*labels, kind), count)
@@ -201,6 +201,15 @@ def gauge(name: str, text: str, labels: Sequence[str], values: Iterable[tuple[La
     family = GaugeMetricFamily(f"tiergate_{name}", text, labels=labels)
     for place, value in values:
         family.add_metric(place, value)
+    return family
+
+
+def histogram(
+    name: str, text: str, *, bounds: Sequence[float], counts: Sequence[int], total: float
+) -> Family:
+    """Make a histogram without labels; `counts` has one for each bound and one beyond."""
+    family = HistogramMetricFamily(f"tiergate_{name}", text)
+    family.add_metric((), _buckets(bounds, counts), total)
     return family
 
 
@@ -234,10 +243,10 @@ class _Once(Collector):
         return self._families
 
 
-def _buckets(counts: Sequence[int]) -> list[tuple[str, float]]:
+def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
     total = 0
     found: list[tuple[str, float]] = []
-    for bound, count in zip((*map(str, _SECONDS), "+Inf"), counts, strict=True):
+    for bound, count in zip((*map(str, bounds), "+Inf"), counts, strict=True):
         total += count
         found.append((bound, total))
     return found

@@ -213,10 +213,11 @@ def test_a_reload_keeps_what_was_used(mock: MockProcess, tmp_path: Path) -> None
 def test_a_made_key_has_limits_and_keeps_them_through_a_rotation(mock: MockProcess, tmp_path: Path) -> None:
     """With another secret under the same name nothing is gained; a restart keeps the limits."""
     with GatewayProcess(tmp_path, settings(mock)) as gateway:
-        wish = ("--rpm", "1", "--tpm", "5000", "--concurrency", "3", "--expires", "1d", "--json")
+        wish = ("--rpm", "1", "--tpm", "5000", "--concurrency", "3", "--without-redis", "closed")
+        wish += ("--expires", "1d", "--json")
         made = json.loads(cli("keys", "create", "web", *wish, folder=tmp_path).stdout)
         limits = {name: limit for name, limit in made["limits"].items() if limit is not None}
-        assert limits == {"rpm": 1, "tpm": 5_000, "concurrency": 3}
+        assert limits == {"rpm": 1, "tpm": 5_000, "concurrency": 3, "without_redis": "closed"}
 
         def call(secret: str) -> int:
             body = {"model": "good", "messages": QUESTION}
@@ -227,7 +228,7 @@ def test_a_made_key_has_limits_and_keeps_them_through_a_rotation(mock: MockProce
         assert (call(turned["key"]), call(made["key"])) == (429, 429)
         told = ask(gateway.port, "/v1/key", headers=[bearer(turned["key"])]).json
         assert told["expires"] == made["expires"][:19] + "Z" and told["limits_left"]["rpm"] == 0
-        assert "1 rpm, 5000 tpm, 3 at once" in cli("keys", "list", folder=tmp_path).stdout
+        assert "1 rpm, 5000 tpm, 3 at once, closed without Redis" in cli("keys", "list", folder=tmp_path).stdout
         gateway.stop()
         gateway.start()
         (listed,) = json.loads(cli("keys", "list", "--json", folder=tmp_path).stdout)["data"]

@@ -27,8 +27,10 @@ def limits_object(allowance: Allowance | None) -> dict[str, Any]:
     calls, tokens, places = (
         (None, None, None) if allowance is None else (allowance.calls, allowance.tokens, allowance.places)
     )
+    given = asdict(limits)
+    del given["without_redis"]  # that is the operator's
     return {
-        "limits": asdict(limits),
+        "limits": given,
         "limits_left": {
             "rpm": None if calls is None else calls.left,
             "tpm": None if tokens is None else tokens.left,

@@ -309,6 +309,7 @@ LIMITS = (
     "max_choices",
     "max_images",
     "max_reasoning_effort",
+    "without_redis",
 )
 
 
@@ -321,6 +322,7 @@ LIMITS = (
             {"max_output_tokens": 1, "max_choices": 1, "max_images": 0, "max_reasoning_effort": "none"},
             {"max_output_tokens": 1, "max_choices": 1, "max_images": 0, "max_reasoning_effort": "none"},
         ),
+        ({"rpm": 1, "without_redis": "closed"}, {"rpm": 1, "without_redis": "closed"}),
         ({"rpm": None}, None),
         ({}, None),
         (None, None),
@@ -386,6 +388,7 @@ def test_a_key_is_shown_once() -> None:
         {"name": "x", "limits": {"max_reasoning_effort": "lots"}},
         {"name": "x", "limits": {"max_reasoning_effort": ["low"]}},
         {"name": "x", "limits": {"max_reasoning_effort": 1}},
+        {"name": "x", "limits": {"rpm": 1, "without_redis": "perhaps"}},
         {"name": "x", "metadata": {"a": 5}},
         {"name": "x", "metadata": {str(n): "x" for n in range(51)}},
     ],

@@ -228,7 +228,8 @@ def test_a_made_key_has_limits_and_keeps_them_through_a_rotation(mock: MockProce
         assert (call(turned["key"]), call(made["key"])) == (429, 429)
         told = ask(gateway.port, "/v1/key", headers=[bearer(turned["key"])]).json
         assert told["expires"] == made["expires"][:19] + "Z" and told["limits_left"]["rpm"] == 0
-        assert "1 rpm, 5000 tpm, 3 at once, closed without Redis" in cli("keys", "list", folder=tmp_path).stdout
+        shown = cli("keys", "list", folder=tmp_path).stdout
+        assert "1 rpm, 5000 tpm, 3 at once, closed without Redis" in shown
         gateway.stop()
         gateway.start()
         (listed,) = json.loads(cli("keys", "list", "--json", folder=tmp_path).stdout)["data"]

@@ -292,8 +292,14 @@ def test_chat_options(place: Path) -> None:
 def test_chat_stream_prints_as_it_comes(place: Path) -> None:
     """The first words are there long before the answer ends; Ctrl-C ends it with status 130."""
     command = [sys.executable, "-m", "tiergate.app.cli", "chat", "hello", "-m", "main/slow", "--stream"]
+    # A shell that runs these tests in its background has them ignore Ctrl-C, and their children with them.
     with subprocess.Popen(
-        command, cwd=place, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        cwd=place,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.read(10)

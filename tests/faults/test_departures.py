@@ -8,7 +8,6 @@ import socket
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -98,25 +97,24 @@ def test_f23_a_thousand_callers_that_leave(redis: RedisServer, tmp_path: Path) -
         "redis": redis.url,
         "secret": "0123456789abcdef0123456789abcdef",
     }
-    provider = ExitStack()
-    mock = provider.enter_context(MockProcess(SCRIPT))
-    settings["providers"] = {"main": {"base_url": mock.base_url, "limits": LIMITS}}
-    with provider, GatewayProcess(tmp_path, settings) as gateway, ThreadPoolExecutor(30) as pool:
-        until(partial(is_quiet, gateway), what="silence")
-        baseline = gateway.descriptors
+    with MockProcess(SCRIPT) as mock:
+        settings["providers"] = {"main": {"base_url": mock.base_url, "limits": LIMITS}}
+        with GatewayProcess(tmp_path, settings) as gateway, ThreadPoolExecutor(30) as pool:
+            until(partial(is_quiet, gateway), what="silence")
+            baseline = gateway.descriptors
 
-        def come(number: int) -> bool:
-            if number % 10 == 0:
-                return stay(gateway.port, number)
-            leave_somewhere(gateway.port, number, Random(number))
-            return True
+            def come(number: int) -> bool:
+                if number % 10 == 0:
+                    return stay(gateway.port, number)
+                leave_somewhere(gateway.port, number, Random(number))
+                return True
 
-        assert all(pool.map(come, range(1, CALLERS + 1)))
-        until(partial(is_quiet, gateway), what="silence")
-        assert all(stay(gateway.port, number) for number in range(2_000, 2_010))
-        assert "concurrency" in redis.ask("KEYS", "*"), "Redis is in the path"
-        asked = len(calls_of(mock, "slow")) + len(calls_of(mock, "quick"))
-        provider.close()  # and its idle connections with it
-        until(lambda: gateway.descriptors <= baseline, what=f"no more than {baseline} descriptors")
-        entries = gateway.check_books()
+            assert all(pool.map(come, range(1, CALLERS + 1)))
+            until(partial(is_quiet, gateway), what="silence")
+            assert all(stay(gateway.port, number) for number in range(2_000, 2_010))
+            assert "concurrency" in redis.ask("KEYS", "*"), "Redis is in the path"
+            asked = len(calls_of(mock, "slow")) + len(calls_of(mock, "quick"))
+            mock.close()  # and its idle connections with it
+            until(lambda: gateway.descriptors <= baseline, what=f"no more than {baseline} descriptors")
+            entries = gateway.check_books()
     assert CALLERS * 0.5 < asked <= sum(len(entry.attempts) for entry in entries)

@@ -32,6 +32,10 @@ class Adaptive:
             return True
         return in_flight + 1 <= max(1.0, self.limit)
 
+    def forgotten_in_s(self, now: float) -> float:
+        """Give the time until the limit is forgotten, if the target does not push back any more."""
+        return max(0.0, self._cut_at + _FORGET_S - now)
+
     def was_good(self, in_flight: int) -> None:
         """Take a good answer; `in_flight` with it. Nobody learns from a target that has little to do."""
         if self.limit is None or in_flight < self.limit / 2:

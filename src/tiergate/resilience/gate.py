@@ -60,11 +60,15 @@ class PermitStatistics:
 
 
 class _Hindrance(NamedTuple):
-    """Why nobody gets in now: in words, until when if that is known, and whether it holds for all models."""
+    """Why nobody gets in now: in words, until when if that is known, and whether it holds for all models.
+
+    `at_most_s`: it may end at any time, and does after this.
+    """
 
     why: str
     wait_s: float | None = None
     for_all: bool = True
+    at_most_s: float | None = None
 
 
 class _Lane:
@@ -231,6 +235,7 @@ class Gate:
     def admit(self) -> None:
         """Let in who waits, in order, as far as there is room."""
         now = self._clock.monotonic()
+        again_s: float | None = None
         for waiter in list(self.line.in_order(now)):
             found = self._hindrance(waiter.model, waiter.tokens, now)
             if found is None:
@@ -243,6 +248,9 @@ class Gate:
                 if self._sharing is not None and found.wait_s is not None and found.wait_s <= A_LEASE_S:
                     self._sharing.soon()
                 return
+            elif found.at_most_s is not None:
+                again_s = min(again_s or found.at_most_s, found.at_most_s)
+        self._look_again_in(again_s)
 
     def _expect(self) -> None:
         """Tell the limits what is waited for."""
@@ -275,7 +283,7 @@ class Gate:
         lane = self._lanes.get(model)
         if lane is not None and self._is_adaptive and not lane.adaptive.has_room(lane.in_flight, now):
             what = f"{self._provider}/{model} has pushed back and is given {lane.in_flight} at a time."
-            return _Hindrance(what, for_all=False)
+            return _Hindrance(what, for_all=False, at_most_s=lane.adaptive.forgotten_in_s(now))
         return None
 
     def _enter(self, model: str, tokens: int) -> None:

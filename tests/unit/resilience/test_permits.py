@@ -24,7 +24,9 @@ def places(limits: Mapping[str, int | None]) -> dict[str, ProviderLimits]:
 
 
 def state(in_flight: int, waiting: int, limit: int | None) -> PermitStatistics:
-    return PermitStatistics(in_flight=in_flight, waiting=waiting, limits=ProviderLimits(concurrency=limit))
+    left = None if limit is None else max(0, limit - in_flight)
+    limits = ProviderLimits(concurrency=limit)
+    return PermitStatistics(in_flight=in_flight, waiting=waiting, limits=limits, places_left=left)
 
 
 def made(limits: Mapping[str, int | None], *, clock: FakeClock | None = None) -> Permits:
@@ -694,6 +696,22 @@ def test_names_that_callers_make_up_leave_no_lane_behind() -> None:
         assert set(permits._gates["p"]._lanes) == {"m"}
 
     run_virtual(main())
+
+
+def test_a_learned_limit_that_is_forgotten_lets_in_who_waits() -> None:
+    """Though nothing else happens: the one attempt that is inside stays."""
+    clock = FakeClock()
+
+    async def main() -> None:
+        permits = Permits({}, clock=clock)
+        with pytest.raises(UpstreamThrottled), await permits.take(P, wait_s=1):
+            raise throttled()
+        with await permits.take(P, wait_s=1):
+            began = clock.monotonic()
+            with await permits.take(P, wait_s=1000):
+                assert clock.monotonic() - began == pytest.approx(300, abs=1)
+
+    run_virtual(main(), clock=clock)
 
 
 def test_a_model_that_pushed_back_keeps_no_other_one_waiting() -> None:

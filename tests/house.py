@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from urllib.request import urlopen
@@ -16,6 +18,7 @@ from urllib.request import urlopen
 import yaml
 
 import tiergate
+from nursery import Child, Nursery
 from tiergate.app.house import read_ledger
 from tiergate.core import EndState
 from tiergate.ledger import Entry, HoldState
@@ -29,12 +32,19 @@ NO_BREAKERS: Final = {"breaker": {"enabled": False}}
 """The section `resilience` of a gateway whose tests fail on purpose, one after the other, at one provider."""
 _START_S: Final = 20.0
 _STOP_S: Final = 20.0
+_COMMAND_S: Final = 30.0
 
 
 def environment(**more: str) -> dict[str, str]:
     """Give a child's environment: this package, nothing of the settings that a developer may have set."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TIERGATE_")}
     return {**kept, "PYTHONPATH": SOURCES, **more}
+
+
+@cache
+def nursery() -> Nursery:
+    """Give the one of this run; it is started for the first gateway."""
+    return Nursery(environment())
 
 
 def until(look: Callable[[], Found | None], *, timeout_s: float = 10.0, what: str = "it") -> Found:
@@ -50,16 +60,27 @@ def cli(
     *arguments: str, folder: Path, stdin: str = "", environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "tiergate.app.cli", *arguments],
-        cwd=folder,
-        env=environment(**(environ or {})),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    if environ:
+        return subprocess.run(
+            [sys.executable, "-m", "tiergate.app.cli", *arguments],
+            cwd=folder,
+            env=environment(**environ),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_S,
+            check=False,
+        )
+    with TemporaryDirectory() as place:
+        files = {name: Path(place) / name for name in ("given", "out", "err")}
+        files["given"].write_text(stdin)
+        child = nursery().start(arguments, folder=folder, environ=environment(), **files)
+        try:
+            status = child.wait(_COMMAND_S)
+        finally:
+            child.kill()
+        out, err = (files[name].read_text() for name in ("out", "err"))
+    return subprocess.CompletedProcess(("tiergate", *arguments), status, out, err)
 
 
 def calls_of(mock: MockProcess, model: str) -> list[dict[str, Any]]:
@@ -84,7 +105,7 @@ class GatewayProcess:
         environ: Mapping[str, str] | None = None,
         drain_s: float = 10.0,
         grace_s: float = 0.0,
-        program: Sequence[str] = ("-m", "tiergate.app.cli"),
+        program: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.data_dir = folder / "data"
@@ -93,7 +114,7 @@ class GatewayProcess:
         self._program = program
         self._drain_s = drain_s
         self._grace_s = grace_s
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Child | None = None
         self.write(settings)
         self.port = 0
         """Of the data plane, once it runs."""
@@ -114,12 +135,13 @@ class GatewayProcess:
     def start(self) -> None:
         """Start it and wait until it listens."""
         self.folder.mkdir(exist_ok=True, parents=True)
-        command = [sys.executable, *self._program, "serve", "--config", str(self.settings_file)]
-        command += ["--drain-s", str(self._drain_s), "--grace-s", str(self._grace_s)]
-        with self._file("out").open("ab") as out, self._file("err").open("ab") as err:
-            self._process = subprocess.Popen(
-                command, cwd=self.folder, env=environment(**self.environ), stdout=out, stderr=err
-            )
+        arguments = ["serve", "--config", str(self.settings_file)]
+        arguments += ["--drain-s", str(self._drain_s), "--grace-s", str(self._grace_s)]
+        if self.environ or self._program:
+            self._process = self._begun(arguments)
+        else:
+            files = {"out": self._file("out"), "err": self._file("err")}
+            self._process = nursery().start(arguments, folder=self.folder, environ=environment(), **files)
         until(self._listens, timeout_s=_START_S, what="the gateway")
 
     def stop(self, number: int = signal.SIGTERM) -> int | None:
@@ -244,6 +266,14 @@ class GatewayProcess:
                 assert attempt.state in (HoldState.SETTLED, HoldState.RELEASED), entry.asked_model
                 assert attempt.outcome is not None
         return entries
+
+    def _begun(self, arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
+        """Start an interpreter of its own, for what is read when it begins."""
+        command = [sys.executable, *(self._program or ("-m", "tiergate.app.cli")), *arguments]
+        with self._file("out").open("ab") as out, self._file("err").open("ab") as err:
+            return subprocess.Popen(
+                command, cwd=self.folder, env=environment(**self.environ), stdout=out, stderr=err
+            )
 
     def _file(self, kind: str) -> Path:
         return self.folder / f"gateway.{kind}"

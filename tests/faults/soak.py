@@ -249,10 +249,11 @@ class Soak:
 
     async def _streamed(self, client: AsyncOpenAI, asked: dict[str, Any]) -> str:
         pieces, reason = [], None
-        async for chunk in await client.chat.completions.create(**asked, stream=True):
-            for choice in chunk.choices:
-                pieces.append(choice.delta.content or "")
-                reason = choice.finish_reason or reason
+        async with await client.chat.completions.create(**asked, stream=True) as stream:
+            async for chunk in stream:
+                for choice in chunk.choices:
+                    pieces.append(choice.delta.content or "")
+                    reason = choice.finish_reason or reason
         self._check(reason is not None, "a stream ended in silence, without a finish reason")
         return "".join(pieces)
 

@@ -5,6 +5,7 @@ the way, and only where the bank is thought to have it; so a caller who has used
 While the bank does not answer, each process takes the share that the limit says.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -13,6 +14,7 @@ from tiergate.rates import A_LEASE_S, LeasedBucket, LeasedPlaces, SharedLimit, S
 
 _BURST_S: Final = 60.0
 """A key may use a minute's amount at once."""
+_RESTING_MAX: Final = 1_000
 _LEASES: Final = 20
 """So often a call asks for more: the bank gives each process no more than its part at a time."""
 
@@ -44,20 +46,20 @@ class _Rate:
 class _Parts:
     """What is here of the limits of a key."""
 
-    __slots__ = ("inside", "limits", "places", "rates", "waiting")
+    __slots__ = ("for_places", "inside", "limits", "places", "rates")
 
     def __init__(self) -> None:
         self.limits: KeyLimits | None = None
         self.rates: dict[str, _Rate] = {}
         self.places: LeasedPlaces | None = None
         self.inside = 0
-        self.waiting = 0
+        self.for_places = 0
         """Calls that ask for a place just now."""
 
     @property
     def at_rest(self) -> bool:
         """Tell whether there is nothing to remember."""
-        is_used = self.inside or self.waiting or (self.places is not None and not self.places.at_rest)
+        is_used = self.inside or (self.places is not None and not self.places.at_rest)
         return not is_used and all(rate.bucket.at_rest for rate in self.rates.values())
 
     def use(self, limits: KeyLimits, now: float) -> None:
@@ -99,6 +101,10 @@ class SharedLimits:
         self._now_ns = now_ns
         self._sharing = sharing
         self._parts: dict[str, _Parts] = {}
+        self._resting: dict[str, _Parts] = {}
+        """What was used last and is not leased any more: what is left of it is still roughly known."""
+        self._waiting: Counter[str] = Counter()
+        """Calls that wait for a lease, by key."""
 
     async def bring(self, key: str, limits: KeyLimits, tokens: int) -> None:
         """Lease what a call needs and is not here, if the bank may have it; otherwise nothing happens."""
@@ -110,7 +116,7 @@ class SharedLimits:
                 return
             if not short and places is None:
                 return
-            if not await self._ask(parts, short, places):
+            if not await self._ask(key, parts, short, places):
                 share = self._sharing.share(limits.without)
                 for rate, _ in short:
                     rate.bucket.lend(share)
@@ -118,20 +124,26 @@ class SharedLimits:
                     places.lend(share)
                 return
 
-    async def _ask(self, parts: _Parts, short: list[tuple[_Rate, int]], places: LeasedPlaces | None) -> bool:
+    async def _ask(
+        self, key: str, parts: _Parts, short: list[tuple[_Rate, int]], places: LeasedPlaces | None
+    ) -> bool:
         """Ask the bank for what a call lacks, together with all that wait for the same."""
         for rate, amount in short:
             rate.wait_for(amount)
         if places is not None:
-            parts.waiting += 1
-            places.expect(parts.waiting)
+            parts.for_places += 1
+            places.expect(parts.for_places)
+        self._waiting[key] += 1
         try:
             return await self._sharing.ask()
         finally:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key]
             for rate, amount in short:
                 rate.wait_for(-amount)
             if places is not None:
-                parts.waiting -= 1
+                parts.for_places -= 1
 
     def take(self, key: str, limits: KeyLimits, tokens: int) -> Slip | Hit:
         """Take a call and its tokens, or tell which limit keeps it out; then nothing is counted."""
@@ -184,11 +196,12 @@ class SharedLimits:
             places=None if parts.places is None else parts.places.left,
         )
 
-    def shared(self) -> Iterator[SharedLimit]:
-        """Give the limits that are leased; what is at rest is forgotten first."""
-        for key, parts in tuple(self._parts.items()):
-            if parts.at_rest:
-                del self._parts[key]
+    def shared(self, *, urgent: bool) -> Iterator[SharedLimit]:
+        """Give what is leased, or only what calls wait for; not what is at rest."""
+        for key in tuple(self._waiting if urgent else self._parts):
+            parts = self._parts[key]
+            if parts.at_rest and key not in self._waiting:
+                self._rest(key)
                 continue
             assert parts.limits is not None
             without = parts.limits.without
@@ -200,10 +213,17 @@ class SharedLimits:
     def look_again(self) -> None:
         """Nobody stands in a line here: whoever asked is answered by `Sharing`."""
 
+    def _rest(self, key: str) -> None:
+        """Lease no more for a key; of those that rest a few are remembered."""
+        self._resting[key] = self._parts.pop(key)
+        if len(self._resting) > _RESTING_MAX:
+            del self._resting[next(iter(self._resting))]
+
     def _parts_of(self, key: str, limits: KeyLimits) -> _Parts:
         parts = self._parts.get(key)
         if parts is None:
-            parts = self._parts[key] = _Parts()
+            resting = self._resting.pop(key, None)
+            parts = self._parts[key] = _Parts() if resting is None else resting
         if parts.limits != limits:
             parts.use(limits, self._now())
         return parts

@@ -230,7 +230,10 @@ class LeasedBucket:
 
     def want(self, name: str) -> Want:
         """Give what to lease now."""
-        return Want(name, self._wanted(), self._per_s, self.most, self.first)
+        amount = self._wanted()
+        # The last word before it rests: others may have used it meanwhile.
+        look = self._begins_full and self._idle == _IDLE_LEASES + 1
+        return Want(name, amount, self._per_s, self.most, self.first, look)
 
     def _wanted(self) -> float:
         """Give what to lease now, so that nobody waits; less than nothing: what to give back.

@@ -76,8 +76,8 @@ class SharedLimit:
 class LimitHolder(Protocol):
     """Where shared limits of this process are."""
 
-    def shared(self) -> Iterable[SharedLimit]:
-        """Those that are leased."""
+    def shared(self, *, urgent: bool) -> Iterable[SharedLimit]:
+        """Those that are leased; `urgent`: only those that somebody waits for."""
         ...
 
     def look_again(self) -> None:
@@ -133,10 +133,14 @@ class Leasing:
 
     async def run(self, *holders: LimitHolder) -> None:
         """Lease again and again, until cancelled."""
+        due = self._clock.monotonic()
         while True:
-            await self.once(*holders)
+            is_due = self._clock.monotonic() >= due
+            if is_due:
+                due = self._clock.monotonic() + SLICE_S
+            await self.once(*holders, urgent=not is_due)
             with suppress(TimeoutError):
-                async with asyncio.timeout(SLICE_S):
+                async with asyncio.timeout(max(0.0, due - self._clock.monotonic())):
                     await self._is_wanted.wait()
 
     async def ask(self) -> bool:
@@ -167,20 +171,20 @@ class Leasing:
             case WithoutBank.OPEN:
                 return _NO_END
 
-    async def once(self, *holders: LimitHolder) -> None:
-        """Lease what is wanted now."""
+    async def once(self, *holders: LimitHolder, urgent: bool = False) -> None:
+        """Lease what is wanted now; `urgent`: only what somebody waits for, however many limits there are."""
         asking, self._asking = self._asking, []
         self._is_wanted.clear()
-        is_answered = await self._lease(holders)
+        limits = [limit for holder in holders for limit in holder.shared(urgent=urgent)]
+        is_answered = await self._lease(limits)
         for answer in asking:
             if not answer.done():
                 answer.set_result(is_answered)
         for holder in holders:
             holder.look_again()
 
-    async def _lease(self, holders: Iterable[LimitHolder]) -> bool:
+    async def _lease(self, limits: Sequence[SharedLimit]) -> bool:
         now = self._clock.monotonic()
-        limits = [limit for holder in holders for limit in holder.shared()]
         wants = [limit.part.want(limit.name) for limit in limits]
         wants_nothing = not any(want.is_needed for want in wants)
         if wants_nothing and self._failing_since is None and now - self._asked < _KNOWN_EVERY_S:

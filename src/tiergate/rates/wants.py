@@ -13,11 +13,13 @@ class Want(NamedTuple):
     """What is saved up of it at most."""
     first: float = 0.0
     """What is saved up of it when nobody has used it."""
+    look: bool = False
+    """It wants to know what is left, even if it wants nothing of it."""
 
     @property
     def is_needed(self) -> bool:
         """Tell whether the bank has to be asked for this."""
-        return self.amount != 0
+        return self.amount != 0 or self.look
 
 
 class PlaceWant(NamedTuple):

@@ -106,10 +106,14 @@ class Permits:
             await gate.wait(target, amount, call_class, wait_s)
         return Permit(gate, target.model, amount)
 
-    def shared(self) -> Iterator[SharedLimit]:
-        """Give the limits that are shared with other processes, of providers that were used."""
+    def shared(self, *, urgent: bool) -> Iterator[SharedLimit]:
+        """Give the limits that are shared with other processes, of providers that were used.
+
+        `urgent`: only of those that somebody waits for.
+        """
         for gate in self._gates.values():
-            yield from gate.shared()
+            if gate.line or not urgent:
+                yield from gate.shared()
 
     def look_again(self) -> None:
         """Let in who waits and has room now."""

@@ -39,7 +39,7 @@ class MemoryRateBank:
 
     def _one(self, want: Want, now: float, processes: int) -> tuple[float, float | None]:
         """Give what is granted, and what is left."""
-        if not want.amount:
+        if not want.is_needed:
             return 0.0, None
         level, at = self._levels.get(want.name, (want.first, now))
         level = min(want.most, level + (now - at) * want.per_s)

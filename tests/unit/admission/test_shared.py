@@ -10,7 +10,7 @@ import pytest
 
 from tiergate.admission import Admission, KeyLimits, Keyring
 from tiergate.core import Caller, RateLimited
-from tiergate.rates import ASKED_S, Leased, Leasing, Want, WithoutBank
+from tiergate.rates import ASKED_S, Leased, Leasing, PlaceWant, SharedLimit, Want, WithoutBank
 from tiergate.testing import FakeClock, MemoryRateBank, run_virtual
 
 CI = Caller(key="ci")
@@ -75,6 +75,15 @@ class Fleet:
             return False
         return True
 
+    def leased(self) -> list[SharedLimit]:
+        """Give what all doors lease."""
+        return [
+            limit
+            for door in self.doors
+            if door.shared_limits
+            for limit in door.shared_limits.shared(urgent=False)
+        ]
+
     async def burst(self, count: int, processes: Sequence[int], **tokens: int) -> int:
         """Make calls at once, spread over processes; give how many were let in."""
         calls = [self.call(processes[number % len(processes)], **tokens) for number in range(count)]
@@ -129,6 +138,30 @@ def test_who_has_used_up_its_rate_troubles_the_bank_no_more_than_others() -> Non
     fleet.run(main())
 
 
+def test_what_one_key_asks_for_has_nobody_else_looked_at() -> None:
+    """However many keys there are: a call that waits for a lease waits for its own."""
+    fleet = Fleet(KeyLimits(rpm=60), count=1)
+    wanted: list[int] = []
+
+    async def main() -> None:
+        (door,) = fleet.doors
+        names = [f"key-{number}" for number in range(500)]
+        door.use(Keyring([], limits=dict.fromkeys(["ci", *names], fleet.limits)))
+        await asyncio.gather(*(door.visit(Caller(key=name)) for name in names))
+        lease = fleet.bank.lease
+
+        async def counted(process: str, wants: Sequence[Want | PlaceWant]) -> Leased:
+            wanted.append(len(wants))
+            return await lease(process, wants)
+
+        fleet.bank.lease = counted  # type: ignore[method-assign]
+        await asyncio.sleep(0.11)
+        assert await fleet.call()
+        assert wanted == [1] and len(fleet.leased()) >= 500
+
+    fleet.run(main())
+
+
 def test_tokens_that_were_not_used_are_there_for_all() -> None:
     """What a call took is made good when it ends, also at the other processes."""
     fleet = Fleet(KeyLimits(tpm=60_000))
@@ -159,22 +192,43 @@ def test_what_asks_for_more_than_a_minute_holds_gets_in_when_nothing_is_used() -
 
 
 def test_what_is_left_is_told_for_all() -> None:
-    """As far as this process knows; what rests is forgotten, and nothing of it is kept back."""
-    fleet = Fleet(KeyLimits(rpm=60, concurrency=5), count=2)
+    """As far as this process knows; what rests is leased no more, and nothing of it is kept back."""
+    fleet = Fleet(KeyLimits(rpm=60, concurrency=50), count=2)
+
+    def left() -> tuple[int, float, int | None]:
+        found = fleet.doors[0].allowance(CI)
+        assert found is not None and found.calls is not None
+        assert found.calls.limit == 60
+        return found.calls.left, found.calls.full_in_s, found.places
 
     async def main() -> None:
         await fleet.burst(20, [0, 1])
-        await asyncio.sleep(0.2)
-        found = fleet.doors[0].allowance(CI)
-        assert found is not None and found.calls is not None
-        assert found.places == 5 and found.calls.limit == 60
-        assert 38 <= found.calls.left <= 41 and 18 <= found.calls.full_in_s <= 22
+        await asyncio.sleep(3)
+        assert fleet.leased() == []
+        calls, full_in_s, places = left()
+        assert (calls, places) in ((42, 50), (43, 50)) and 16 <= full_in_s <= 18
         await asyncio.sleep(120)
-        for door in fleet.doors:
-            assert door.shared_limits is not None and list(door.shared_limits.shared()) == []
-        found = fleet.doors[1].allowance(CI)
-        assert found is not None and found.calls is not None
-        assert (found.calls.left, found.calls.full_in_s) == (60, 0)
+        assert left() == (60, 0, 50)
+        assert len(fleet.leased()) == 2, "whoever asks what is left has it looked at again"
+        await asyncio.sleep(2)
+        assert fleet.leased() == []
+
+    fleet.run(main())
+
+
+def test_of_those_that_rest_a_few_are_remembered() -> None:
+    """Callers come and go."""
+    fleet = Fleet(KeyLimits(rpm=60), count=1)
+
+    async def main() -> None:
+        (door,) = fleet.doors
+        names = [f"key-{number}" for number in range(1_500)]
+        door.use(Keyring([], limits=dict.fromkeys(names, fleet.limits)))
+        for name in names:
+            door.allowance(Caller(key=name))
+        await asyncio.sleep(3)
+        assert fleet.leased() == []
+        assert door.shared_limits is not None and len(door.shared_limits._resting) == 1_000
 
     fleet.run(main())
 
@@ -255,7 +309,9 @@ def test_places_are_shared() -> None:
             assert await fleet.burst(5, [process]) == 5
             await asyncio.sleep(0.3)
         await asyncio.sleep(3)
-        assert all(not list(door.shared_limits.shared()) for door in fleet.doors if door.shared_limits)
+        assert all(
+            not list(door.shared_limits.shared(urgent=False)) for door in fleet.doors if door.shared_limits
+        )
 
     fleet.run(main())
 

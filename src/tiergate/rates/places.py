@@ -50,7 +50,12 @@ class LeasedPlaces:
 
     @property
     def left(self) -> int:
-        """Give how many may still be taken, here or from what is known to be left for all."""
+        """Give how many may still be taken, here or from what is known to be left for all.
+
+        What others have while nothing is leased here is not known.
+        """
+        if self.at_rest:
+            return self.limit
         elsewhere = self._left if self._share is None else 0
         return max(0, int(min(self.limit, self._here + elsewhere)) - self._taken)
 

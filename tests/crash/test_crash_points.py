@@ -175,9 +175,9 @@ def batch(numbers, done):
 
 books = open_books(Path(sys.argv[1]), owner_id="dying", now_ns=1)
 books.session = session = Dying(books.session)
-books.write(batch([1, 2, 3], []))
+books.write(lambda: batch([1, 2, 3], []))
 session.left = int(sys.argv[2])
-books.write(batch([4, 5], [1, 2]))
+books.write(lambda: batch([4, 5], [1, 2]))
 print("survived")
 """
 

@@ -4,7 +4,7 @@ They belong to one thread and know nothing of threads, waiting or retrying; `scr
 knows which database it is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -88,10 +88,14 @@ class Books:
         """What tidies up behind the writing."""
         return self.session.checkpoints
 
-    def write(self, batch: Batch) -> dict[Place, TiergateError]:
-        """Write all of it or nothing, but for holds that do not fit: those are given, with the reason."""
+    def write(self, gather: Callable[[], Batch]) -> dict[Place, TiergateError]:
+        """Write all of it or nothing, but for holds that do not fit: those are given, with the reason.
+
+        What is written is asked for when the transaction has begun: others may write the same database, and
+        more comes while they do.
+        """
         with self._transaction():
-            refused, batch, settlements = self._admitted(batch)
+            refused, batch, settlements = self._admitted(gather())
             self._write(batch, settlements)
             self._sums.take_note(
                 [row[0] for row in (*batch.calls, *batch.ends)], map(settled_call_id, batch.settlements)

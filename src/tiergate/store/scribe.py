@@ -199,6 +199,15 @@ class Scribe:
         else:
             wait_s = _IDLE_S if self._unchecked >= _IDLE_RECORDS else self._beat_at - time.monotonic()
             messages = self._inbox.take(wait_s=max(wait_s, 0.0), linger_s=_LINGER_S)
+        self._sort(messages)
+        return bool(messages)
+
+    def _take_more(self) -> None:
+        """Take what has come since; nothing that comes after work which sees only what was before it."""
+        if self._pending.work is None and not self._later:
+            self._sort(self._inbox.take(wait_s=0.0, linger_s=0.0))
+
+    def _sort(self, messages: Sequence[Message]) -> None:
         pending = self._pending
         for place, message in enumerate(messages, start=1):
             match message:
@@ -217,13 +226,15 @@ class Scribe:
                     break
                 case StopMessage():
                     self._stop_by = message.by
-        return bool(messages)
+
+    def _gather(self) -> Batch:
+        """Give everything that waits, also what came while others wrote the database."""
+        self._take_more()
+        pending = self._pending
+        return self._batch(holds=pending.holds, settlements=pending.settlements, ends=pending.ends)
 
     def _write(self) -> None:
-        pending = self._pending
-        trouble = self._attempt(
-            self._batch(holds=pending.holds, settlements=pending.settlements, ends=pending.ends)
-        )
+        trouble = self._attempt(self._gather)
         if trouble is None:
             rest_s = (self._pending.records() - _REST_FREE_RECORDS) * _REST_PER_RECORD_S
             self._pause_s = min(max(rest_s, 0.0), _REST_MAX_S)
@@ -237,10 +248,17 @@ class Scribe:
         elif trouble is not Trouble.BROKEN:
             self._write_one_by_one()
 
-    def _attempt(self, batch: Batch) -> Trouble | None:
+    def _attempt(self, gather: Callable[[], Batch]) -> Trouble | None:
         """Write a batch; tell what was in the way, after which none of it is written."""
+        batch = Batch()
+
+        def begun() -> Batch:
+            nonlocal batch
+            batch = gather()
+            return batch
+
         try:
-            self._unaffordable = self._books.write(batch)
+            self._unaffordable = self._books.write(begun)
         except StoreOwned as error:
             self._break(str(error))
             return Trouble.BROKEN
@@ -392,9 +410,9 @@ class Scribe:
         """Write a batch of one record, by force if it must be; `met` are the troubles of this round."""
         if Trouble.BROKEN in met or Trouble.LOCKED in met:
             return Trouble.BROKEN if Trouble.BROKEN in met else Trouble.LOCKED
-        trouble = self._attempt(batch)
+        trouble = self._attempt(lambda: batch)
         if trouble is Trouble.RECORD:
-            trouble = self._attempt(_tamed(batch))
+            trouble = self._attempt(lambda: _tamed(batch))
             if trouble is None:
                 self._notify(Notice(word="ledger_value_forced", message=_FORCED, severe=True))
         if trouble is not None:

@@ -154,7 +154,7 @@ def test_what_one_key_asks_for_has_nobody_else_looked_at() -> None:
             wanted.append(len(wants))
             return await lease(process, wants)
 
-        fleet.bank.lease = counted  # type: ignore[method-assign]
+        fleet.bank.lease = counted  # type: ignore[method-assign]  # one that counts
         await asyncio.sleep(0.11)
         assert await fleet.call()
         assert wanted == [1] and len(fleet.leased()) >= 500

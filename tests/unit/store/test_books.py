@@ -32,7 +32,7 @@ def write(books: Books, *records: Held | Settled | CallClosed) -> None:
                 batch.settlements.append(settle_row(record, epoch))
             case CallClosed():
                 batch.ends.append(close_row(record, epoch))
-    books.write(batch)
+    books.write(lambda: batch)
 
 
 def states(path: Path) -> list[tuple[EndState | None, list[HoldState]]]:

@@ -342,6 +342,23 @@ def test_a_settlement_waits_a_moment_for_company(desk: Desk) -> None:
     assert desk.states() == [[HoldState.SETTLED]] * 5
 
 
+def test_what_comes_while_others_write_is_written_with_the_rest(desk: Desk) -> None:
+    """A transaction may have to wait for another replica's; what it writes is asked for when it has begun."""
+    first, transaction = desk.hold(held(1)), desk.books._transaction
+    late: list[Answer] = []
+
+    @contextmanager
+    def slow() -> Iterator[None]:
+        with transaction():
+            late.append(desk.hold(held(2)))
+            yield
+
+    desk.books._transaction = slow  # type: ignore[method-assign]  # one that has to wait at its beginning
+    desk.scribe.turn()
+    assert desk.scribe.commits == 1
+    assert [desk.answers[answer] for answer in (first, *late)] == [None, None]
+
+
 class _Odd(Exception):
     """Nobody has thought of it."""
 
@@ -352,12 +369,13 @@ def test_an_error_nobody_thought_of_leaves_nobody_waiting(desk: Desk, odd: int) 
     write = desk.books.write
     ids = [opened(number).call.id for number in (1, 2, 3)]
 
-    def fails(batch: Batch) -> dict[Place, TiergateError]:
+    def fails(gather: Callable[[], Batch]) -> dict[Place, TiergateError]:
+        batch = gather()
         if len(batch.holds) > 1:
             raise Unwritten(Trouble.RECORD, "one of them")
         if batch.holds and batch.holds[0][0] == ids[odd]:
             raise _Odd
-        return write(batch)
+        return write(lambda: batch)
 
     desk.books.write = fails  # type: ignore[method-assign]  # a session that fails as none was seen to
     answers = [desk.hold(held(number)) for number in (1, 2, 3)]
@@ -374,9 +392,9 @@ def test_the_owner_lives_while_a_long_batch_is_written_one_by_one(desk: Desk) ->
     desk.hold(held(2))
     write, beats = desk.books.write, []
 
-    def watched(batch: Batch) -> dict[Place, TiergateError]:
+    def watched(gather: Callable[[], Batch]) -> dict[Place, TiergateError]:
         desk.scribe._beat_at = 0.0
-        return write(batch)
+        return write(gather)
 
     desk.books.write = watched  # type: ignore[method-assign]  # makes a beat due
     heartbeat = desk.books.heartbeat

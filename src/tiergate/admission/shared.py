@@ -10,13 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from tiergate.admission.limits import Allowance, Hit, KeyLimits, RateLeft, Slip, worst
-from tiergate.rates import A_LEASE_S, LeasedBucket, LeasedPlaces, SharedLimit, Sharing
+from tiergate.rates import A_LEASE_S, ASKED_S, LeasedBucket, LeasedPlaces, SharedLimit, Sharing
 
 _BURST_S: Final = 60.0
 """A key may use a minute's amount at once."""
 _RESTING_MAX: Final = 1_000
-_LEASES: Final = 20
-"""So often a call asks for more: the bank gives each process no more than its part at a time."""
 
 
 class _Rate:
@@ -72,21 +70,26 @@ class _Parts:
                 self.rates[name] = _Rate(per_minute, now)
             elif self.rates[name].bucket.per_minute != per_minute:
                 self.rates[name].bucket.change(per_minute, now)
-        if limits.concurrency is None:
-            self.places = None
-        elif self.places is None:
+        if self.places is not None:
+            self.places.change(limits.concurrency)
+        elif limits.concurrency is not None:
             self.places = LeasedPlaces(limits.concurrency, taken=self.inside)
-        else:
-            self.places.limit = limits.concurrency
 
     def asked(self, tokens: int) -> list[tuple[str, _Rate, int]]:
         """Give the rates, and what a call takes of each."""
         amounts = {"rpm": 1, "tpm": tokens}
         return [(name, rate, rate.share(amounts[name])) for name, rate in self.rates.items()]
 
-    def is_full(self) -> bool:
+    def is_full(self, now: float) -> bool:
         """Tell whether no place is here."""
-        return self.places is not None and not self.places.has_room()
+        return self.places is not None and not self.places.has_room(now)
+
+    def rest(self, now: float) -> None:
+        """Forget what was in force while nobody answered."""
+        for rate in self.rates.values():
+            rate.bucket.rest(now)
+        if self.places is not None:
+            self.places.rest(now)
 
 
 class SharedLimits:
@@ -107,16 +110,20 @@ class SharedLimits:
         """Calls that wait for a lease, by key."""
 
     async def bring(self, key: str, limits: KeyLimits, tokens: int) -> None:
-        """Lease what a call needs and is not here, if the bank may have it; otherwise nothing happens."""
-        for _ in range(_LEASES):
-            parts, now = self._parts_of(key, limits), self._now()
+        """Lease what a call needs and is not here, if the bank may have it; otherwise nothing happens.
+
+        It waits a bounded time, however often it has to ask; if settings change meanwhile it asks no more.
+        """
+        parts = self._parts_of(key, limits)
+        until = self._now() + ASKED_S
+        while (now := self._now()) < until and parts.limits == limits and self._parts.get(key) is parts:
             short = [(rate, amount) for _, rate, amount in parts.asked(tokens) if rate.is_short(amount, now)]
-            places = parts.places if parts.is_full() else None
+            places = parts.places if parts.is_full(now) else None
             if places is not None and not places.may_be_leased():
                 return
             if not short and places is None:
                 return
-            if not await self._ask(key, parts, short, places):
+            if not await self._ask(key, parts, short, places, until - now):
                 share = self._sharing.share(limits.without)
                 for rate, _ in short:
                     rate.bucket.lend(share)
@@ -125,7 +132,12 @@ class SharedLimits:
                 return
 
     async def _ask(
-        self, key: str, parts: _Parts, short: list[tuple[_Rate, int]], places: LeasedPlaces | None
+        self,
+        key: str,
+        parts: _Parts,
+        short: list[tuple[_Rate, int]],
+        places: LeasedPlaces | None,
+        wait_s: float,
     ) -> bool:
         """Ask the bank for what a call lacks, together with all that wait for the same."""
         for rate, amount in short:
@@ -135,7 +147,7 @@ class SharedLimits:
             places.expect(parts.for_places)
         self._waiting[key] += 1
         try:
-            return await self._sharing.ask()
+            return await self._sharing.ask(wait_s)
         finally:
             self._waiting[key] -= 1
             if not self._waiting[key]:
@@ -159,11 +171,13 @@ class SharedLimits:
             for name, rate, amount in asked
             if (wait_s := rate.bucket.wait_s(amount, now))
         ]
-        if not hits and parts.is_full():
+        if not hits and parts.is_full(now):
             assert limits.concurrency is not None
             hits = [Hit(limit="concurrency", allowed=limits.concurrency)]
         found = worst(hits)
         if found is not None:
+            for _, rate, _ in asked:
+                rate.bucket.was_refused()
             return found
         slip = Slip()
         for name, rate, amount in asked:
@@ -193,7 +207,7 @@ class SharedLimits:
             limits=limits,
             calls=left.get("rpm"),
             tokens=left.get("tpm"),
-            places=None if parts.places is None else parts.places.left,
+            places=None if limits.concurrency is None or parts.places is None else parts.places.left,
         )
 
     def shared(self, *, urgent: bool) -> Iterator[SharedLimit]:
@@ -215,7 +229,8 @@ class SharedLimits:
 
     def _rest(self, key: str) -> None:
         """Lease no more for a key; of those that rest a few are remembered."""
-        self._resting[key] = self._parts.pop(key)
+        parts = self._resting[key] = self._parts.pop(key)
+        parts.rest(self._now())
         if len(self._resting) > _RESTING_MAX:
             del self._resting[next(iter(self._resting))]
 

@@ -140,6 +140,7 @@ class LeasedBucket:
         "_begins_full",
         "_burst_s",
         "_idle",
+        "_is_doubtful",
         "_is_fresh",
         "_lent",
         "_level",
@@ -166,6 +167,8 @@ class LeasedBucket:
         """What may be used beyond what was leased, because nobody answers."""
         self._idle = 0
         """Leases since it was used."""
+        self._is_doubtful = False
+        """What the bank has is to be looked at."""
         self._banked = self.first
         """What was left for all at that moment, as far as it is known here."""
         self._banked_at = now
@@ -183,7 +186,7 @@ class LeasedBucket:
     @property
     def at_rest(self) -> bool:
         """Tell whether nothing of it is here, and nothing is owed."""
-        return self._idle > _IDLE_LEASES and abs(self._level) <= _ROUNDING
+        return self._idle > _IDLE_LEASES and abs(self._level) <= _ROUNDING and not self._is_doubtful
 
     def left(self, now: float) -> float:
         """Give what may be taken here without a lease."""
@@ -215,12 +218,16 @@ class LeasedBucket:
         self._used += amount
 
     def correct(self, *, took: float, used: float) -> None:
-        """Make good what was taken too much, or too little."""
-        self._level += took - used
+        """Make good what was taken too much, or too little. What comes back is saved up as far as ever."""
+        self._level = min(max(self._level, self.most), self._level + took - used)
 
     def expect(self, amount: float) -> None:
         """Take note that so much is waited for: it is leased next."""
         self._missing = max(self._missing, amount - self._level)
+
+    def was_refused(self) -> None:
+        """Take note that somebody was refused by what is known here: it is looked at again."""
+        self._is_doubtful = True
 
     def change(self, per_minute: int, now: float) -> None:
         """Take another rate."""
@@ -231,9 +238,12 @@ class LeasedBucket:
     def want(self, name: str) -> Want:
         """Give what to lease now."""
         amount = self._wanted()
-        # The last word before it rests: others may have used it meanwhile.
-        look = self._begins_full and self._idle == _IDLE_LEASES + 1
-        return Want(name, amount, self._per_s, self.most, self.first, look)
+        if amount < 0:
+            # What is given back is not used from here on. If the answer is lost, it is not there twice.
+            self._level += amount
+        if self._begins_full and self._idle == _IDLE_LEASES + 1:
+            self._is_doubtful = True  # the last word before it rests: others may have used it meanwhile
+        return Want(name, amount, self._per_s, self.most, self.first, self._is_doubtful)
 
     def _wanted(self) -> float:
         """Give what to lease now, so that nobody waits; less than nothing: what to give back.
@@ -242,11 +252,14 @@ class LeasedBucket:
         whole rate brings in a moment, so that the next call finds something. Ahead of need never more than a
         twentieth of a minute's.
         """
-        self._idle = 0 if self._used or self._missing else self._idle + 1
+        is_used = self._used or self._missing or (self._is_doubtful and self._idle <= _IDLE_LEASES)
+        self._idle = 0 if is_used else self._idle + 1
         if self._begins_full and self._idle > _IDLE_LEASES:
             return -self._level
-        least = max(1.0, self._per_s * SLICE_S)
-        most = max(least, self.per_minute * _SLICE_SHARE)
+        share = self.per_minute * _SLICE_SHARE
+        # Of a small rate of a key nothing is kept ahead: it would be missing elsewhere.
+        least = 0.0 if self._begins_full and share < 1 else max(1.0, self._per_s * SLICE_S)
+        most = max(least, share) if least else 0.0
         ahead = max(least, min(self._used, most))
         owed = max(0.0, -self._level)
         wanted = owed + max(min(most, ahead - self._level - owed), min(self.most, self._missing - owed))
@@ -254,13 +267,21 @@ class LeasedBucket:
         return wanted if wanted > 0 else min(0.0, 2 * ahead - self._level)
 
     def grant(self, amount: float, now: float, left: float | None = None) -> None:
-        """Take what was leased, or give back what was wanted to be given back; `left` is what others find."""
+        """Take what was leased; what was given back is gone already. `left` is what others find."""
         self._fill(now)
+        if _NO_LIMIT in (self._share, self._lent):
+            # Everything was let in; owed is what can be brought back in the time of a burst.
+            self._level = max(self._level, -self.most)
         self._share = None
         self._lent = 0.0
-        self._level += amount
+        self._level += max(0.0, amount)
         if left is not None:
             self._banked, self._banked_at = left, now
+            self._is_doubtful = False
+
+    def rest(self, now: float) -> None:
+        """Forget what was in force while nobody answered: whoever comes next asks again."""
+        self.grant(0.0, now)
 
     def lend(self, share: float) -> None:
         """Let this share of what is saved up be used before it is leased; what is used of it is owed."""
@@ -283,7 +304,7 @@ class LeasedBucket:
     def _fill(self, now: float) -> None:
         if now > self._at:
             # What is lent stands for a part of what is saved up, and is no more on top of it.
-            most = self.most - self._lent
+            most = max(0.0 if self._begins_full else 1.0, self.most * (self._share or 0.0)) - self._lent
             if self._share and self._share != _NO_LIMIT and self._level < most:
                 grown = self._level + (now - self._at) * self._per_s * self._share
                 self._level = min(most, grown)

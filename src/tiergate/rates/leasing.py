@@ -22,6 +22,8 @@ GONE_S: Final = 1.0
 """So long nobody notices that the bank does not answer: what is leased lasts, or calls wait a little."""
 _KNOWN_EVERY_S: Final = 1.0
 """How often a process that needs nothing says that it is there."""
+_APART_S: Final = 0.005
+"""However many ask by the way, they ask together."""
 _NO_END: Final = float("inf")
 
 
@@ -88,8 +90,8 @@ class LimitHolder(Protocol):
 class Sharing(Protocol):
     """What somebody can ask who lacks something now."""
 
-    async def ask(self) -> bool:
-        """Lease at once what is wanted; False: no answer came in a moment."""
+    async def ask(self, wait_s: float) -> bool:
+        """Lease at once what is wanted; False: no answer came in this time."""
         ...
 
     def soon(self) -> None:
@@ -139,19 +141,20 @@ class Leasing:
             if is_due:
                 due = self._clock.monotonic() + SLICE_S
             await self.once(*holders, urgent=not is_due)
+            await asyncio.sleep(_APART_S)
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, due - self._clock.monotonic())):
                     await self._is_wanted.wait()
 
-    async def ask(self) -> bool:
-        """Lease at once what is wanted; False: no answer came in a moment, or none is expected."""
+    async def ask(self, wait_s: float) -> bool:
+        """Lease at once what is wanted; False: no answer came in this time, or none is expected."""
         if self._failing_since is not None:
             return False
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._asking.append(answer)
         self._is_wanted.set()
         try:
-            async with asyncio.timeout(ASKED_S):
+            async with asyncio.timeout(wait_s):
                 return await answer
         except TimeoutError:
             return False

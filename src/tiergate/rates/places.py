@@ -1,4 +1,4 @@
-"""Places: how much may be going on at one time, shared with other processes. Pure."""
+"""Places: how much may be going on at one time, shared with other processes. Pure, time is brought along."""
 
 from math import ceil
 from typing import Final
@@ -8,6 +8,8 @@ from tiergate.rates.wants import PlaceWant
 _AHEAD_SHARE: Final = 0.05
 """Of the limit; so many free places each busy process has, so that the next one need not wait. Of a small
 limit none: they would be missing elsewhere."""
+_GOOD_FOR_S: Final = 4.0
+"""A process that was silent for longer may have been given up, and its free places given to others."""
 _NO_LIMIT: Final = float("inf")
 
 
@@ -21,11 +23,15 @@ class LeasedPlaces:
 
     __slots__ = (
         "_given",
+        "_given_at",
         "_is_short",
+        "_known",
         "_left",
+        "_lifted",
         "_most_taken",
         "_share",
         "_taken",
+        "_told",
         "_waiting",
         "_wanted",
         "limit",
@@ -33,20 +39,27 @@ class LeasedPlaces:
 
     def __init__(self, limit: int, *, taken: int = 0) -> None:
         self.limit = limit
+        self._lifted = False
         self._taken = taken
         self._waiting = 0
         self._most_taken = 0
         """At one time since the last lease."""
         self._given = 0
+        self._given_at = 0.0
         self._wanted = 0
+        self._told = 0
+        """Those that were taken when the bank was asked last."""
+        self._known = 0
+        """The most that the bank may have written down of this process: what it has, or wants. An answer that
+        is lost leaves it in doubt, and then it is told again."""
         self._is_short = False
         self._left = limit
         self._share: float | None = None
 
     @property
     def at_rest(self) -> bool:
-        """Tell whether nothing is here, and nothing is asked for."""
-        return not (self._taken or self._given or self._wanted)
+        """Tell whether nothing is here, and the bank knows of nothing."""
+        return not (self._taken or self._given or self._wanted or self._known)
 
     @property
     def left(self) -> int:
@@ -56,12 +69,22 @@ class LeasedPlaces:
         """
         if self.at_rest:
             return self.limit
-        elsewhere = self._left if self._share is None else 0
-        return max(0, int(min(self.limit, self._here + elsewhere)) - self._taken)
+        here = self._of_share() if self._share is not None else self._given + self._left
+        return max(0, int(min(self.limit, here)) - self._taken)
 
-    def has_room(self) -> bool:
+    def change(self, limit: int | None) -> None:
+        """Take another limit. None: there is none any more; what was leased goes back as it becomes free."""
+        self._lifted = limit is None
+        if limit is not None:
+            self.limit = limit
+
+    def has_room(self, now: float) -> bool:
         """Tell whether one more may be taken now."""
-        return self._taken < self._here
+        if self._lifted:
+            return True
+        if self._share is not None:
+            return self._taken < self._of_share()
+        return now - self._given_at <= _GOOD_FOR_S and self._taken < min(self._given, self.limit)
 
     def may_be_leased(self) -> bool:
         """Tell whether there may be one for whoever asks."""
@@ -82,19 +105,23 @@ class LeasedPlaces:
 
     def want(self, name: str) -> PlaceWant:
         """Give what to lease now: what was taken at one time, what is waited for, and some ahead."""
-        busiest = max(self._taken + self._waiting, self._most_taken)
-        ahead = int(self.limit * _AHEAD_SHARE) if busiest else 0
-        known = max(self._given, self._wanted)
+        busiest = self._taken if self._lifted else max(self._taken + self._waiting, self._most_taken)
+        ahead = int(self.limit * _AHEAD_SHARE) if busiest and not self._lifted else 0
         self._wanted = min(self.limit, busiest + ahead)
-        self._most_taken, self._waiting = self._taken, 0
-        return PlaceWant(name, self._wanted, self._taken, self.limit, known)
+        self._most_taken, self._waiting, self._told = self._taken, 0, self._taken
+        # What is given back is not used from here on: others may have it before the answer comes.
+        self._given = min(self._given, self._wanted)
+        self._known = max(self._known, self._wanted, self._taken)
+        return PlaceWant(name, self._wanted, self._taken, self.limit, self._known)
 
     def grant(self, amount: float, now: float, left: float | None = None) -> None:
-        """Take what was leased; `left` is what others find."""
+        """Take what was leased; `left` is what others find, None: the bank was not asked."""
         self._share = None
         if left is None:
+            self._is_short = False
             return
-        self._given, self._left = int(amount), int(left)
+        self._given, self._given_at, self._left = int(amount), now, int(left)
+        self._known = max(self._given, self._wanted, self._told)
         self._is_short = self._given < self._wanted
 
     def lend(self, share: float) -> None:
@@ -105,8 +132,10 @@ class LeasedPlaces:
         """Have this share of the limit from now on: 0, and nothing is let in; infinite, and everything."""
         self._share = share
 
-    @property
-    def _here(self) -> float:
-        if self._share is None:
-            return self._given
-        return self._share if self._share == _NO_LIMIT else ceil(self.limit * self._share)
+    def rest(self, now: float) -> None:
+        """Forget what was in force while nobody answered: whoever comes next asks again."""
+        self.grant(0, now)
+
+    def _of_share(self) -> float:
+        share = self._share or 0.0
+        return share if share == _NO_LIMIT else ceil(self.limit * share)

@@ -139,7 +139,7 @@ class Gate:
         parts = {"rpm": self._requests, "tpm": self.tokens, "concurrency": self._places}
         for name, part in parts.items():
             if isinstance(part, LeasedBucket | LeasedPlaces):
-                yield SharedLimit(f"{self._provider}:{name}", part, self._limits.without_bank)
+                yield SharedLimit(f"provider:{self._provider}:{name}", part, self._limits.without_bank)
 
     def try_enter(self, model: str, tokens: int) -> bool:
         """Take a place if there is one."""
@@ -186,10 +186,13 @@ class Gate:
         self._make_room(target, call_class)
         self.line.join(waiter)
         self.admit()
-        found = self._hindrance(target.model, tokens, now)
-        if not waiter.place.done() and found is not None and (found.wait_s or 0.0) > wait_s:
+        found = None if waiter.place.done() else self._hindrance(target.model, tokens, now)
+        # Who is in a hurry is not told of the mean time of a lease, which may come at once.
+        if found is not None and (found.wait_s or 0.0) > max(wait_s, A_LEASE_S):
             self._step_out(waiter)
             raise self._full(target, found, "")
+        if self._sharing is not None and found is not None and 0 < (found.wait_s or 0.0) <= A_LEASE_S:
+            self._sharing.soon()
         try:
             async with asyncio.timeout(wait_s):
                 await waiter.place
@@ -206,7 +209,7 @@ class Gate:
         """Keep the line short: who waits in a long one only comes too late."""
         limit = self._limits.concurrency
         most = WAITING_MAX if limit is None else limit
-        if self._places is not None:
+        if self._places is not None and limit is not None:
             # What is still to be leased keeps nobody out.
             most += self._places.left
         if len(self.line) < most:
@@ -245,8 +248,6 @@ class Gate:
             elif found.for_all:
                 self._expect()
                 self._look_again_in(found.wait_s)
-                if self._sharing is not None and found.wait_s is not None and found.wait_s <= A_LEASE_S:
-                    self._sharing.soon()
                 return
             elif found.at_most_s is not None:
                 again_s = min(again_s or found.at_most_s, found.at_most_s)
@@ -273,7 +274,7 @@ class Gate:
         limits = self._limits
         if limits.concurrency is not None and self.in_flight >= limits.concurrency:
             return _Hindrance(self._taken())
-        if self._places is not None and not self._places.has_room():
+        if self._places is not None and not self._places.has_room(now):
             return _Hindrance(self._taken(), A_LEASE_S if self._places.may_be_leased() else None)
         for bucket, amount, name in ((self._requests, 1, "rpm"), (self.tokens, tokens, "tpm")):
             wait_s = 0.0 if bucket is None else bucket.wait_s(amount, now)
@@ -321,17 +322,17 @@ class Gate:
         return Bucket(per_minute, now=now) if self._sharing is None else LeasedBucket(per_minute, now=now)
 
     def _places_left(self) -> int | None:
-        if self._places is not None:
-            return self._places.left
         limit = self._limits.concurrency
-        return None if limit is None else max(0, limit - self.in_flight)
+        if limit is None:
+            return None
+        return max(0, limit - self.in_flight) if self._places is None else self._places.left
 
     def _shared_places(self, known: LeasedPlaces | None = None) -> LeasedPlaces | None:
         """Give the places that are shared under the limits of now."""
         limit = self._limits.concurrency
+        if known is not None:
+            known.change(limit)
+            return known
         if self._sharing is None or limit is None:
             return None
-        if known is None:
-            return LeasedPlaces(limit, taken=self.in_flight)
-        known.limit = limit
-        return known
+        return LeasedPlaces(limit, taken=self.in_flight)

@@ -32,7 +32,7 @@ class MemoryRateBank:
         self._there = {name: seen for name, seen in self._there.items() if now - seen < _THERE_S}
         processes = len(self._there)
         found = [
-            self._have(want, process) if isinstance(want, PlaceWant) else self._one(want, now, processes)
+            self._have(want, process, now) if isinstance(want, PlaceWant) else self._one(want, now, processes)
             for want in wants
         ]
         return Leased([granted for granted, _ in found], [left for _, left in found], processes)
@@ -43,21 +43,24 @@ class MemoryRateBank:
             return 0.0, None
         level, at = self._levels.get(want.name, (want.first, now))
         level = min(want.most, level + (now - at) * want.per_s)
-        part = max(1.0, want.most / processes)
+        part = want.most if want.first else max(1.0, want.most / processes)
         granted = max(0.0, min(want.amount, level, part)) if want.amount > 0 else want.amount
         left = min(want.most, level - granted)
         self._levels[want.name] = left, now
         return granted, left
 
-    def _have(self, want: PlaceWant, process: str) -> tuple[int, int | None]:
+    def _have(self, want: PlaceWant, process: str, now: float) -> tuple[int, int | None]:
         """Give how many places a process has, and how many are left."""
         if not want.is_needed:
             return 0, None
         known = self._places.setdefault(want.name, {})
-        others = [of for name, of in known.items() if name != process and name in self._there]
-        held = sum(has for has, _ in others)
-        part = max(1, want.limit // len(self._there))
-        most = max(part, want.limit - sum(wants for _, wants in others))
+        others = {name: of for name, of in known.items() if name != process and name in self._there}
+        held = sum(has for has, _ in others.values())
+        busy = sorted([process, *(name for name, (_, wants) in others.items() if wants)])
+        share, more = divmod(want.limit, len(busy))
+        # What cannot be divided goes round.
+        turn = (busy.index(process) + int(now)) % len(busy)
+        most = max(share + (turn < more), want.limit - sum(wants for _, wants in others.values()))
         granted = max(0, min(want.places, want.limit - held, most))
         has = max(granted, want.taken)
         known[process] = has, want.places

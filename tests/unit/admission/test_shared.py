@@ -258,6 +258,103 @@ def test_f24_without_the_bank_each_takes_its_part(
     fleet.run(main())
 
 
+@pytest.mark.parametrize("limits", [{"rpm": 60}, {"concurrency": 5}], ids=["rpm", "concurrency"])
+def test_f24_a_key_that_was_closed_in_an_outage_is_open_after_it(limits: dict[str, int]) -> None:
+    """Also one that was used for the first time meanwhile, and seldom after."""
+    fleet = Fleet(KeyLimits(**limits, without_redis=WithoutBank.CLOSED), count=1)
+
+    async def main() -> None:
+        fleet.bank.is_gone = True
+        await asyncio.sleep(3)
+        assert not await fleet.call()
+        await asyncio.sleep(3)
+        fleet.bank.is_gone = False
+        for _ in range(10):
+            await asyncio.sleep(60)
+            assert await fleet.call()
+
+    fleet.run(main())
+
+
+def test_f24_what_was_open_is_not_owed_for_hours() -> None:
+    """What was let in without a limit is paid within a minute or two."""
+    fleet = Fleet(KeyLimits(rpm=60, without_redis=WithoutBank.OPEN), count=2)
+
+    async def main() -> None:
+        fleet.bank.is_gone = True
+        await asyncio.sleep(2)
+        assert await fleet.burst(6_000, [0, 1]) == 6_000
+        fleet.bank.is_gone = False
+        await asyncio.sleep(200)
+        assert await fleet.burst(100, [0, 1]) >= 59
+
+    fleet.run(main())
+
+
+def test_f24_a_long_outage_saves_up_no_more_than_a_minute_for_all() -> None:
+    """Each gateway its part of it; the same right when the bank is back."""
+    fleet = Fleet(KeyLimits(rpm=60))
+
+    async def main() -> None:
+        await fleet.burst(4, [0, 1, 2, 3])
+        fleet.bank.is_gone = True
+        await asyncio.sleep(300)
+        assert 56 <= await fleet.burst(200, [0, 1, 2, 3]) <= 60
+        await asyncio.sleep(300)
+        fleet.bank.is_gone = False
+        await asyncio.sleep(1)
+        assert await fleet.burst(200, [0, 1, 2, 3]) <= 75
+
+    fleet.run(main())
+
+
+def test_what_others_gave_back_is_found_soon() -> None:
+    """Who was refused by what was known is not refused by it for long."""
+    fleet = Fleet(KeyLimits(tpm=60_000), count=2)
+
+    async def main() -> None:
+        with await fleet.doors[0].visit(CI, lambda: 60_000):
+            assert not await fleet.call(1, asks=20_000)
+        for _ in range(3):
+            await asyncio.sleep(1)
+            if await fleet.call(1, asks=20_000):
+                return
+        raise AssertionError("it is still refused")
+
+    fleet.run(main())
+
+
+@pytest.mark.parametrize("count", [2, 25])
+def test_what_a_call_lacks_goes_to_whoever_comes_first(count: int) -> None:
+    """However many gateways there are; of two that cannot both have it one has."""
+    fleet = Fleet(KeyLimits(tpm=60_000), count=count)
+
+    async def main() -> None:
+        assert await fleet.call(1, asks=60_000, uses=0)
+        await asyncio.sleep(120)
+        both = await asyncio.gather(fleet.call(0, asks=40_000), fleet.call(1, asks=40_000))
+        assert sorted(both) == [False, True]
+
+    fleet.run(main())
+    assert fleet.longest_s <= ASKED_S
+
+
+def test_settings_that_change_while_a_call_asks_are_the_new_ones() -> None:
+    """Whoever asked under the old ones brings them not back."""
+    fleet = Fleet(KeyLimits(rpm=60), count=1)
+
+    async def main() -> None:
+        (door,) = fleet.doors
+        waiting = asyncio.create_task(door.visit(CI))
+        await asyncio.sleep(0)
+        door.use(Keyring([], limits={"ci": KeyLimits(rpm=60, tpm=1_000)}))
+        assert await fleet.call(asks=900, uses=900)
+        await waiting
+        assert not await fleet.call(asks=900)
+
+    fleet.run(main())
+
+
 def test_f25_a_bank_that_is_slow_holds_no_call_for_long() -> None:
     """A call asks and waits a moment, and then takes the part that is its own."""
     fleet = Fleet(KeyLimits(rpm=60), count=1)

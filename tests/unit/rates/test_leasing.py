@@ -107,6 +107,46 @@ def test_what_was_leased_in_parts_is_the_whole() -> None:
     assert bucket.wait_s(1, 0.0) == 0
 
 
+def test_what_is_given_back_is_there_once() -> None:
+    """It is gone from here when it is told, answer or not; and no more than ever is saved up."""
+    bucket = LeasedBucket(60, now=0.0, burst_s=60, begins_full=True)
+    bucket.grant(30, 0.0)
+    for _ in range(20):
+        bucket.want("x")
+    assert bucket.left(0.0) == 0
+    bucket.take(60, 0.0)
+    for _ in range(10):
+        bucket.correct(took=60, used=0)
+    assert bucket.left(0.0) == 60
+
+
+def test_a_long_line_does_not_ask_without_end() -> None:
+    """Who waits has it asked for once, as it comes; then every tenth of a second."""
+    fleet = Fleet(ProviderLimits(rpm=6_000), count=2)
+
+    async def main() -> None:
+        lines = [asyncio.create_task(fleet.busy(process, 20)) for process in (0, 1) for _ in range(20)]
+        await asyncio.sleep(5)
+        leases = fleet.bank.leases
+        await asyncio.sleep(10)
+        assert fleet.bank.leases - leases <= 2 * 10 * 60
+        await asyncio.gather(*lines)
+
+    fleet.run(main())
+
+
+def test_who_is_in_a_hurry_is_let_in_where_a_lease_is_enough() -> None:
+    """Though it waits for less than a lease takes on the average."""
+    fleet = Fleet(ProviderLimits(concurrency=5), count=2)
+
+    async def main() -> None:
+        for _ in range(5):
+            await asyncio.sleep(3)
+            await fleet.caller(0, wait_s=0.04)
+
+    fleet.run(main())
+
+
 def test_tokens_are_shared_and_made_good() -> None:
     """What a call did not use is there for the other process."""
     fleet = Fleet(ProviderLimits(tpm=60_000))

@@ -56,6 +56,7 @@ return {string.format('%.6f', granted), string.format('%.6f', level)}
 _PLACES: Final = """
 local me, wanted, taken, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local held, others_want = 0, 0
+local busy = {me}
 local kept = redis.call('HGETALL', KEYS[1])
 for i = 1, #kept, 2 do
   local has, wants = string.match(kept[i + 1], '^(%d+) (%d+)$')
@@ -63,9 +64,19 @@ for i = 1, #kept, 2 do
     redis.call('HDEL', KEYS[1], kept[i])
   elseif kept[i] ~= me then
     held, others_want = held + tonumber(has), others_want + tonumber(wants)
+    if tonumber(wants) > 0 then
+      busy[#busy + 1] = kept[i]
+    end
   end
 end
-local part = math.max(1, math.floor(limit / math.max(1, redis.call('ZCARD', KEYS[2]))))
+table.sort(busy)
+local turn = tonumber(redis.call('TIME')[1]) % #busy
+local part = math.floor(limit / #busy)
+for i = 1, #busy do
+  if busy[i] == me and (i - 1 + turn) % #busy < limit % #busy then
+    part = part + 1
+  end
+end
 local granted = math.max(0, math.min(wanted, limit - held, math.max(part, limit - others_want)))
 local has = math.max(granted, taken)
 if wanted > 0 or has > 0 then
@@ -115,6 +126,7 @@ class RedisRateBank:
             async with asyncio.timeout(2 * _ANSWER_S):
                 there, *answers = await self._ask(process, asked)
                 if isinstance(there, Exception):
+                    await self._mended(there, "processes")
                     raise there
                 given = {
                     want.name: await self._given(want, answer)
@@ -136,7 +148,8 @@ class RedisRateBank:
                     placed: list[str | int] = [process, want.places, want.taken, want.limit, _KEPT_MS]
                     await self._places(keys=keys, args=placed, client=pipe)
                 else:
-                    part = max(1.0, want.most / self._processes)
+                    # Callers stand in no line: what they lack goes to whoever comes first.
+                    part = want.most if want.first else max(1.0, want.most / self._processes)
                     rated = [want.amount, want.per_s, want.most, part, _KEPT_MS, want.first]
                     await self._lease(keys=keys[:1], args=rated, client=pipe)
             answers: list[Any] = await pipe.execute(raise_on_error=False)
@@ -144,14 +157,19 @@ class RedisRateBank:
 
     async def _given(self, want: Want | PlaceWant, answer: Any) -> tuple[float, float | None]:
         """Give what was granted, and what is left."""
-        if isinstance(answer, ResponseError) and "WRONGTYPE" in str(answer):
-            # Something else stands in our place: it goes, and the rate begins anew.
-            await self._redis.delete(self._name(f"rate:{want.name}"))
+        if await self._mended(answer, f"rate:{want.name}"):
             return _NOTHING
         if isinstance(answer, Exception):
             raise answer
         granted, left = answer
         return float(granted), float(left)
+
+    async def _mended(self, answer: Any, what: str) -> bool:
+        """Delete what stands in our place and is something else; what was there begins anew."""
+        is_wrong = isinstance(answer, ResponseError) and "WRONGTYPE" in str(answer)
+        if is_wrong:
+            await self._redis.delete(self._name(what))
+        return is_wrong
 
     async def aclose(self) -> None:
         """Close the connections."""

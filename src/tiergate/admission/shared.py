@@ -177,7 +177,7 @@ class SharedLimits:
         found = worst(hits)
         if found is not None:
             for _, rate, _ in asked:
-                rate.bucket.was_refused()
+                rate.bucket.look_again()
             return found
         slip = Slip()
         for name, rate, amount in asked:

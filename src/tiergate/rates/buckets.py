@@ -225,8 +225,8 @@ class LeasedBucket:
         """Take note that so much is waited for: it is leased next."""
         self._missing = max(self._missing, amount - self._level)
 
-    def was_refused(self) -> None:
-        """Take note that somebody was refused by what is known here: it is looked at again."""
+    def look_again(self) -> None:
+        """Take note that what is known here may be old; somebody was refused by it, say."""
         self._is_doubtful = True
 
     def change(self, per_minute: int, now: float) -> None:
@@ -242,7 +242,8 @@ class LeasedBucket:
             # What is given back is not used from here on. If the answer is lost, it is not there twice.
             self._level += amount
         if self._begins_full and self._idle == _IDLE_LEASES + 1:
-            self._is_doubtful = True  # the last word before it rests: others may have used it meanwhile
+            # The last word before it rests: others may have used it meanwhile.
+            self.look_again()
         return Want(name, amount, self._per_s, self.most, self.first, self._is_doubtful)
 
     def _wanted(self) -> float:

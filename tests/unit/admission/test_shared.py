@@ -308,16 +308,18 @@ def test_f24_a_long_outage_saves_up_no_more_than_a_minute_for_all() -> None:
     fleet.run(main())
 
 
-def test_what_others_gave_back_is_found_soon() -> None:
+@pytest.mark.parametrize("tpm", [60_000, 18], ids=["large", "small"])
+def test_what_others_gave_back_is_found_soon(tpm: int) -> None:
     """Who was refused by what was known is not refused by it for long."""
-    fleet = Fleet(KeyLimits(tpm=60_000), count=2)
+    fleet = Fleet(KeyLimits(tpm=tpm), count=2)
 
     async def main() -> None:
-        with await fleet.doors[0].visit(CI, lambda: 60_000):
-            assert not await fleet.call(1, asks=20_000)
-        for _ in range(3):
-            await asyncio.sleep(1)
-            if await fleet.call(1, asks=20_000):
+        with await fleet.doors[0].visit(CI, lambda: tpm):
+            assert not await fleet.call(1, asks=tpm // 3)
+            await asyncio.sleep(0.3)
+        for _ in range(4):
+            await asyncio.sleep(0.2)
+            if await fleet.call(1, asks=tpm // 3):
                 return
         raise AssertionError("it is still refused")
 

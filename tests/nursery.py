@@ -22,6 +22,7 @@ from typing import Any, Final, NoReturn
 
 _LOADED: Final = ("tiergate.app.cli", "tiergate.app.serving", "tiergate.store.redis")
 _START_S: Final = 30.0
+_END_S: Final = 5.0
 _ADD: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 
@@ -94,10 +95,19 @@ class Nursery:
             return self._ended.get(pid)
 
     def close(self) -> None:
-        """Let it end; children that still run are killed."""
+        """Let it end; children that still run are killed.
+
+        It is told, too: a test that has copied our descriptors may hold its input open.
+        """
         assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(b"null\n")
+            self._process.stdin.close()
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -132,6 +142,8 @@ def main() -> None:
             if not data:
                 break
             *lines, rest = (rest + data).split(b"\n")
+            if b"null" in lines:
+                break
             for line in lines:
                 pid = os.fork()
                 if not pid:
@@ -139,7 +151,8 @@ def main() -> None:
                 children.add(pid)
                 _say({"born": pid})
     for pid in children:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _tell_of_the_dead(children: set[int]) -> None:

@@ -11,6 +11,7 @@ import gc
 import os
 import socket
 import ssl
+import stat
 import struct
 import threading
 import time
@@ -1515,6 +1516,8 @@ class own_socket:  # noqa: N801 - reads as a function: `with own_socket(port) as
     def __enter__(self) -> socket.socket:
         for entry in Path("/proc/self/fd").iterdir():
             try:
+                if not stat.S_ISSOCK(os.fstat(int(entry.name)).st_mode):
+                    continue
                 sock = socket.socket(fileno=os.dup(int(entry.name)))
             except OSError:
                 continue

@@ -64,6 +64,15 @@ QUESTION: Final = {
     "max_tokens": 500,
 }
 
+SETTINGS: Final = f"""
+listen: 127.0.0.1:{{port}}
+data_dir: {{data}}
+auth: keys
+keys: [{{{{name: bench, secret: {KEY}}}}}]
+providers: {{{{up: {{{{base_url: 'http://127.0.0.1:{{upstream}}/v1', api_keys: [{UPSTREAM_KEY}]}}}}}}}}
+models: {{{{m: {{{{targets: [up/m]}}}}}}}}
+prices: [{{{{target: up/m, usd_per_1m: {{{{input: 2.00, output: 8.00}}}}, source: benchmark}}}}]
+"""
 NGINX_UPSTREAM: Final = """
 daemon off; master_process off; error_log /dev/null crit; pid {folder}/upstream.pid;
 events {{ worker_connections 8192; }}
@@ -125,14 +134,7 @@ def tiergate() -> Contender:
     def command(folder: Path, upstream: int) -> Sequence[str]:
         config = folder / "tiergate.yaml"
         data = folder / f"data-{time.monotonic_ns()}"
-        config.write_text(
-            f"listen: 127.0.0.1:{GATEWAY_PORT}\ndata_dir: {data}\nauth: keys\n"
-            f"keys: [{{name: bench, secret: {KEY}}}]\n"
-            f"providers: {{up: {{base_url: 'http://127.0.0.1:{upstream}/v1', api_keys: [{UPSTREAM_KEY}]}}}}\n"
-            "models: {m: {targets: [up/m]}}\n"
-            "prices: [{target: up/m, usd_per_1m: {input: 2.00, output: 8.00}, source: benchmark}]\n",
-            encoding="utf-8",
-        )
+        config.write_text(SETTINGS.format(port=GATEWAY_PORT, data=data, upstream=upstream), encoding="utf-8")
         return (sys.executable, "-m", "tiergate.app.cli", "serve", "--config", str(config))
 
     version = subprocess.run(
@@ -262,7 +264,7 @@ def main() -> int:
     names = None if given.only is None else {name.strip().lower() for name in given.only.split(",")}
     contenders = [one for one in found if one is not None and (names is None or one.name.lower() in names)]
     with tempfile.TemporaryDirectory(prefix="tiergate-bench-") as folder, ExitStack() as stack:
-        stack.enter_context(_reply_upstream(Path(folder)))
+        stack.enter_context(reply_upstream(Path(folder)))
         stack.enter_context(_stream_upstream())
         rows: dict[str, dict[str, object]] = {contender.name: {} for contender in contenders}
         for number in range(1, given.rounds + 1):
@@ -293,7 +295,7 @@ def _measure_whole(contender: Contender, folder: Path, seconds: float, row: Row)
     with _running(contender, folder, UPSTREAM_PORT) as process:
         row["rest_mb"] = _resident_mb(process.pid)
         for connections in (1, 32, 256):
-            load = _wrk(contender, connections, seconds)
+            load = wrk(_headers(contender, UPSTREAM_PORT), connections=connections, seconds=seconds)
             print(f"  {connections} connections: {load}", flush=True)
             row[f"whole_{connections}"] = _best(load, row.get(f"whole_{connections}"))
 
@@ -342,14 +344,14 @@ def _streams(contender: Contender, count: int, seconds: float) -> Streams:
     return Streams(**json.loads(said))
 
 
-def _wrk(contender: Contender, connections: int, seconds: float) -> Load:
-    headers = _headers(contender, UPSTREAM_PORT)
+def wrk(headers: dict[str, str], *, connections: int, seconds: float, port: int = GATEWAY_PORT) -> Load:
+    """Put load on a gateway with one question, and give what came of it."""
     body = json.dumps(QUESTION, separators=(",", ":"))
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
         script.write("\n".join(['wrk.method = "POST"', f"wrk.body = [[{body}]]", *lines]))
         script.flush()
-        url = f"http://127.0.0.1:{GATEWAY_PORT}/v1/chat/completions"
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
         options = (
             "-t1",
             f"-c{connections}",
@@ -427,7 +429,8 @@ def _until_it_answers(contender: Contender, process: subprocess.Popen[bytes], up
 
 
 @contextmanager
-def _reply_upstream(folder: Path) -> Iterator[None]:
+def reply_upstream(folder: Path) -> Iterator[None]:
+    """Run an upstream that gives one whole reply to whatever it is asked."""
     config = folder / "upstream.conf"
     config.write_text(NGINX_UPSTREAM.format(folder=folder, port=UPSTREAM_PORT, reply=REPLY), encoding="utf-8")
     command = ["taskset", "-c", LOAD_CORE, "nginx", "-e", "/dev/null", "-c", str(config)]

@@ -52,6 +52,7 @@ class _Recent:
     calls: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
     failed: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
     part: int = 0
+    part_ends: float = 0.0
 
     def add(self, now: float, *, calls: int, failed: int) -> None:
         part = int(now / self.part_s)
@@ -64,7 +65,7 @@ class _Recent:
         for step in range(min(part - self.part, _BUCKETS)):
             self.calls[(part - step) % _BUCKETS] = 0
             self.failed[(part - step) % _BUCKETS] = 0
-        self.part = part
+        self.part, self.part_ends = part, (part + 1) * self.part_s
 
 
 @dataclass(slots=True)
@@ -200,7 +201,12 @@ class Breaker:
         state = self.state
         assert type(state) is Closed
         if number == self._number and self._policy.enabled:
-            state.recent.add(now, calls=1, failed=0)
+            recent = state.recent
+            # Nearly every call, three times: what `add` does, without its price.
+            if now < recent.part_ends:
+                recent.calls[recent.part % _BUCKETS] += 1
+            else:
+                recent.add(now, calls=1, failed=0)
             state.in_a_row = 0
 
     def isolate(self) -> None:

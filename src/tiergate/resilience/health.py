@@ -92,7 +92,10 @@ class Health:
             TargetResting: it is left alone now.
             TargetThrottled: it asked us to wait.
         """
-        refusal = self._refusal(self._watched(target), self._clock.monotonic())
+        watched = self._watched(target)
+        if watched.is_well:
+            return
+        refusal = self._refusal(watched, self._clock.monotonic())
         if refusal is not None:
             raise refusal
 
@@ -117,7 +120,10 @@ class Health:
         watched = self._models.get((target.provider, target.model))
         if watched is None and target.provider not in self._providers:
             return None
-        refusal = self._refusal(watched or self._watched(target), self._clock.monotonic())
+        watched = watched or self._watched(target)
+        if watched.is_well:
+            return None
+        refusal = self._refusal(watched, self._clock.monotonic())
         return None if refusal is None else str(refusal)
 
     def hear_good(self, watched: "_Watched", numbers: list[int]) -> None:
@@ -232,7 +238,8 @@ class Health:
         return found
 
     def _watched(self, target: Target) -> "_Watched":
-        return self._model(target.provider, target.model)
+        found = self._models.get((target.provider, target.model))
+        return self._model(target.provider, target.model) if found is None else found
 
     def _model(self, provider: str, model: str) -> "_Watched":
         found = self._models.get((provider, model))

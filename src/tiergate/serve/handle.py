@@ -13,10 +13,9 @@ from tiergate.serve.books import CallBooks
 from tiergate.serve.doors import Doors
 from tiergate.serve.entrance import entrance
 from tiergate.serve.reader import SharedStream
-from tiergate.serve.resolve import Resolved, facts_of, resolve, way_of
+from tiergate.serve.resolve import Resolved, facts_of, resolve, route_text, way_of
 from tiergate.serve.rooms import Rooms
 from tiergate.serve.stream import StreamReply
-from tiergate.wire import dumps
 
 
 async def handle(rooms: Rooms, call: Call) -> Reply | StreamReply | SharedStream:
@@ -110,7 +109,7 @@ async def _enter(
         call=call,
         generation=resolved.generation,
         deadline_ns=call.received_ns + int((resolved.deadline - call.received) * 1e9),
-        route=dumps(way.reasons).decode(),
+        route=route_text(way.reasons),
         receipt=receipt,
         resent_of=resent_of,
     )

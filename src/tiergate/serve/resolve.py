@@ -4,6 +4,7 @@ Pure, and the only place where settings, caller and call are put together.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -13,6 +14,7 @@ from tiergate.resilience import Facts, Health, RetryPolicy
 from tiergate.routing import Policy, Route, route
 from tiergate.serve.caps import check_caps
 from tiergate.serve.rules import ModelEntry, Rules
+from tiergate.wire import dumps
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +101,13 @@ def way_of(resolved: Resolved, health: Health) -> Route:
         data_class=resolved.data_class,
         why_not=health.why_not,
     )
+
+
+# Nearly every call goes the same way as the last one.
+@lru_cache(maxsize=1024)
+def route_text(reasons: tuple[tuple[str, str], ...]) -> str:
+    """Write a route's targets and reasons as the ledger keeps them."""
+    return dumps(reasons).decode()
 
 
 def facts_of(call: Call, resolved: Resolved, targets: Sequence[Target]) -> Facts:

@@ -52,6 +52,8 @@ class _Calls:
         "durations",
         "first_sum",
         "firsts",
+        "in_time",
+        "late",
         "tokens",
         "unpriced",
     )
@@ -66,9 +68,15 @@ class _Calls:
         """Uncached input, cached input, output, reasoning."""
         self.cost_nanos = 0
         self.unpriced = 0
+        self.in_time = 0
+        self.late = 0
 
-    def take(self, event: CallEnded) -> None:
+    def take(self, event: CallEnded, goal: Goal) -> None:
         self.count += 1
+        if event.is_in_time(goal):
+            self.in_time += 1
+        else:
+            self.late += 1
         seconds = event.total_ms / 1e3
         self.durations[bisect_left(_SECONDS, seconds)] += 1
         self.duration_sum += seconds
@@ -104,8 +112,7 @@ class Metrics:
         """Count an event. Returns at once."""
         match event:
             case CallEnded():
-                self._of(event).take(event)
-                self._judge(event)
+                self._of(event).take(event, self.goals.get(event.call_class, _WHENEVER))
                 if event.receipt is not None:
                     self._count("receipts", (event.receipt.value,))
                 if event.end is not EndState.SUCCESS:
@@ -138,9 +145,9 @@ class Metrics:
         labels = (
             event.endpoint,
             "" if target is None else target.name,
-            "" if target is None else target.tier.value,
-            event.call_class.value,
-            event.end.value,
+            "" if target is None else target.tier,
+            event.call_class,
+            event.end,
         )
         found = self._calls.get(labels)
         if found is None:
@@ -150,12 +157,6 @@ class Metrics:
             if found is None:
                 found = self._calls[labels] = _Calls()
         return found
-
-    def _judge(self, event: CallEnded) -> None:
-        """Count whether a call was answered in time; of one that its caller left nobody can say."""
-        if event.end is not EndState.CLIENT_CLOSED:
-            is_in_time = event.is_in_time(self.goals.get(event.call_class, _WHENEVER))
-            self._count("timed_calls", (event.call_class.value, "true" if is_in_time else "false"))
 
     def _count(self, name: str, labels: Labels) -> None:
         counts = self._counts[name]
@@ -189,11 +190,26 @@ class Metrics:
             if found.unpriced:
                 unpriced.add_metric(labels, found.unpriced)
         yield from (calls, seconds, firsts, tokens, cost, unpriced)
+        yield self._timed()
         for name, (text, label_names) in _COUNTERS.items():
             family = CounterMetricFamily(f"tiergate_{name}", text, labels=label_names)
             for labels, count in self._counts[name].items():
                 family.add_metric(labels, count)
             yield family
+
+    def _timed(self) -> Family:
+        """Count by whether calls were answered in time; of those that their callers left nobody can say."""
+        counts: dict[Labels, int] = {}
+        for (*_, call_class, end), found in self._calls.items():
+            if end != EndState.CLIENT_CLOSED:
+                for said, count in (("true", found.in_time), ("false", found.late)):
+                    if count:
+                        counts[call_class, said] = counts.get((call_class, said), 0) + count
+        text = "Calls by whether they were answered by their deadline, or by the goal of their class."
+        family = CounterMetricFamily("tiergate_timed_calls", text, labels=("class", "in_time"))
+        for labels, count in counts.items():
+            family.add_metric(labels, count)
+        return family
 
 
 def gauge(name: str, text: str, labels: Sequence[str], values: Iterable[tuple[Labels, float]]) -> Family:
@@ -215,10 +231,6 @@ def histogram(
 
 _KINDS: Final = ("input", "cached_input", "output", "reasoning")
 _COUNTERS: Final = {
-    "timed_calls": (
-        "Calls by whether they were answered by their deadline, or by the goal of their class.",
-        ("class", "in_time"),
-    ),
     "failed_calls": (
         "Calls without success, by the code of their error.",
         ("endpoint", "error", "end"),

@@ -14,7 +14,7 @@ from tiergate.wire.chat import (
 )
 from tiergate.wire.chatstream import DONE, ChatStream
 from tiergate.wire.errors import ErrorBody, read_error, write_error
-from tiergate.wire.jsontext import DEPTH_MAX, canonical, dumps, loads, read_object
+from tiergate.wire.jsontext import DEPTH_MAX, canonical, dumps, loads, read_object, verbatim
 from tiergate.wire.plain import write_done, write_piece
 from tiergate.wire.sse import EVENT_BYTES_MAX, ServerSentEvent, SseParser, write_event
 from tiergate.wire.usage import cost_number, usage_object, with_cost
@@ -44,6 +44,7 @@ __all__ = [
     "read_reply",
     "render_chat",
     "usage_object",
+    "verbatim",
     "with_cost",
     "write_done",
     "write_error",

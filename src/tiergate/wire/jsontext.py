@@ -34,6 +34,11 @@ def canonical(value: object) -> bytes:
     return _encode_sorted(value)
 
 
+def verbatim(data: bytes) -> msgspec.Raw:
+    """Give JSON that is written as it is, where it stands in a larger value."""
+    return msgspec.Raw(data)
+
+
 def loads(data: bytes) -> Any:
     """Read JSON that somebody else wrote.
 

@@ -1,0 +1,73 @@
+"""The name under which an answer is kept: two questions share one only if they are the same question.
+
+It is a keyed hash over everything that was asked, with a secret of the tenant: nobody who finds the keys can
+tell what was asked, not even whether two tenants asked the same. What a field means need not be known: one
+that is not on the short list of those without a say is a part of the question.
+"""
+
+import hmac
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+from tiergate.core import derived
+from tiergate.wire import canonical, dumps, verbatim
+
+VERSION: Final = b"1"
+WITHOUT_A_SAY: Final = frozenset({"stream", "stream_options", "user", "metadata", "store", "model"})
+"""Fields that change nothing in an answer's words. The model has its own place in the key."""
+_PURPOSE: Final = b"tiergate cache 1\x00"
+_TENANTS: Final = 4_096
+
+
+class Asked(NamedTuple):
+    """What a question is, beside its words."""
+
+    tenant: str
+    data_class: str
+    family: str
+    """Of endpoints: those of one family have the same bodies."""
+    entry: str
+    """The model, as the settings know it."""
+    revision: str
+    """Of that entry: its targets and what is kept of it."""
+
+
+class CacheKeys:
+    """Makes keys. `secret`: the house's."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret.encode()
+        self._of_tenant = lru_cache(_TENANTS)(self._derived)
+
+    def key(self, asked: Asked, body: Mapping[str, Any]) -> bytes:
+        """Give the key of a question, 32 bytes."""
+        parts = (VERSION, *(part.encode() for part in asked), words(body))
+        # Each part says how long it is, so that no two lists of parts are the same bytes.
+        told = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+        return hmac.digest(self._of_tenant(asked.tenant), told, "sha256")
+
+    def _derived(self, tenant: str) -> bytes:
+        return derived(self._secret, _PURPOSE + tenant.encode())
+
+
+def words(body: Mapping[str, Any]) -> bytes:
+    """Write what is asked in one way, whatever order its keys came in.
+
+    Inside the parameters of a tool and the schema of an answer the order stays: models read it.
+    """
+    asked = {name: value for name, value in body.items() if name not in WITHOUT_A_SAY}
+    tools, form = asked.get("tools"), asked.get("response_format")
+    if isinstance(tools, list):
+        asked["tools"] = [_kept(tool, "function", "parameters") for tool in tools]
+    if isinstance(form, dict):
+        asked["response_format"] = _kept(form, "json_schema", "schema")
+    return canonical(asked)
+
+
+def _kept(value: Any, outer: str, inner: str) -> Any:
+    """Give an object whose `outer.inner` will be written in the order in which it came."""
+    holder = value.get(outer) if isinstance(value, dict) else None
+    if not isinstance(holder, dict) or inner not in holder:
+        return value
+    return {**value, outer: {**holder, inner: verbatim(dumps(holder[inner]))}}

@@ -113,6 +113,5 @@ def _parts(messages: object) -> Iterator[Mapping[str, Any]]:
         if isinstance(message, dict):
             yield message
             content = message.get("content")
-            yield from (
-                part for part in content or () if isinstance(content, list) and isinstance(part, dict)
-            )
+            if isinstance(content, list):
+                yield from (part for part in content if isinstance(part, dict))

@@ -14,6 +14,7 @@ from tiergate.wire.chat import (
 )
 from tiergate.wire.chatstream import DONE, ChatStream
 from tiergate.wire.errors import ErrorBody, read_error, write_error
+from tiergate.wire.folded import FoldedAnswer, FoldedChoice, fold, write_pieces, write_whole
 from tiergate.wire.jsontext import DEPTH_MAX, canonical, dumps, loads, read_object, verbatim
 from tiergate.wire.plain import write_done, write_piece
 from tiergate.wire.sse import EVENT_BYTES_MAX, ServerSentEvent, SseParser, write_event
@@ -28,12 +29,15 @@ __all__ = [
     "ChatStream",
     "ErrorBody",
     "ErrorInStream",
+    "FoldedAnswer",
+    "FoldedChoice",
     "ServerSentEvent",
     "SseParser",
     "canonical",
     "choices_asked",
     "cost_number",
     "dumps",
+    "fold",
     "loads",
     "output_tokens_asked",
     "read_chat",
@@ -50,4 +54,6 @@ __all__ = [
     "write_error",
     "write_event",
     "write_piece",
+    "write_pieces",
+    "write_whole",
 ]

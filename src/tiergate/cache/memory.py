@@ -1,0 +1,84 @@
+"""Answers in the memory of this process: the newest ones, up to a number of bytes."""
+
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+_BESIDE_BYTES: Final = 400
+"""What an answer takes beside its own bytes: its key, its place, its times."""
+_SHARE_MAX: Final = 8
+"""No answer takes more than this part of the whole: it would put out all others."""
+
+
+class _Place(NamedTuple):
+    value: bytes
+    expires_ns: int
+    tenant: str
+    entry: str
+
+
+class MemoryShelf:
+    """Keeps answers by their keys. Times are nanoseconds of the clock that the caller reads.
+
+    Args:
+        bytes_max: of all answers together.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.bytes = 0
+        self.evicted = 0
+        """Answers that had to make room for others."""
+        self._places: OrderedDict[bytes, _Place] = OrderedDict()
+        self._of_tenant: dict[str, set[bytes]] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def get(self, key: bytes, now_ns: int) -> bytes | None:
+        """Give an answer that is kept, and fresh."""
+        place = self._places.get(key)
+        if place is None:
+            return None
+        if place.expires_ns <= now_ns:
+            self._drop(key)
+            return None
+        self._places.move_to_end(key)
+        return place.value
+
+    def put(self, key: bytes, value: bytes, *, tenant: str, entry: str, expires_ns: int) -> bool:
+        """Keep an answer; False: it is too large. Those that nobody has asked for longest make room."""
+        size = len(value) + _BESIDE_BYTES
+        if size > self.bytes_max // _SHARE_MAX:
+            return False
+        if key in self._places:
+            self._drop(key)
+        self._places[key] = _Place(value, expires_ns, tenant, entry)
+        self._of_tenant.setdefault(tenant, set()).add(key)
+        self.bytes += size
+        while self.bytes > self.bytes_max:
+            self._drop(next(iter(self._places)))
+            self.evicted += 1
+        return True
+
+    def purge(self, tenant: str | None = None, entry: str | None = None) -> int:
+        """Delete what is kept of a tenant, of a model, or of both together; give how many answers."""
+        keys = self._places if tenant is None else self._of_tenant.get(tenant, ())
+        gone = [key for key in keys if entry is None or self._places[key].entry == entry]
+        for key in gone:
+            self._drop(key)
+        return len(gone)
+
+    def sweep(self, now_ns: int) -> int:
+        """Delete what is too old to be given; give how many answers."""
+        gone = [key for key, place in self._places.items() if place.expires_ns <= now_ns]
+        for key in gone:
+            self._drop(key)
+        return len(gone)
+
+    def _drop(self, key: bytes) -> None:
+        place = self._places.pop(key)
+        self.bytes -= len(place.value) + _BESIDE_BYTES
+        keys = self._of_tenant[place.tenant]
+        keys.discard(key)
+        if not keys:
+            del self._of_tenant[place.tenant]

@@ -21,6 +21,7 @@ from tiergate.ledger import (
     Held,
     Journal,
     Kept,
+    Looked,
     Receipt,
     ReceiptEntry,
     ReceiptMaker,
@@ -106,7 +107,7 @@ def test_a_receipt_runs_with_its_first_hold_and_is_done_with_the_answer(journal:
         assert done == structs.replace(running, state=ReceiptState.DONE, reply=ANSWER)
         entry = await books.entry(asked.call.id)
         assert entry is not None
-        assert (entry.receipt, entry.receipt_of) == (ReceiptUse.NEW, None)
+        assert (entry.receipt, entry.answer_of) == (ReceiptUse.NEW, None)
 
     run(test, journal)
 
@@ -200,8 +201,52 @@ def test_a_shared_answer_is_told_in_the_entry_of_whoever_was_given_it(journal: O
         books.close(closed(1, attempts=0, shared=shared))
         entry = await books.entry(opened(1).call.id)
         assert entry is not None
-        assert (entry.receipt, entry.receipt_of) == (ReceiptUse.JOINED, "01other")
+        assert (entry.receipt, entry.answer_of) == (ReceiptUse.JOINED, "01other")
         assert (entry.avoided_input, entry.avoided_output, entry.avoided_nanos) == (15, 3, 77)
+
+    run(test, journal)
+
+
+HASH = bytes(range(16))
+
+
+def test_what_became_of_a_call_at_the_cache_is_in_its_entry(journal: OpenJournal) -> None:
+    """Whether it asked a target or was given an answer; the hash is what a report counts repeats by."""
+    miss = Looked(outcome="miss", request_hash=HASH)
+    hit = Looked(outcome="hit", reason="memory", request_hash=HASH)
+
+    async def test(books: Journal) -> None:
+        asked = structs.replace(opened(1), looked=miss)
+        await books.hold(holding(asked, 1))
+        books.settle(settled(1))
+        books.close(closed(1, opened=asked))
+        shared = Shared(of=asked.call.id, usage=Usage(input=10, output=3), cash_nanos=77)
+        given = structs.replace(opened(2), looked=hit)
+        books.close(closed(2, opened=given, attempts=0, shared=shared))
+        paid, free = await books.entry(asked.call.id), await books.entry(given.call.id)
+        assert paid is not None
+        assert free is not None
+        assert (paid.looked, paid.is_given, paid.answer_of) == (miss, False, None)
+        assert (free.looked, free.is_given, free.answer_of) == (hit, True, asked.call.id)
+        assert (free.receipt, free.avoided_nanos) == (None, 77)
+
+    run(test, journal)
+
+
+def test_a_call_that_failed_may_be_given_an_old_answer_in_the_end(journal: OpenJournal) -> None:
+    """It has asked, so its row is there: the end says what it was given, and what that had cost."""
+    stale = Looked(outcome="stale", reason="every-target-failed", request_hash=HASH)
+
+    async def test(books: Journal) -> None:
+        asked = structs.replace(opened(1), looked=Looked(outcome="miss", request_hash=HASH))
+        await books.hold(holding(asked, 1))
+        books.settle(settled(1))
+        shared = Shared(of="01other", usage=Usage(input=10, output=3), cash_nanos=None)
+        books.close(closed(1, opened=asked, shared=shared, looked=stale))
+        entry = await books.entry(asked.call.id)
+        assert entry is not None
+        assert (entry.looked, entry.is_given, entry.answer_of) == (stale, True, "01other")
+        assert (entry.avoided_input, entry.avoided_output, entry.avoided_nanos) == (10, 3, None)
 
     run(test, journal)
 
@@ -230,7 +275,7 @@ def test_a_dead_owners_receipt_is_unknown_and_may_be_asked_again(places: Places)
         assert (found.state, found.call_id) == (ReceiptState.RUNNING, again.call.id)
         entry = await books.entry(again.call.id)
         assert entry is not None
-        assert (entry.receipt, entry.receipt_of) == (ReceiptUse.RESENT, first.call.id)
+        assert (entry.receipt, entry.answer_of) == (ReceiptUse.RESENT, first.call.id)
 
     run(dies, opening(kept))
     run(comes_back, opening(kept))

@@ -126,10 +126,10 @@ def check_receipts(entries: list[Entry], what: str) -> None:
             answers[entry.tag] = entry.call_id
     for entry in entries:
         if entry.receipt is ReceiptUse.RESENT:
-            before = by_id[entry.receipt_of or ""]
+            before = by_id[entry.answer_of or ""]
             assert [one.state for one in before.attempts][-1:] == [HoldState.LAPSED], what
         elif entry.receipt is ReceiptUse.REPLAYED:
-            assert entry.receipt_of == answers[entry.tag or ""], what
+            assert entry.answer_of == answers[entry.tag or ""], what
             assert entry.attempts == (), what
 
 

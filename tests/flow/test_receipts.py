@@ -254,7 +254,7 @@ def test_a_question_that_a_crash_cut_off_may_be_asked_again(tmp_path: Path, mock
     assert [attempt.state for attempt in lapsed.attempts] == [HoldState.LAPSED]
     assert [attempt.state for attempt in resent.attempts] == [HoldState.SETTLED]
     assert (lapsed.receipt, resent.receipt) == (ReceiptUse.NEW, ReceiptUse.RESENT)
-    assert resent.receipt_of == lapsed.call_id
+    assert resent.answer_of == lapsed.call_id
 
 
 def test_python_has_keys_too(tmp_path: Path, mock: MockProcess) -> None:

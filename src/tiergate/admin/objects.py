@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from tiergate.core import ReceiptUse, Usage, nanos_to_usd
+from tiergate.core import Usage, nanos_to_usd
 from tiergate.ledger import AttemptEntry, Balance, Entry, HoldState
 from tiergate.wire import loads
 
@@ -53,7 +53,8 @@ def entry_object(entry: Entry) -> dict[str, Any]:
         "error": entry.error_code,
         "end": None if entry.end is None else entry.end.value,
         "receipt": None if entry.receipt is None else entry.receipt.value,
-        "receipt_of": entry.receipt_of,
+        "cache": _cache(entry),
+        "answer_of": entry.answer_of,
         "avoided": _avoided(entry),
         "usage": None if last is None else usage_buckets(last.usage),
         "cost_usd": nanos_to_usd(sum(known)) if len(known) == len(costs) else None,
@@ -93,9 +94,15 @@ def _time_or_none(ns: int | None) -> str | None:
     return None if ns is None else time_text(ns)
 
 
+def _cache(entry: Entry) -> dict[str, Any] | None:
+    """Give what became of it at the cache."""
+    looked = entry.looked
+    return None if looked.outcome is None else {"outcome": looked.outcome, "reason": looked.reason}
+
+
 def _avoided(entry: Entry) -> dict[str, Any] | None:
     """Give what was not used and paid a second time, where another call has paid for the answer."""
-    if entry.receipt not in (ReceiptUse.JOINED, ReceiptUse.REPLAYED):
+    if not entry.is_given:
         return None
     nanos = entry.avoided_nanos
     return {

@@ -86,7 +86,7 @@ def _show(entry: Mapping[str, Any], zone: str, *, as_json: bool) -> None:
         if told[name] is not None:
             console.print(Text(f"{name:10}"), shown(str(told[name])))
     if entry["receipt"] is not None:
-        of = entry["receipt_of"]
+        of = entry["answer_of"]
         console.print(Text(f"{'receipt':10}"), shown(entry["receipt"] + ("" if of is None else f", of {of}")))
     for step in entry["route"]:
         console.print(Text(f"{'route':10}"), shown(f"{step['target']}: {step['reason']}"))

@@ -25,6 +25,7 @@ from tiergate.ledger.receipts import (
     judge,
 )
 from tiergate.ledger.records import (
+    NOT_LOOKED,
     Adjustment,
     AttemptEntry,
     CallClosed,
@@ -34,6 +35,7 @@ from tiergate.ledger.records import (
     EntryQuery,
     Held,
     Kept,
+    Looked,
     Owner,
     Settled,
     Shared,
@@ -64,6 +66,7 @@ __all__ = [
     "FLIGHT",
     "HOLD",
     "LINE",
+    "NOT_LOOKED",
     "OWNER",
     "RECEIPT",
     "SLICE",
@@ -92,6 +95,7 @@ __all__ = [
     "Kept",
     "LapsedSlice",
     "LineState",
+    "Looked",
     "Moves",
     "Owner",
     "OwnerState",

@@ -5,6 +5,7 @@ or an answer, a key or a credential.
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
@@ -21,6 +22,19 @@ class Owner:
     epoch: int
 
 
+class Looked(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a call at the cache."""
+
+    outcome: str | None = None
+    """`hit`, `stale`, `collapsed`, or why it went on to a target; None: the cache was not asked."""
+    reason: str | None = None
+    request_hash: bytes | None = None
+    """Of the whole question, keyed with a secret of its tenant; None: its answer may not be kept."""
+
+
+NOT_LOOKED: Final = Looked()
+
+
 class CallOpened(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a call's record that is known when it is admitted."""
 
@@ -34,6 +48,7 @@ class CallOpened(msgspec.Struct, frozen=True, kw_only=True):
     """Of a call that pays for an answer that others may be given, too."""
     resent_of: str | None = None
     """The call that asked the same before and lapsed."""
+    looked: Looked = NOT_LOOKED
 
     @property
     def receipt_use(self) -> ReceiptUse | None:
@@ -123,7 +138,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 class Shared(msgspec.Struct, frozen=True, kw_only=True):
     """An answer that another call has paid for, as the call that was given it records it."""
 
-    use: ReceiptUse
+    use: ReceiptUse | None = None
+    """What its receipt came to; None: it has none."""
     of: str
     """The call that paid."""
     usage: Usage
@@ -144,6 +160,8 @@ class CallClosed(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     """Holds that were asked for, refused ones too; 0 says that it cannot have cost anything."""
     shared: Shared | None = None
+    looked: Looked | None = None
+    """What became of it at the cache, where that is another thing than at its beginning."""
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True):
@@ -231,13 +249,23 @@ class Entry:
     """None while it is in flight."""
     receipt: ReceiptUse | None = None
     """What its `Idempotency-Key` came to; None: it brought none."""
-    receipt_of: str | None = None
+    answer_of: str | None = None
     """The call whose answer it was given, or that it asked again for."""
     avoided_input: int = 0
     """Tokens that were not used a second time, and
     avoided_output: those of the answer."""
     avoided_output: int = 0
     avoided_nanos: int | None = None
+    looked: Looked = NOT_LOOKED
     attempts: tuple[AttemptEntry, ...] = field(default=())
     adjustments: tuple[Adjustment, ...] = field(default=())
     """Read with `Journal.find` only."""
+
+    @property
+    def is_given(self) -> bool:
+        """Whether it was given an answer that another call has paid for."""
+        given = self.looked.outcome in _GIVEN
+        return given or self.receipt in (ReceiptUse.JOINED, ReceiptUse.REPLAYED)
+
+
+_GIVEN: Final = ("hit", "stale", "collapsed")

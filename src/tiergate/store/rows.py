@@ -17,6 +17,7 @@ from tiergate.ledger import (
     Entry,
     Held,
     HoldState,
+    Looked,
     Receipt,
     ReceiptEntry,
     ReceiptState,
@@ -37,12 +38,12 @@ _NO_RANDOMNESS: Final = bytes(10)
 _INTEGER_MAX: Final = 2**63 - 1
 
 
-def call_row(opened: CallOpened, epoch: int) -> Row:
+def call_row(opened: CallOpened, epoch: int, looked: Looked | None = None) -> Row:
     """Give the row of `open_call`: what is known of a call when it is admitted.
 
     `_value_` and not `value`: the property is six times as slow, and this runs twice for each call.
     """
-    call = opened.call
+    call, looked = opened.call, looked or opened.looked
     caller = call.caller
     return (
         call.id,
@@ -62,6 +63,9 @@ def call_row(opened: CallOpened, epoch: int) -> Row:
         opened.deadline_ns,
         call.prompt_bytes,
         opened.route,
+        looked.request_hash,
+        looked.outcome,
+        looked.reason,
         epoch,
         None if opened.receipt is None else opened.receipt_use,
         opened.resent_of,
@@ -166,9 +170,9 @@ def settled_place(row: Row) -> tuple[str, int]:
 
 def close_row(closed: CallClosed, epoch: int) -> Row:
     """Give the row of `close_call`: the whole call and its end."""
-    opened, shared = call_row(closed.opened, epoch), closed.shared
+    opened, shared = call_row(closed.opened, epoch, closed.looked), closed.shared
     return (
-        *(opened if shared is None else (*opened[:-2], shared.use._value_, shared.of)),
+        *(opened if shared is None else (*opened[:-2], shared.use, shared.of)),
         None if shared is None else shared.usage.input_tokens,
         None if shared is None else shared.usage.output_tokens,
         None if shared is None else shared.cash_nanos,
@@ -277,10 +281,11 @@ def entry_of(call: Row, attempts: Iterable[Row]) -> Entry:
         error_code=call[18],
         end=None if call[19] is None else EndState(call[19]),
         receipt=None if call[20] is None else ReceiptUse(call[20]),
-        receipt_of=call[21],
+        answer_of=call[21],
         avoided_input=call[22] or 0,
         avoided_output=call[23] or 0,
         avoided_nanos=call[24],
+        looked=Looked(request_hash=call[25], outcome=call[26], reason=call[27]),
         attempts=tuple(_attempt_of(row) for row in attempts),
     )
 

@@ -270,7 +270,8 @@ class MemoryJournal:
             end=None,
             attempts=tuple(_attempt_entry(attempt) for attempt in attempts),
             receipt=opened.receipt_use,
-            receipt_of=opened.resent_of,
+            answer_of=opened.resent_of,
+            looked=opened.looked,
         )
         if closed is None:
             return entry
@@ -282,6 +283,7 @@ class MemoryJournal:
             finish_reasons=closed.finish_reasons,
             error_code=closed.error_code,
             end=closed.end,
+            looked=closed.looked or opened.looked,
         )
 
 
@@ -291,7 +293,7 @@ def _with_shared(entry: Entry, shared: Shared | None) -> Entry:
     return replace(
         entry,
         receipt=shared.use,
-        receipt_of=shared.of,
+        answer_of=shared.of,
         avoided_input=shared.usage.input_tokens,
         avoided_output=shared.usage.output_tokens,
         avoided_nanos=shared.cash_nanos,

@@ -5,10 +5,10 @@ from typing import Any
 
 
 def array(column: Iterable[Any]) -> str:
-    r"""Write numbers, truth values, texts and None as one array.
+    r"""Write numbers, truth values, texts, bytes and None as one array.
 
-    >>> print(array([1, None, True]), array(['a "b" \\', "NULL"]))
-    {1,NULL,True} {"a \"b\" \\","NULL"}
+    >>> print(array([1, None, True]), array(['a "b" \\', "NULL"]), array([b"ab"]))
+    {1,NULL,True} {"a \"b\" \\","NULL"} {"\\x6162"}
     """
     return "{" + ",".join([_element(value) for value in column]) + "}"
 
@@ -16,6 +16,8 @@ def array(column: Iterable[Any]) -> str:
 def _element(value: Any) -> str:
     if value is None:
         return "NULL"
+    if isinstance(value, bytes):
+        return f'"\\\\x{value.hex()}"'
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     assert isinstance(value, int), "rows of the ledger hold nothing else"

@@ -31,12 +31,14 @@ WHERE hold_state = 'held' AND owner_epoch < :epoch;
 UPDATE call SET end_state = 'lapsed', room = NULL
 WHERE end_state IS NULL AND owner_epoch < :epoch;
 
--- A call is written with its first hold; the later ones find it there. Of the room of 192 bytes `close_call`
--- takes 138: 13 for the end, 16 times, 64 finish reasons, 40 error code, and their lengths in the row's header.
+-- A call is written with its first hold; the later ones find it there. Of the room of 240 bytes `close_call`
+-- takes 211: 13 for the end, 16 times, 64 finish reasons, 40 error code, 24 what was avoided, 26 whose answer it was
+-- given, 23 more of what became of it at the cache, and their lengths in the row's header.
 -- name: open_call
 INSERT INTO call (id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed,
-                  generation, received_ns, deadline_ns, prompt_bytes, route, owner_epoch, receipt, receipt_of, room)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, zeroblob(192))
+                  generation, received_ns, deadline_ns, prompt_bytes, route, request_hash, cache_outcome, cache_reason,
+                  owner_epoch, receipt, answer_of, room)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, zeroblob(240))
 ON CONFLICT (id) DO NOTHING;
 
 -- 368 bytes are the most that `settle` can add: 4 for the state, 80 replica, 24 times, 15 outcome and blame,
@@ -58,26 +60,30 @@ WHERE call_id = ? AND n = ? AND owner_epoch = ? AND hold_state = 'held';
 -- The whole call, where it never held anything; else only its end.
 -- name: close_call
 INSERT INTO call (id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed,
-                  generation, received_ns, deadline_ns, prompt_bytes, route, owner_epoch, receipt, receipt_of,
-                  avoided_input, avoided_output, avoided_nanos,
+                  generation, received_ns, deadline_ns, prompt_bytes, route, request_hash, cache_outcome, cache_reason,
+                  owner_epoch, receipt, answer_of, avoided_input, avoided_output, avoided_nanos,
                   first_event_ns, last_event_ns, finish_reasons, error_code, end_state)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE
 SET first_event_ns = excluded.first_event_ns, last_event_ns = excluded.last_event_ns,
     finish_reasons = excluded.finish_reasons, error_code = excluded.error_code,
-    end_state = excluded.end_state, room = NULL
+    end_state = excluded.end_state, cache_outcome = excluded.cache_outcome, cache_reason = excluded.cache_reason,
+    answer_of = excluded.answer_of, avoided_input = excluded.avoided_input,
+    avoided_output = excluded.avoided_output, avoided_nanos = excluded.avoided_nanos, room = NULL
 WHERE call.end_state IS NULL AND call.owner_epoch = excluded.owner_epoch;
 
 -- name: read_call
 SELECT id, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed, generation,
        received_ns, first_event_ns, last_event_ns, prompt_bytes, route, finish_reasons, error_code, end_state,
-       receipt, receipt_of, avoided_input, avoided_output, avoided_nanos
+       receipt, answer_of, avoided_input, avoided_output, avoided_nanos, request_hash, cache_outcome,
+       cache_reason
 FROM call WHERE id = ?;
 
 -- name: read_calls
 SELECT id, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed, generation,
        received_ns, first_event_ns, last_event_ns, prompt_bytes, route, finish_reasons, error_code, end_state,
-       receipt, receipt_of, avoided_input, avoided_output, avoided_nanos
+       receipt, answer_of, avoided_input, avoided_output, avoided_nanos, request_hash, cache_outcome,
+       cache_reason
 FROM call WHERE id > :after ORDER BY id LIMIT :limit;
 
 -- name: read_counted
@@ -95,7 +101,8 @@ FROM attempt WHERE call_id BETWEEN :first AND :last ORDER BY call_id, n;
 -- name: find_calls
 SELECT id, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed, generation,
        received_ns, first_event_ns, last_event_ns, prompt_bytes, route, finish_reasons, error_code, end_state,
-       receipt, receipt_of, avoided_input, avoided_output, avoided_nanos
+       receipt, answer_of, avoided_input, avoided_output, avoided_nanos, request_hash, cache_outcome,
+       cache_reason
 FROM call
 WHERE id < :before AND id >= :first
   AND (CAST(:key AS text) IS NULL OR key = :key) AND (CAST(:team AS text) IS NULL OR team = :team)

@@ -68,10 +68,11 @@ WHERE end_state IS NULL AND owner_epoch IN (SELECT epoch FROM owner WHERE state 
 -- times as much on the server and twice as much here.
 -- name: open_call
 INSERT INTO call (id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed,
-                  generation, received_ns, deadline_ns, prompt_bytes, route, owner_epoch, receipt, receipt_of)
+                  generation, received_ns, deadline_ns, prompt_bytes, route, request_hash, cache_outcome, cache_reason,
+                  owner_epoch, receipt, answer_of)
 SELECT * FROM unnest(?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[],
                      ?::text[], ?::text[], ?::text[], ?::boolean[], ?::bigint[], ?::bigint[], ?::bigint[],
-                     ?::bigint[], ?::text[], ?::bigint[], ?::text[], ?::text[])
+                     ?::bigint[], ?::text[], ?::bytea[], ?::text[], ?::text[], ?::bigint[], ?::text[], ?::text[])
 ON CONFLICT (id) DO NOTHING;
 
 -- name: hold
@@ -117,27 +118,30 @@ WHERE attempt.call_id = told.call_id AND attempt.n = told.n AND attempt.owner_ep
 
 -- name: close_call
 INSERT INTO call (id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed,
-                  generation, received_ns, deadline_ns, prompt_bytes, route, owner_epoch, receipt, receipt_of,
-                  avoided_input, avoided_output, avoided_nanos, first_event_ns, last_event_ns, finish_reasons,
+                  generation, received_ns, deadline_ns, prompt_bytes, route, request_hash, cache_outcome, cache_reason,
+                  owner_epoch, receipt, answer_of, avoided_input, avoided_output, avoided_nanos, first_event_ns, last_event_ns, finish_reasons,
                   error_code, end_state)
 SELECT id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed,
-       generation, received_ns, deadline_ns, prompt_bytes, route, owner_epoch, receipt, receipt_of,
-       avoided_input, avoided_output, avoided_nanos, first_event_ns, last_event_ns, finish_reasons, error_code,
+       generation, received_ns, deadline_ns, prompt_bytes, route, request_hash, cache_outcome, cache_reason,
+       owner_epoch, receipt, answer_of, avoided_input, avoided_output, avoided_nanos, first_event_ns, last_event_ns, finish_reasons, error_code,
        end_state
 FROM (SELECT DISTINCT ON (id) *
       FROM unnest(?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[],
                   ?::text[], ?::text[], ?::text[], ?::boolean[], ?::bigint[], ?::bigint[], ?::bigint[],
-                  ?::bigint[], ?::text[], ?::bigint[], ?::text[], ?::text[], ?::bigint[], ?::bigint[],
-                  ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], ?::text[], ?::text[])
+                  ?::bigint[], ?::text[], ?::bytea[], ?::text[], ?::text[], ?::bigint[], ?::text[], ?::text[],
+                  ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], ?::text[], ?::text[])
            WITH ORDINALITY AS row (id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class,
                                     data_class, streamed, generation, received_ns, deadline_ns, prompt_bytes,
-                                    route, owner_epoch, receipt, receipt_of, avoided_input, avoided_output,
-                                    avoided_nanos, first_event_ns, last_event_ns, finish_reasons, error_code,
+                                    route, request_hash, cache_outcome, cache_reason, owner_epoch, receipt, answer_of,
+                                    avoided_input, avoided_output, avoided_nanos, first_event_ns, last_event_ns, finish_reasons, error_code,
                                     end_state, place)
       ORDER BY id, place) AS told
 ON CONFLICT (id) DO UPDATE
 SET first_event_ns = excluded.first_event_ns, last_event_ns = excluded.last_event_ns,
-    finish_reasons = excluded.finish_reasons, error_code = excluded.error_code, end_state = excluded.end_state
+    finish_reasons = excluded.finish_reasons, error_code = excluded.error_code, end_state = excluded.end_state,
+    cache_outcome = excluded.cache_outcome, cache_reason = excluded.cache_reason, answer_of = excluded.answer_of,
+    avoided_input = excluded.avoided_input, avoided_output = excluded.avoided_output,
+    avoided_nanos = excluded.avoided_nanos
 WHERE call.end_state IS NULL AND call.owner_epoch = excluded.owner_epoch;
 
 -- name: read_counted

@@ -14,6 +14,7 @@ from typing import Any
 
 from properties.weather import Weather, forecast
 from tiergate.admission import Admission, Keyring
+from tiergate.cache import Cache, CacheKeys, MemoryShelf
 from tiergate.catalog import PriceBook
 from tiergate.core import (
     LOCAL,
@@ -232,6 +233,7 @@ class Town:
         self.budget = Spared()
         self.permits = Watch(LIMITS, clock=self.clock)
         self.health = Health(BREAKERS, clock=self.clock, chance=self.random.random, emit=self.events.append)
+        self.cache = Cache(CacheKeys("secret"), MemoryShelf(1 << 20), wall_ns=self.clock.wall_ns)
         self.rooms = Rooms(
             rules=Rules(
                 generation=1,
@@ -249,8 +251,14 @@ class Town:
             health=self.health,
             book=book,
             flights=Flights(
-                self.journal, ReceiptMaker("s"), book=book, clock=self.clock, emit=self.events.append
+                self.journal,
+                ReceiptMaker("s"),
+                cache=self.cache,
+                book=book,
+                clock=self.clock,
+                emit=self.events.append,
             ),
+            cache=self.cache,
             lines=Lines(),
             upstream=self,
             clock=self.clock,

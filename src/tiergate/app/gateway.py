@@ -15,7 +15,7 @@ from tiergate.app.house import House, open_house
 from tiergate.app.starting import file_or_found
 from tiergate.config import Loaded
 from tiergate.core import LOCAL, Call, Chunk, Reply, StoreOwned, checked_idempotency_key, new_id
-from tiergate.serve import SharedStream, StreamReply, handle
+from tiergate.serve import Stream, handle
 from tiergate.store import find_owner
 from tiergate.wire import dumps, read_chat
 
@@ -35,7 +35,7 @@ class Gateway:
         self._loaded = loaded
         self._environ = environ
         self._doors = AsyncExitStack()
-        self._streams: set[StreamReply | SharedStream] = set()
+        self._streams: set[Stream] = set()
         """Streams that nobody has read to their end yet."""
         self._house: House | None = None
         self._client: GatewayClient | None = None

@@ -18,6 +18,7 @@ from tiergate.app.ledgers import ledger_place
 from tiergate.app.sharing import open_doors
 from tiergate.app.upkeep import follow_keys, keep_up
 from tiergate.app.webhook import Webhook
+from tiergate.cache import Cache, CacheKeys, MemoryShelf
 from tiergate.config import Loaded, Settings, fill, first_snapshot
 from tiergate.config import reload as next_snapshot
 from tiergate.core import Clock, Emit, Event, Notice, SettingsError, SystemClock, usd_text
@@ -131,6 +132,7 @@ class House:
         self.rooms.admission.use(keyring)
         self.rooms.rules = rules
         self.rooms.book.use(ceilings, alerts_at=new.settings.alerts.at)
+        self.rooms.cache.use(bytes_max=fill.cache_bytes(new.settings), is_dry=new.settings.cache.dry_run)
         self.rooms.flights.receipts_kept_s = new.settings.retention.receipts
         self._webhook.use(fill.webhook(new.settings))
         self._alarm.use(fill.spend_limit_nanos(new.settings))
@@ -227,9 +229,16 @@ async def open_house(
         ceilings = fill.ceilings(settings, cabinet.keys)
         book = await _book(stack, journal, ceilings, settings, clock, tell, is_shared=place.is_shared)
         await book.balances(clock.wall_ns())  # so that no call waits for them
+        cache = Cache(
+            CacheKeys(secret),
+            MemoryShelf(fill.cache_bytes(settings)),
+            wall_ns=clock.wall_ns,
+            is_dry=settings.cache.dry_run,
+        )
         flights = Flights(
             journal,
             ReceiptMaker(secret),
+            cache=cache,
             book=book,
             clock=clock,
             emit=tell,
@@ -250,6 +259,7 @@ async def open_house(
             health=Health(fill.breakers(settings), clock=clock, chance=random, emit=tell),
             book=book,
             flights=flights,
+            cache=cache,
             lines=lines,
             upstream=upstream,
             clock=clock,

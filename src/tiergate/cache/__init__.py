@@ -1,1 +1,26 @@
 """Have we answered this before: key, freshness, exact and similar tiers, one flight per question."""
+
+from tiergate.cache.answer import CachedAnswer
+from tiergate.cache.cache import DRY_RUN, Cache, Held, Kept, Look
+from tiergate.cache.eligible import DEFAULT_POLICY, CachePolicy, When
+from tiergate.cache.keepable import NotKept
+from tiergate.cache.key import Asked, CacheKeys
+from tiergate.cache.memory import MemoryShelf
+from tiergate.cache.status import write_status
+
+__all__ = [
+    "DEFAULT_POLICY",
+    "DRY_RUN",
+    "Asked",
+    "Cache",
+    "CacheKeys",
+    "CachePolicy",
+    "CachedAnswer",
+    "Held",
+    "Kept",
+    "Look",
+    "MemoryShelf",
+    "NotKept",
+    "When",
+    "write_status",
+]

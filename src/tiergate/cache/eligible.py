@@ -38,12 +38,18 @@ class Bypass(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachePolicy:
-    """What is kept of a model's answers, and for how long; `keep_tool_calls`: also those that call tools."""
+    """What is kept of a model's answers, and for how long; `keep_tool_calls`: also those that call tools.
+
+    `stale_if_error_s`: for how long after its time an answer is given where every target fails.
+    """
 
     when: When = When.TEMPERATURE_ZERO
     ttl_s: float = 3_600.0
+    stale_if_error_s: float = 3_600.0
     keep_tool_calls: bool = False
 
+
+DEFAULT_POLICY: Final = CachePolicy()
 
 _STATEFUL: Final = ("previous_response_id", "conversation", "thread", "session_id")
 _SERVER_TOOLS: Final = ("web_search_options", "search_parameters", "plugins", "mcp_servers", "container")

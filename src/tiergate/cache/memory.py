@@ -55,10 +55,13 @@ class MemoryShelf:
         self._places[key] = _Place(value, expires_ns, tenant, entry)
         self._of_tenant.setdefault(tenant, set()).add(key)
         self.bytes += size
-        while self.bytes > self.bytes_max:
-            self._drop(next(iter(self._places)))
-            self.evicted += 1
+        self._make_room()
         return True
+
+    def resize(self, bytes_max: int) -> None:
+        """Take another bound."""
+        self.bytes_max = bytes_max
+        self._make_room()
 
     def purge(self, tenant: str | None = None, entry: str | None = None) -> int:
         """Delete what is kept of a tenant, of a model, or of both together; give how many answers."""
@@ -74,6 +77,11 @@ class MemoryShelf:
         for key in gone:
             self._drop(key)
         return len(gone)
+
+    def _make_room(self) -> None:
+        while self.bytes > self.bytes_max:
+            self._drop(next(iter(self._places)))
+            self.evicted += 1
 
     def _drop(self, key: bytes) -> None:
         place = self._places.pop(key)

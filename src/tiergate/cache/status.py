@@ -1,43 +1,18 @@
 """What a caller is told of the cache, as `Cache-Status` writes it (RFC 9211)."""
 
 import re
-from enum import StrEnum
+from functools import lru_cache
 from math import floor
 from typing import Final
 
-import msgspec
+from tiergate.core import CacheSaid
 
 NAME: Final = "tiergate"
 _TOKEN: Final = re.compile(r"[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*")
 
 
-class Forwarded(StrEnum):
-    """Why a call went on to a target."""
-
-    BYPASS = "bypass"
-    """The cache had nothing to do with it."""
-    MISS = "miss"
-    """Nothing was kept for it."""
-    REQUEST = "request"
-    """Something was, and the caller did not want it."""
-    STALE = "stale"
-    """Something was, and was too old."""
-
-
-class CacheSaid(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a call at the cache."""
-
-    forwarded: Forwarded | None = None
-    """None: it was answered from there."""
-    stored: bool = False
-    """The answer is kept now."""
-    collapsed: bool = False
-    """It was given the answer to somebody's same question."""
-    ttl_s: float | None = None
-    """For how long the answer is fresh; less than nothing: it is not any more."""
-    detail: str | None = None
-
-
+# Of calls that the cache has nothing to do with, nearly all are told the same.
+@lru_cache(maxsize=256)
 def write_status(said: CacheSaid) -> bytes:
     """Write the header's value.
 

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from tiergate.admission import KeyBudget, KeyLimits, Keyring, VirtualKey
+from tiergate.cache import CachePolicy, When
 from tiergate.catalog import (
     BUCKETS,
     BilledBy,
@@ -20,7 +21,7 @@ from tiergate.catalog import (
     vendor_at,
 )
 from tiergate.config.sections import Budget as BudgetSection
-from tiergate.config.sections import OtherPer1m, UsdPer1m
+from tiergate.config.sections import ModelCache, OtherPer1m, UsdPer1m
 from tiergate.config.sections import Price as PriceSection
 from tiergate.config.sections import Provider as ProviderSection
 from tiergate.config.settings import Settings
@@ -50,7 +51,9 @@ def rules(settings: Settings, *, generation: int) -> Rules:
         generation=generation,
         models={
             name: ModelEntry(
-                targets=tuple(_target(text, settings) for text in model.targets), policy=Policy(model.policy)
+                targets=tuple(_target(text, settings) for text in model.targets),
+                policy=Policy(model.policy),
+                cache=cache_policy(settings, model.cache),
             )
             for name, model in settings.models.items()
             if name != ANY_MODEL
@@ -61,6 +64,7 @@ def rules(settings: Settings, *, generation: int) -> Rules:
         if any_model is None
         else tuple(target.partition("/")[0] for target in any_model.targets),
         any_model_policy=Policy.IN_ORDER if any_model is None else Policy(any_model.policy),
+        cache=cache_policy(settings),
         retry=_retry(settings),
         facts=catalog.facts,
         drained={
@@ -69,6 +73,24 @@ def rules(settings: Settings, *, generation: int) -> Rules:
             if provider.drain_s is not None and provider.tier == "hosted"
         },
     )
+
+
+def cache_policy(settings: Settings, own: ModelCache | None = None) -> CachePolicy:
+    """Give what is kept of answers: as the cache's settings say, but for what a model has of its own."""
+    given: dict[str, Any] = settings.cache.exact.model_dump(include=set(ModelCache.model_fields))
+    if own is not None:
+        given |= own.model_dump(exclude_none=True)
+    return CachePolicy(
+        when=When(given["when"]),
+        ttl_s=given["ttl"],
+        stale_if_error_s=given["stale_if_error"],
+        keep_tool_calls=given["tool_calls"],
+    )
+
+
+def cache_bytes(settings: Settings) -> int:
+    """Give the most bytes of answers that are kept."""
+    return settings.cache.exact.max_mb * _MIB
 
 
 def ceilings(settings: Settings, keys: Sequence[VirtualKey] = ()) -> list[Ceiling]:

@@ -48,10 +48,10 @@ PENDING: Final = (
     ),
     Pending(path=("providers", "*", "proxy"), stops=True, sentence=f"proxies are not used yet: {_REMOVE}"),
     Pending(
-        path=("cache", "exact", "when"),
+        path=("cache", "exact", "keep"),
         stops=True,
-        sentence="no answer is given from stock yet: remove it, or write never",
-        honoured=frozenset({"never", "temperature-zero"}),
+        sentence="answers are kept in memory only yet: remove it, or write memory",
+        honoured=frozenset({"memory"}),
     ),
     Pending(
         path=("log", "bodies"),
@@ -66,7 +66,6 @@ PENDING: Final = (
         honoured_entries=1,
     ),
     Pending(path=("providers", "*", "cost"), stops=False, sentence="it is not recorded anywhere yet"),
-    Pending(path=("cache",), stops=False, sentence="no answer is given from stock yet"),
     Pending(path=("retention", "jobs"), stops=False, sentence="there are no jobs yet"),
 )
 

@@ -19,6 +19,7 @@ from tiergate.config.addresses import Address
 from tiergate.config.values import (
     Api,
     BaseUrl,
+    CacheWhen,
     CallerName,
     Credential,
     CurrencyName,
@@ -231,6 +232,52 @@ class Provider(Section):
         return (self.base_url,) if self.base_url is not None else self.replicas
 
 
+class ExactCache(Section):
+    """Answers that are given again to the same question."""
+
+    when: CacheWhen = Field(
+        default="temperature-zero",
+        description="temperature-zero: answers to questions that set `temperature` to 0. always: to all that "
+        "can be kept. never: none is kept.",
+    )
+    ttl: Duration = Field(default=3600.0, description="How long an answer is fresh.")
+    stale_if_error: Duration = Field(
+        default=3600.0,
+        description="How long after that it is given where every target fails, and said to be old. 0: never.",
+    )
+    tool_calls: Truth = Field(
+        default=False,
+        description="Whether answers that call tools are kept; whoever is given one acts again.",
+    )
+    keep: Literal["memory", "store"] = Field(default="memory", description="Where answers are kept.")
+    max_mb: Annotated[int, whole(1, 1_000_000)] = Field(default=256, description="Most MiB of answers kept.")
+
+
+class Cache(Section):
+    """Answers from stock."""
+
+    exact: ExactCache = Field(default_factory=ExactCache, description="The tier of exactly equal questions.")
+    dry_run: Truth = Field(
+        default=False,
+        description="Nothing is kept or given; `tiergate report savings --dry-run` says what could be.",
+    )
+
+
+class ModelCache(Section):
+    """What is kept of one model's answers; what is not set is as `cache.exact` says."""
+
+    when: Annotated[CacheWhen | None, OPTIONAL] = Field(default=None, description="Which answers are kept.")
+    ttl: Annotated[Duration | None, OPTIONAL] = Field(
+        default=None, description="How long an answer is fresh."
+    )
+    stale_if_error: Annotated[Duration | None, OPTIONAL] = Field(
+        default=None, description="How long after that it is given where every target fails."
+    )
+    tool_calls: Annotated[Truth | None, OPTIONAL] = Field(
+        default=None, description="Whether answers that call tools are kept."
+    )
+
+
 class Model(Section):
     """A model name for callers, and the targets behind it."""
 
@@ -240,6 +287,9 @@ class Model(Section):
         "stands for every name that is not listed.",
     )
     policy: Policy = Field(default="in-order", description="How a target is chosen.")
+    cache: ModelCache = Field(
+        default_factory=ModelCache, description="What is kept of its answers, where that differs."
+    )
 
 
 class UsdPer1m(Section):
@@ -412,23 +462,6 @@ class CallerKey(Section):
     limits: CallerLimits = Field(
         default_factory=CallerLimits, description="What it may do in each gateway process."
     )
-
-
-class ExactCache(Section):
-    """Answers that are given again to the same question."""
-
-    when: Literal["temperature-zero", "always", "never"] = Field(
-        default="temperature-zero", description="Which answers are kept."
-    )
-    ttl: Duration = Field(default=3600.0, description="How long an answer is fresh.")
-    keep: Literal["memory", "store"] = Field(default="memory", description="Where answers are kept.")
-    max_mb: Annotated[int, whole(1, 1_000_000)] = Field(default=256, description="Most MiB of answers kept.")
-
-
-class Cache(Section):
-    """Answers from stock."""
-
-    exact: ExactCache = Field(default_factory=ExactCache, description="The tier of exactly equal questions.")
 
 
 class Log(Section):

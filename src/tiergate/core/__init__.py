@@ -1,5 +1,6 @@
 """The shared nouns: call, reply, chunk, usage, money, target, outcome, events, errors, clock."""
 
+from tiergate.core.caching import CacheSaid, Forwarded
 from tiergate.core.call import (
     LOCAL,
     REASONING_EFFORTS,
@@ -29,6 +30,7 @@ from tiergate.core.errors import (
     InvalidRequest,
     ModelNotFound,
     NoTargetAvailable,
+    NotCached,
     RateLimited,
     Refused,
     RequestTooLarge,
@@ -85,6 +87,7 @@ __all__ = [
     "BudgetExceeded",
     "BudgetReached",
     "BudgetUnbounded",
+    "CacheSaid",
     "Call",
     "CallClass",
     "CallEnded",
@@ -100,6 +103,7 @@ __all__ = [
     "Emit",
     "EndState",
     "Event",
+    "Forwarded",
     "Goal",
     "IdempotencyKeyInUse",
     "IdempotencyKeyReused",
@@ -107,6 +111,7 @@ __all__ = [
     "InvalidRequest",
     "ModelNotFound",
     "NoTargetAvailable",
+    "NotCached",
     "Notice",
     "Origin",
     "Outcome",

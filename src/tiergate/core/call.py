@@ -114,6 +114,11 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         """The unit of separation: the key's team, else the key. Nothing crosses it."""
         return self.team if self.team is not None else self.key
 
+    @property
+    def partition(self) -> str:
+        """The tenant under a name that no other has: a key may be named like somebody's team."""
+        return f"key:{self.key}" if self.team is None else f"team:{self.team}"
+
     def may_ask_for(self, model: str) -> bool:
         """Tell whether a model's name is one of those that it may ask for."""
         return self.models is None or any(
@@ -153,6 +158,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     tag: str | None = None
     is_sent_again: bool = False
     """An official client has sent it before, and tries again by itself."""
+    cache_control: str | None = None
+    """What its caller says of caching, as `Cache-Control` came; None: nothing."""
     idempotency_key: str | None = None
     """Calls of one key with the same one, and the same body, are one question; None: each is its own."""
 

@@ -9,7 +9,8 @@
     │   ├── ModelNotFound              no model of that name; carries the list
     │   ├── IdempotencyKeyReused       the key stands for another question
     │   ├── IdempotencyKeyInUse        another process is answering the question
-    │   └── AnswerNotKept              the question was answered, and the answer was too long to be kept
+    │   ├── AnswerNotKept              the question was answered, and the answer was too long to be kept
+    │   └── NotCached                  it wants an answer that is kept, and there is none
     ├── UpstreamError                  a target was tried and did not answer
     │   ├── TargetFull                 our own limit for it is reached; nothing was sent
     │   │   └── TargetThrottled        it asked to be left alone; carries the wait
@@ -125,6 +126,12 @@ class AnswerNotKept(Refused):
     """The question was answered, and charged, and its answer was too long to be kept for a second time."""
 
     code = "answer_not_kept"
+
+
+class NotCached(Refused):
+    """The caller wants an answer that is kept (`only-if-cached`), and there is none."""
+
+    code = "not_cached"
 
 
 class UpstreamError(TiergateError):

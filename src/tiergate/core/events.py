@@ -38,6 +38,12 @@ class CallEnded(msgspec.Struct, frozen=True, kw_only=True):
     receipt: ReceiptUse | None = None
     time_limit_s: float | None = None
     """How long its caller gave it, if it said."""
+    cache: str | None = None
+    """What became of it at the cache (`CacheSaid.outcome`)."""
+    avoided: Usage | None = None
+    """What was not used, since somebody else has paid for the answer, and
+    avoided_nanos: what that would have cost; None: nothing was avoided, or its price is unknown."""
+    avoided_nanos: int | None = None
 
     def is_in_time(self, goal: Goal) -> bool:
         """Tell whether it was answered in time: by its caller's deadline, else by the goal of its class."""

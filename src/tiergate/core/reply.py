@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import msgspec
 
+from tiergate.core.caching import CacheSaid
 from tiergate.core.call import ReceiptUse
 from tiergate.core.money import nanos_to_usd
 from tiergate.core.target import Target, Tier
@@ -35,20 +36,22 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """Where a reply came from and how many attempts it took.
 
-    `receipt`: where the call brought an `Idempotency-Key`, what that came to; `age_s`: of a replayed answer,
-    the seconds since it was asked for.
+    `receipt`: where the call brought an `Idempotency-Key`, what that came to; `cache`: what became of it at
+    the cache; `age_s`: of an answer that was there before, the seconds since then.
     """
 
     call_id: str
     target: Target
     attempts: int
     receipt: ReceiptUse | None = None
+    cache: CacheSaid | None = None
     age_s: int | None = None
 
     @property
     def tier(self) -> Tier:
         """The tier that answered; the cache where the answer was there already."""
-        return Tier.CACHE if self.receipt is ReceiptUse.REPLAYED else self.target.tier
+        is_kept = self.cache is not None and self.cache.forwarded is None
+        return Tier.CACHE if is_kept or self.receipt is ReceiptUse.REPLAYED else self.target.tier
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,9 +2,10 @@
 
 from tiergate.serve.books import STOPPING, CallBooks, CallerLeft, Stopping
 from tiergate.serve.flights import Flights
+from tiergate.serve.given import GivenStream
 from tiergate.serve.handle import handle
 from tiergate.serve.ports import Exchange, Question, Upstream
-from tiergate.serve.reader import SharedStream
+from tiergate.serve.reader import SharedStream, Stream
 from tiergate.serve.resolve import Resolved, find_model, resolve
 from tiergate.serve.rooms import Rooms
 from tiergate.serve.rules import ModelEntry, Rules
@@ -16,6 +17,7 @@ __all__ = [
     "CallerLeft",
     "Exchange",
     "Flights",
+    "GivenStream",
     "ModelEntry",
     "Question",
     "Resolved",
@@ -23,6 +25,7 @@ __all__ = [
     "Rules",
     "SharedStream",
     "Stopping",
+    "Stream",
     "StreamEnd",
     "StreamReply",
     "StreamState",

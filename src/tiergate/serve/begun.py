@@ -27,7 +27,7 @@ def whole_reply(begun: Begun, books: CallBooks) -> Reply:
     whole = begun.first[0]
     assert books.account is not None
     return Reply(
-        origin=Origin(call_id=books.call.id, target=begun.target, attempts=begun.n),
+        origin=Origin(call_id=books.call.id, target=begun.target, attempts=begun.n, cache=books.said),
         data=whole.data,
         text=whole.text,
         finish=whole.finish,

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final
 
 from tiergate.core import (
+    CacheSaid,
     Call,
     CallEnded,
     Clock,
@@ -17,7 +18,7 @@ from tiergate.core import (
     Target,
     TiergateError,
 )
-from tiergate.ledger import Book, CallClosed, CallOpened, Shared
+from tiergate.ledger import Book, CallClosed, CallOpened, Looked, Shared
 from tiergate.metering import Account
 
 STOPPING: Final = "stopping"
@@ -70,6 +71,11 @@ class CallBooks:
         """Gives the complete answer as it is kept, where the call has a receipt."""
         self.shared: Shared | None = None
         """The answer that somebody else has paid for."""
+        self.said: CacheSaid | None = None
+        """What its caller is told of the cache, and
+        self.looked: what its entry says of that in the end; None: what it said at its beginning."""
+        self.looked: Looked | None = None
+        self._is_rescued = False
         self.is_asking = False
         """A target may be working on an answer, and bill it."""
         self.is_deserted = False
@@ -83,6 +89,16 @@ class CallBooks:
     def mark_first_event(self) -> None:
         """Note that content is about to leave for the caller."""
         self._first = self._clock.monotonic()
+
+    def now(self) -> float:
+        """Give this moment, on the monotonic clock."""
+        return self._clock.monotonic()
+
+    def rescue(self, shared: Shared, looked: Looked, said: CacheSaid) -> None:
+        """Note that its caller is given somebody's answer after its own attempts have failed."""
+        self.shared, self.looked, self.said = shared, looked, said
+        self._is_rescued = True
+        self.mark_first_event()
 
     def settle(self, account: Account, *, tokens: int) -> None:
         """Add the account of an attempt that is over; also of one that failed and is billed all the same.
@@ -116,7 +132,7 @@ class CallBooks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        error = meaning(error)
+        error = None if self._is_rescued else meaning(error)
         end = self._end(error)
         code = error.code if isinstance(error, TiergateError) else None
         now = self._clock.monotonic()
@@ -130,6 +146,7 @@ class CallBooks:
                 finish_reasons=self.finish,
                 attempts=self.attempts,
                 shared=self.shared,
+                looked=self.looked,
             )
         )
         self._emit(self._ended(end, code, now))
@@ -165,7 +182,19 @@ class CallBooks:
             generation=self.opened.generation,
             time_limit_s=call.time_limit_s,
             receipt=self.opened.receipt_use if self.shared is None else self.shared.use,
+            cache=(self.looked or self.opened.looked).outcome,
+            avoided=None if self.shared is None else self.shared.usage,
+            avoided_nanos=None if self.shared is None else self.shared.cash_nanos,
         )
+
+
+def free_books(opened: CallOpened, *, book: Book, clock: Clock, emit: Emit) -> CallBooks:
+    """Give the books of a call that pays nothing: it has no attempts, and uses no tokens."""
+    return CallBooks(opened, book=book, clock=clock, emit=emit, count=_uncounted)
+
+
+def _uncounted(tokens: int) -> None:
+    """Count nothing."""
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

@@ -12,18 +12,22 @@ books: the upstream is stopped when the last of them has left.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, Protocol
 
-from tiergate.core import AnswerNotKept, Call, Chunk, Origin
-from tiergate.ledger import Answered, Fresh, Receipt
+from tiergate.core import CacheSaid, CallClass, Chunk, Origin, Target
+from tiergate.ledger import Fresh, Receipt
 from tiergate.metering import Account
+from tiergate.serve.asking import Asking
 from tiergate.serve.begun import Begun
 from tiergate.serve.books import STOPPING, CallBooks, Stopping, meaning
+from tiergate.serve.cached import OldGiven, recalled
 from tiergate.serve.doors import Doors
-from tiergate.serve.kept import KEPT_BYTES_MAX, KeptAnswer, read_kept, write_kept
+from tiergate.serve.kept import KEPT_BYTES_MAX, KeptAnswer, Recalled, write_kept
 from tiergate.serve.stream import StreamReply
 
+Scope = tuple[str, str, bytes] | tuple[bytes, tuple[Target, ...], bool, CallClass]
+"""What a flight is known by: the scope of its receipt, or the key of its answer and who may join."""
 _AHEAD_BYTES_MAX: Final = 256 * 1024
 """So far may the upstream be ahead of the slowest reader, where the answer is too long to be kept."""
 
@@ -53,24 +57,37 @@ class Ask(Protocol):
         ...
 
 
+class Keep(Protocol):
+    """Keeps a complete answer for whoever asks the same; gives what its caller is told of that."""
+
+    def __call__(self, chunks: Iterable[Chunk], *, target: Target, account: Account) -> CacheSaid:
+        """Keep it, or say why not."""
+        ...
+
+
 class Flight:
     """One question; everything that is read of it waits here until its readers have taken it."""
 
     def __init__(
         self,
-        call: Call,
+        asking: Asking,
         receipt: Receipt | None,
         *,
-        recall: Callable[[Receipt], Awaitable[Fresh | Answered]],
-        drain_s: Callable[[str], float],
+        scope: Scope | None,
+        recall: Callable[[], Awaitable[Fresh | Recalled]],
+        keep: Keep,
         close: Callable[["Flight"], None],
     ) -> None:
-        self._recall_receipt = recall
-        self._drain_s = drain_s
+        self._recall = recall
+        self._drain_s = asking.resolved.drain_s
+        self._keep = keep
+        self._is_cached = asking.look.key is not None
         self._close = close
         """Lets nobody board any more; may be called twice."""
-        self.call = call
+        self.call = asking.call
         self.receipt = receipt
+        self.scope = scope
+        """What it is known by; None: nobody can join it."""
         self.task: asyncio.Task[None]
         self.readers: list[Place] = []
         self._news = asyncio.Event()
@@ -80,10 +97,12 @@ class Flight:
         self._pieces = 0
         self._dropped = 0
         self._bytes = 0
-        self._kept_bytes_max = 0 if receipt is None else KEPT_BYTES_MAX
+        self._kept_bytes_max = 0 if receipt is None and not self._is_cached else KEPT_BYTES_MAX
         self._draining: asyncio.TimerHandle | None = None
-        self.answered: Answered | None = None
-        """The answer was there before; nothing was asked."""
+        self.answered: Recalled | None = None
+        """The answer was there before; nothing was asked, or in vain."""
+        self.said: CacheSaid | None = asking.look.said
+        """What whoever pays is told of the cache."""
         self.resent_of: str | None = None
         self.origin: Origin | None = None
         """Where the answer comes from; None: there is none yet."""
@@ -107,11 +126,13 @@ class Flight:
     async def _run(self, ask: Ask) -> None:
         try:
             found = await self._recall()
-            if isinstance(found, Answered):
+            if isinstance(found, Recalled):
                 self._replay(found)
             else:
                 self.resent_of = found.resent_of
                 await self._fly(ask)
+        except OldGiven as given:
+            self._replay(recalled(given.answer, given.said, streamed=self.call.streamed))
         except BaseException as error:  # noqa: BLE001 - the task's border: whoever reads the answer is told
             self.error = meaning(error)
         finally:
@@ -130,22 +151,14 @@ class Flight:
         if self.error is not None:
             self.error.__traceback__ = None
 
-    async def _recall(self) -> Fresh | Answered:
-        if self.receipt is None:
-            return Fresh()
-        return await self._recall_receipt(self.receipt)
-
-    def _replay(self, found: Answered) -> None:
-        kept = read_kept(found.reply)
-        if kept is None:
-            raise AnswerNotKept(
-                f"This question was answered, as call {found.call_id}, and that answer cannot be read any "
-                "more. Send another Idempotency-Key to ask, and to pay, again."
-            )
+    def _replay(self, found: Recalled) -> None:
         self.answered = found
-        self.account = Account(usage=kept.usage, source=kept.source, cash_nanos=kept.cash_nanos)
-        self.origin = Origin(call_id=found.call_id, target=kept.target, attempts=0)
-        self._log, self._pieces = {0: kept.chunks}, 1
+        self.account = found.account
+        attempts = 0 if self.books is None else self.books.attempts
+        self.origin = Origin(call_id=found.call_id, target=found.target, attempts=attempts)
+        self._log, self._pieces = {0: found.chunks}, 1
+        if found.said is not None:
+            self.said = found.said
 
     async def _fly(self, ask: Ask) -> None:
         with Doors() as doors:
@@ -162,6 +175,14 @@ class Flight:
             else:
                 self._add(begun.first)
         self.account = books.account
+        self._keep_for_all()
+
+    def _keep_for_all(self) -> None:
+        """Keep the answer for whoever asks the same; what is too long for that is gone in part."""
+        if self._is_cached and self.is_joinable:
+            assert self.origin is not None and self.account is not None
+            chunks = [chunk for piece in self._log.values() for chunk in piece]
+            self.said = self._keep(chunks, target=self.origin.target, account=self.account)
 
     def _use_books(self, books: CallBooks) -> None:
         self.books = books

@@ -1,11 +1,11 @@
 """All flights in the air: whoever asks what is being asked already joins, everybody else opens one."""
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from tiergate.core import Call, Clock, DeadlineExceeded, Emit, IdempotencyKeyInUse
+from tiergate.cache import Cache
+from tiergate.core import Call, CallClass, Clock, DeadlineExceeded, Emit, IdempotencyKeyInUse
 from tiergate.ledger import (
     Answered,
     Book,
@@ -17,8 +17,11 @@ from tiergate.ledger import (
     compare,
     judge,
 )
-from tiergate.serve.books import STOPPING, CallBooks
-from tiergate.serve.flight import Ask, Flight
+from tiergate.serve.asking import Asking
+from tiergate.serve.books import STOPPING, CallBooks, free_books
+from tiergate.serve.cached import keep, recalled
+from tiergate.serve.flight import Ask, Flight, Scope
+from tiergate.serve.kept import Recalled, read_answered
 from tiergate.serve.reader import Reader
 from tiergate.wire import canonical
 
@@ -34,6 +37,7 @@ class Flights:
     Args:
         journal: knows the receipts.
         maker: makes them.
+        cache: keeps answers to questions that are asked again.
         book, clock, emit: for the entries of readers.
         receipts_kept_s: how long an answer is given again.
     """
@@ -43,6 +47,7 @@ class Flights:
         journal: Journal,
         maker: ReceiptMaker,
         *,
+        cache: Cache,
         book: Book,
         clock: Clock,
         emit: Emit,
@@ -50,41 +55,49 @@ class Flights:
     ) -> None:
         self._journal = journal
         self._maker = maker
+        self._cache = cache
         self._book = book
         self._clock = clock
         self._emit = emit
-        self._by_scope: dict[tuple[str, str, bytes], Flight] = {}
+        self._by_scope: dict[Scope, Flight] = {}
         self._all: set[Flight] = set()
         self.receipts_kept_s = receipts_kept_s
 
-    async def board(
-        self, call: Call, ask: Ask, *, generation: int, deadline: float, drain_s: Callable[[str], float]
-    ) -> Reader:
+    async def board(self, asking: Asking, ask: Ask) -> Reader:
         """Join the flight of the same question, or open one.
-
-        `deadline`: on the monotonic clock. `drain_s`: by a provider's name, for how long the rest of an
-        answer is read for its usage when nobody waits for it.
 
         Raises:
             IdempotencyKeyReused: the call's receipt is of another question.
             IdempotencyKeyInUse: the flight has gone too far to be joined.
         """
-        opened = CallOpened(
-            call=call,
-            generation=generation,
-            deadline_ns=call.received_ns + int((deadline - call.received) * 1e9),
-            route="[]",
+        receipt = await self._receipt(asking.call)
+        scopes = _scopes(asking) if receipt is None else [receipt.scope]
+        flight = next((self._by_scope[scope] for scope in scopes if scope in self._by_scope), None)
+        if flight is not None and receipt is None and not flight.is_joinable:
+            flight = None
+        if flight is None:
+            return self._open(asking, ask, receipt, scopes[-1] if scopes else None)
+        if receipt is not None:
+            self._compare(receipt, flight)
+        return Reader(flight, asking, pays=False, books=self.free_books, clock=self._clock)
+
+    def _open(self, asking: Asking, ask: Ask, receipt: Receipt | None, scope: Scope | None) -> Reader:
+        flight = Flight(
+            asking,
+            receipt,
+            scope=scope,
+            recall=partial(self._recall, asking, receipt),
+            keep=partial(keep, self._cache, asking),
+            close=self._close,
         )
-        receipt = await self._receipt(call)
-        flight = None if receipt is None else self._by_scope.get(receipt.scope)
-        if receipt is None or flight is None:
-            recall = partial(self._recall, deadline=deadline)
-            flight = Flight(call, receipt, recall=recall, drain_s=drain_s, close=self._close)
-            self._all.add(flight)
-            if receipt is not None:
-                self._by_scope[receipt.scope] = flight
-            flight.start(ask)
-            return Reader(flight, opened, pays=True, books=self._books, clock=self._clock)
+        self._all.add(flight)
+        if scope is not None:
+            self._by_scope[scope] = flight
+        flight.start(ask)
+        return Reader(flight, asking, pays=True, books=self.free_books, clock=self._clock)
+
+    @staticmethod
+    def _compare(receipt: Receipt, flight: Flight) -> None:
         assert flight.receipt is not None
         compare(receipt, flight.receipt.fingerprint)
         if not flight.is_joinable:
@@ -92,7 +105,6 @@ class Flights:
                 "This question is being answered now, and the answer is too long to be given to a second "
                 "caller. Wait for the first to end, or send another Idempotency-Key."
             )
-        return Reader(flight, opened, pays=False, books=self._books, clock=self._clock, deadline=deadline)
 
     async def aclose(self) -> None:
         """End all flights; returns when their books are closed."""
@@ -101,16 +113,27 @@ class Flights:
             flight.task.cancel(STOPPING)
         await asyncio.gather(*(flight.task for flight in flights), return_exceptions=True)
 
-    async def _recall(self, receipt: Receipt, *, deadline: float) -> Fresh | Answered:
-        """Look up what a receipt says; raises as `judge` does, and StorageUnavailable.
+    async def _recall(self, asking: Asking, receipt: Receipt | None) -> Fresh | Recalled:
+        """Look up what a receipt says, then the cache; raises as `judge` does, and StorageUnavailable.
 
         What another process is asking is waited for, as long as the call's time allows.
         """
-        try:
-            async with asyncio.timeout(deadline - self._clock.monotonic()):
-                return await self._looked_up(receipt, deadline)
-        except TimeoutError as error:
-            raise DeadlineExceeded("The time for this call was over before its receipt was found.") from error
+        found: Fresh | Answered = Fresh()
+        if receipt is not None:
+            deadline = asking.resolved.deadline
+            try:
+                async with asyncio.timeout(deadline - self._clock.monotonic()):
+                    found = await self._looked_up(receipt, deadline)
+            except TimeoutError as error:
+                raise DeadlineExceeded(
+                    "The time for this call was over before its receipt was found."
+                ) from error
+        if isinstance(found, Answered):
+            return read_answered(found)
+        look = asking.look
+        if look.answer is None:
+            return found
+        return recalled(look.answer, look.said, streamed=asking.call.streamed)
 
     async def _looked_up(self, receipt: Receipt, deadline: float) -> Fresh | Answered:
         wait_s = _LOOK_AGAIN_MIN_S
@@ -123,13 +146,13 @@ class Flights:
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, _LOOK_AGAIN_MAX_S)
 
-    def _books(self, opened: CallOpened) -> CallBooks:
-        """Give the books of a reader that pays nothing."""
-        return CallBooks(opened, book=self._book, clock=self._clock, emit=self._emit, count=_uncounted)
+    def free_books(self, opened: CallOpened) -> CallBooks:
+        """Give the books of a call that is given what somebody else has paid for."""
+        return free_books(opened, book=self._book, clock=self._clock, emit=self._emit)
 
     def _close(self, flight: Flight) -> None:
-        if flight.receipt is not None and self._by_scope.get(flight.receipt.scope) is flight:
-            del self._by_scope[flight.receipt.scope]
+        if flight.scope is not None and self._by_scope.get(flight.scope) is flight:
+            del self._by_scope[flight.scope]
         if flight.is_over:
             self._all.discard(flight)
 
@@ -144,5 +167,16 @@ class Flights:
         return self._maker.receipt(call, canonical(call.body), kept_s=self.receipts_kept_s)
 
 
-def _uncounted(tokens: int) -> None:
-    """Whoever pays nothing has no attempts, and uses no tokens."""
+def _scopes(asking: Asking) -> list[Scope]:
+    """Give what the flights are known by that a call may join, and last the one that it may open.
+
+    Whoever is in a hurry never waits for a call that is not. Who may be answered by others is told nothing
+    of what these answer; who wants a stream does not wait for a whole answer.
+    """
+    call, look = asking.call, asking.look
+    if look.key is None or not look.joins:
+        return []
+    classes = [CallClass.INTERACTIVE]
+    if call.call_class is not CallClass.INTERACTIVE:
+        classes.append(call.call_class)
+    return [(look.key, asking.resolved.targets, call.streamed, name) for name in classes]

@@ -3,22 +3,23 @@
 from collections.abc import Callable
 from functools import partial
 
-from tiergate.core import Call, NoTargetAvailable, Reply
-from tiergate.ledger import CallOpened, Receipt
+from tiergate.core import Call, NoTargetAvailable, Reply, TiergateError
+from tiergate.ledger import Receipt
 from tiergate.resilience import drive
-from tiergate.routing import Route
+from tiergate.serve.asking import Asking
 from tiergate.serve.attempt import attempt
 from tiergate.serve.begun import Begun, whole_reply
 from tiergate.serve.books import CallBooks
+from tiergate.serve.cached import give, give_old, look
 from tiergate.serve.doors import Doors
 from tiergate.serve.entrance import entrance
-from tiergate.serve.reader import SharedStream
-from tiergate.serve.resolve import Resolved, facts_of, resolve, route_text, way_of
+from tiergate.serve.reader import SharedStream, Stream
+from tiergate.serve.resolve import facts_of, resolve, way_of
 from tiergate.serve.rooms import Rooms
 from tiergate.serve.stream import StreamReply
 
 
-async def handle(rooms: Rooms, call: Call) -> Reply | StreamReply | SharedStream:
+async def handle(rooms: Rooms, call: Call) -> Reply | Stream:
     """Answer one call.
 
     Returns a complete reply, or for a streamed call a stream whose first content is there and which the
@@ -30,56 +31,61 @@ async def handle(rooms: Rooms, call: Call) -> Reply | StreamReply | SharedStream
         StorageUnavailable: money could not be held.
     """
     resolved = resolve(call, rooms.rules)
-    way = way_of(resolved, rooms.health)
+    found, way = look(rooms.cache, call, resolved), way_of(resolved, rooms.health)
+    asking = Asking(call=call, resolved=resolved, look=found, way=way)
+    if asking.look.answer is not None and call.idempotency_key is None:
+        return give(asking, asking.look.answer, rooms.flights.free_books(asking.opened(is_given=True)))
     with Doors() as doors:
-        if call.idempotency_key is not None or resolved.may_be_drained:
-            return await _share(rooms, call, resolved, way, doors)
-        books = await _enter(rooms, call, resolved, way, doors)
-        begun = await _ask(rooms, books, resolved, way, doors)
+        if call.idempotency_key is not None or asking.look.key is not None or resolved.may_be_drained:
+            return await _share(rooms, asking, doors)
+        books = await _enter(rooms, asking, doors)
+        begun = await _ask(rooms, books, asking, doors)
         if call.streamed:
             return StreamReply(begun, books, doors.hand_over())
     return whole_reply(begun, books)
 
 
-async def _share(
-    rooms: Rooms, call: Call, resolved: Resolved, way: Route, doors: Doors
-) -> Reply | SharedStream:
-    """Answer a call through a flight: its receipt says whether anything has to be asked.
+async def _share(rooms: Rooms, asking: Asking, doors: Doors) -> Reply | SharedStream:
+    """Answer a call through a flight: whether anything has to be asked is known there.
 
     Only what asks comes through the entrance, and is inside until its flight has ended.
     """
-    reader = await rooms.flights.board(
-        call,
-        partial(_fly, rooms, call, resolved, way),
-        generation=resolved.generation,
-        deadline=resolved.deadline,
-        drain_s=resolved.drain_s,
-    )
-    doors.open(reader)
-    await reader.begin()
-    if call.streamed:
+    ask = partial(_fly, rooms, asking)
+    reader = doors.open(await rooms.flights.board(asking, ask))
+    try:
+        await reader.begin()
+    except TiergateError as error:
+        if not reader.may_ask_itself(error):
+            raise
+        reader.step_off()
+        reader = doors.open(await rooms.flights.board(asking, ask))
+        await reader.begin()
+    if asking.call.streamed:
         return SharedStream(reader, doors.hand_over())
     return await reader.whole()
 
 
 async def _fly(
     rooms: Rooms,
-    call: Call,
-    resolved: Resolved,
-    way: Route,
+    asking: Asking,
     doors: Doors,
     *,
     receipt: Receipt | None,
     resent_of: str | None,
     on_books: Callable[[CallBooks], None],
 ) -> Begun:
-    books = await _enter(rooms, call, resolved, way, doors, receipt, resent_of)
+    books = await _enter(rooms, asking, doors, receipt, resent_of)
     on_books(books)
-    return await _ask(rooms, books, resolved, way, doors)
+    try:
+        return await _ask(rooms, books, asking, doors)
+    except TiergateError as error:
+        give_old(books, asking.look, error)
+        raise
 
 
-async def _ask(rooms: Rooms, books: CallBooks, resolved: Resolved, way: Route, doors: Doors) -> Begun:
+async def _ask(rooms: Rooms, books: CallBooks, asking: Asking, doors: Doors) -> Begun:
     """Drive the attempts until one has begun; its doors close first, then those that are open already."""
+    way, resolved = asking.way, asking.resolved
     if not way.targets:
         raise NoTargetAvailable(books.call.asked_model, way.reasons)
     begun = await drive(
@@ -96,22 +102,14 @@ async def _ask(rooms: Rooms, books: CallBooks, resolved: Resolved, way: Route, d
 
 async def _enter(
     rooms: Rooms,
-    call: Call,
-    resolved: Resolved,
-    way: Route,
+    asking: Asking,
     doors: Doors,
     receipt: Receipt | None = None,
     resent_of: str | None = None,
 ) -> CallBooks:
     """Let a call in and open its books."""
-    visitor = doors.open(await entrance(rooms, call))
-    opened = CallOpened(
-        call=call,
-        generation=resolved.generation,
-        deadline_ns=call.received_ns + int((resolved.deadline - call.received) * 1e9),
-        route=route_text(way.reasons),
-        receipt=receipt,
-        resent_of=resent_of,
-    )
+    visitor = doors.open(await entrance(rooms, asking.call))
+    opened = asking.opened(receipt, resent_of)
     books = CallBooks(opened, book=rooms.book, clock=rooms.clock, emit=rooms.emit, count=visitor.count)
+    books.said = asking.look.said
     return doors.open(books)

@@ -4,22 +4,28 @@ import asyncio
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-import msgspec
+from msgspec import structs
 
 from tiergate.core import (
+    CacheSaid,
     Cause,
     Chunk,
     Clock,
     DeadlineExceeded,
+    Forwarded,
     Origin,
     ReceiptUse,
     Reply,
+    TiergateError,
+    UpstreamRejected,
 )
 from tiergate.ledger import CallOpened, Shared
+from tiergate.serve.asking import Asking, looked_of
 from tiergate.serve.books import CallBooks, CallerLeft, Stopping, meaning
 from tiergate.serve.doors import Doors
 from tiergate.serve.flight import Flight, size_of
-from tiergate.serve.stream import StreamEnd, end_of
+from tiergate.serve.given import GivenStream
+from tiergate.serve.stream import StreamEnd, StreamReply, end_of
 
 
 class Reader:
@@ -31,19 +37,19 @@ class Reader:
     def __init__(
         self,
         flight: Flight,
-        opened: CallOpened,
+        asking: Asking,
         *,
         pays: bool,
         books: Callable[[CallOpened], CallBooks],
         clock: Clock,
-        deadline: float | None = None,
     ) -> None:
         self._flight = flight
         self._books_of = books
         self._clock = clock
-        self._opened = opened
+        self._asking = asking
         self.pays = pays
-        self._deadline = deadline
+        # Whoever pays has the flight's own deadline.
+        self._deadline = None if pays else asking.resolved.deadline
         self._books: CallBooks | None = None
         self._is_on_board = False
         self.taken_bytes = 0
@@ -66,14 +72,21 @@ class Reader:
             self._flight.leave(self, error)
         books, self._books = self._books, None
         if books is not None:
+            said = self._said()
             books.shared = self._shared() if error is None else None
+            if said is not None:
+                books.looked = looked_of(said, self._asking.look.request_hash)
             books.__exit__(None if error is None else type(error), error, None)
 
     def _open_books(self) -> None:
-        if self._flight.answered is not None:
-            call = msgspec.structs.replace(self._opened.call, cause=Cause.REPLAY)
-            self._opened = msgspec.structs.replace(self._opened, call=call)
-        self._books = self._books_of(self._opened).__enter__()
+        opened = self._asking.opened(is_given=True)
+        if self._is_replay():
+            opened = structs.replace(opened, call=structs.replace(opened.call, cause=Cause.REPLAY))
+        self._books = self._books_of(opened).__enter__()
+
+    def _is_replay(self) -> bool:
+        answered = self._flight.answered
+        return answered is not None and answered.said is None
 
     def _shared(self) -> Shared:
         account, answered = self._flight.account, self._flight.answered
@@ -85,9 +98,34 @@ class Reader:
             cash_nanos=account.cash_nanos,
         )
 
-    def _use(self) -> ReceiptUse:
-        if self._flight.answered is not None:
+    def _said(self) -> CacheSaid | None:
+        """What this reader is told of the cache; None where its receipt answers."""
+        flight = self._flight
+        if flight.answered is not None:
+            return flight.answered.said
+        if self.pays:
+            return flight.said
+        # A receipt's flight is joined whatever the cache says of the question.
+        return CacheSaid(forwarded=Forwarded.MISS, collapsed=True) if flight.receipt is None else None
+
+    def step_off(self) -> None:
+        """Leave before there was anything, without an end of the call: it boards another flight."""
+        self._is_on_board = False
+        self._books = None
+        self._flight.leave(self, None)
+
+    def may_ask_itself(self, error: TiergateError) -> bool:
+        """Tell whether what kept the flight from an answer says nothing of this call."""
+        is_told_all = isinstance(error, UpstreamRejected)
+        return not self.pays and self._flight.receipt is None and not is_told_all
+
+    def _use(self) -> ReceiptUse | None:
+        if self._flight.receipt is None:
+            return None
+        if self._is_replay():
             return ReceiptUse.REPLAYED
+        if self._flight.answered is not None:
+            return None
         if not self.pays:
             return ReceiptUse.JOINED
         return ReceiptUse.NEW if self._flight.resent_of is None else ReceiptUse.RESENT
@@ -101,7 +139,7 @@ class Reader:
         """
         while self._flight.piece(self.at) is None:
             await self._more()
-        if self.pays and self._flight.answered is not None:
+        if self.pays and self._flight.answered is not None and self._flight.books is None:
             self.pays = False
             self._open_books()
         if self._books is not None:
@@ -160,12 +198,13 @@ class Reader:
         flight = self._flight
         assert flight.origin is not None
         answered = flight.answered
-        age_ns = 0 if answered is None else self._opened.call.received_ns - answered.created_ns
+        age_ns = 0 if answered is None else self._asking.call.received_ns - answered.created_ns
         return Origin(
-            call_id=self._opened.call.id,
+            call_id=self._asking.call.id,
             target=flight.origin.target,
             attempts=flight.origin.attempts if self.pays else 0,
-            receipt=None if flight.receipt is None else self._use(),
+            receipt=self._use(),
+            cache=self._said(),
             age_s=None if answered is None else max(0, age_ns // 1_000_000_000),
         )
 
@@ -234,3 +273,7 @@ class SharedStream:
         if self._is_open:
             self._is_open = False
             self._doors.__exit__(None if error is None else type(error), error, None)
+
+
+Stream = StreamReply | SharedStream | GivenStream
+"""A reply whose first content is there, and whose end is not."""

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import msgspec
 
+from tiergate.cache import CachePolicy
 from tiergate.catalog import Ability, ModelFacts, PriceBook
 from tiergate.core import LOCAL, Call, Caller, DataClass, InvalidRequest, ModelNotFound, Target, Tier
 from tiergate.resilience import Facts, Health, RetryPolicy
@@ -39,6 +40,9 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float
     first_event_limit_s: float | None
     """How long the caller itself waits for the first event."""
+    cache: CachePolicy
+    revision: str
+    """Of the model's entry in the settings."""
     drained: Mapping[str, float]
     """For how many seconds which provider's answers are read when nobody waits for them."""
 
@@ -89,6 +93,8 @@ def resolve(call: Call, rules: Rules) -> Resolved:
         retry=retry,
         deadline=call.received + limit_s,
         first_event_limit_s=call.first_event_limit_s,
+        cache=entry.cache,
+        revision=entry.revision,
         drained=rules.drained,
     )
 
@@ -159,11 +165,12 @@ def find_model(asked: str, rules: Rules, caller: Caller = LOCAL) -> ModelEntry:
         return entry
     provider, slash, name = asked.partition("/")
     if slash and name not in ("", "*") and provider in rules.providers:
-        return ModelEntry(targets=(Target(provider=provider, model=name, tier=rules.providers[provider]),))
+        target = Target(provider=provider, model=name, tier=rules.providers[provider])
+        return ModelEntry(targets=(target,), cache=rules.cache)
     if rules.any_model and asked != "*" and name != "*":
         targets = tuple(
             Target(provider=provider, model=asked, tier=rules.providers[provider])
             for provider in rules.any_model
         )
-        return ModelEntry(targets=targets, policy=rules.any_model_policy)
+        return ModelEntry(targets=targets, policy=rules.any_model_policy, cache=rules.cache)
     raise ModelNotFound(asked, tuple(filter(caller.may_ask_for, rules.models)))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from random import random
 
 from tiergate.admission import Admission
+from tiergate.cache import Cache
 from tiergate.core import Clock, Emit
 from tiergate.ledger import Book
 from tiergate.metering import Lines
@@ -25,6 +26,7 @@ class Rooms:
     health: Health
     book: Book
     flights: Flights
+    cache: Cache
     upstream: Upstream
     lines: Lines
     """What input tokens are expected, learned from what is reported."""

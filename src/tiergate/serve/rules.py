@@ -2,7 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import blake2b
 
+import msgspec
+
+from tiergate.cache import DEFAULT_POLICY, CachePolicy
 from tiergate.catalog import NOTHING_KNOWN, ModelFacts, PriceBook
 from tiergate.core import Target, Tier
 from tiergate.resilience import RetryPolicy
@@ -19,6 +24,18 @@ class ModelEntry:
 
     targets: tuple[Target, ...]
     policy: Policy = Policy.IN_ORDER
+    cache: CachePolicy = DEFAULT_POLICY
+
+    @property
+    def revision(self) -> str:
+        """A word that another list of targets, or another policy, does not have."""
+        return _revision(self)
+
+
+@lru_cache(maxsize=1024)
+def _revision(entry: ModelEntry) -> str:
+    told = msgspec.json.encode((entry.targets, entry.policy, entry.cache))
+    return blake2b(told, digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +52,8 @@ class Rules:
     prices: PriceBook
     any_model: tuple[str, ...] = ()
     any_model_policy: Policy = Policy.IN_ORDER
+    cache: CachePolicy = DEFAULT_POLICY
+    """Of models that have none of their own."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     facts: Callable[[Target], ModelFacts] = _nothing_known
     """Limits and abilities of a target."""

@@ -48,7 +48,7 @@ class StreamReply:
     """
 
     def __init__(self, begun: Begun, books: CallBooks, doors: Doors) -> None:
-        self.origin = Origin(call_id=books.call.id, target=begun.target, attempts=begun.n)
+        self.origin = Origin(call_id=books.call.id, target=begun.target, attempts=begun.n, cache=books.said)
         self._begun = begun
         self._books = books
         self._doors = doors

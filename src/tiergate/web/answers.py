@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+from tiergate.cache import write_status
 from tiergate.core import Chunk, Origin, ReceiptUse, Reply, usd_text
-from tiergate.serve import SharedStream, StreamReply
+from tiergate.serve import Stream
 from tiergate.wire import DONE, with_cost, write_done, write_event, write_piece
 
 Headers = tuple[tuple[bytes, bytes], ...]
-Stream = StreamReply | SharedStream
 
 _JSON: Final = (b"content-type", b"application/json")
+_CACHE_STATUS: Final = b"cache-status"
 _STREAM: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -92,18 +93,27 @@ class PlainEvents:
 
 
 def _origin_object(origin: Origin) -> dict[str, Any]:
-    return {"target": origin.target.name, "tier": origin.tier, "attempts": origin.attempts}
+    said: dict[str, Any] = {"target": origin.target.name, "tier": origin.tier, "attempts": origin.attempts}
+    if origin.cache is not None:
+        said["cache"] = write_status(origin.cache).decode()
+    return said
 
 
 def _origin(origin: Origin) -> Headers:
     # A model name may hold anything a settings file or a caller can write; a header may not.
-    headers = (
+    headers: Headers = (
         (b"x-request-id", origin.call_id.encode()),
         (b"x-tiergate-target", header_text(origin.target.name)),
         (b"x-tiergate-tier", origin.tier.encode()),
         (b"x-tiergate-attempts", b"%d" % origin.attempts),
     )
-    return headers if origin.receipt is None else (*headers, *_receipt(origin, origin.receipt))
+    if origin.receipt is not None:
+        headers += _receipt(origin, origin.receipt)
+    if origin.cache is not None:
+        headers += ((_CACHE_STATUS, write_status(origin.cache)),)
+    if origin.age_s is not None:
+        headers += ((b"age", b"%d" % origin.age_s),)
+    return headers
 
 
 def _receipt(origin: Origin, use: ReceiptUse) -> Headers:
@@ -111,10 +121,9 @@ def _receipt(origin: Origin, use: ReceiptUse) -> Headers:
     said = ((b"x-tiergate-receipt", use.encode()),)
     match use:
         case ReceiptUse.REPLAYED:
-            age = b"%d" % (origin.age_s or 0)
-            return (*said, (b"cache-status", b"tiergate; hit; detail=receipt"), (b"age", age))
+            return (*said, (_CACHE_STATUS, b"tiergate; hit; detail=receipt"))
         case ReceiptUse.JOINED:
-            return (*said, (b"cache-status", b"tiergate; fwd=miss; collapsed; detail=receipt"))
+            return (*said, (_CACHE_STATUS, b"tiergate; fwd=miss; collapsed; detail=receipt"))
         case _:
             return said
 

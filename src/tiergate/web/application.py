@@ -15,12 +15,11 @@ from typing import Final, NamedTuple, NoReturn
 from urllib.parse import unquote
 
 from tiergate.core import Caller, InvalidRequest, Notice, Refused, Reply, TiergateError, new_id
-from tiergate.serve import Rooms, Stopping, handle
+from tiergate.serve import Rooms, Stopping, Stream, handle
 from tiergate.web.answers import (
     ChatEvents,
     Headers,
     PlainEvents,
-    Stream,
     early_headers,
     reply_body,
     reply_headers,
@@ -200,6 +199,7 @@ class DataPlane:
             caller=request.caller,
             endpoint=endpoint,
             header=visit.header,
+            cache_control=visit.listed(b"cache-control"),
             body_bytes=body_bytes,
             wall_ns=wall_ns,
             monotonic=self._rooms.clock.monotonic(),
@@ -322,7 +322,7 @@ _EXPOSE: Final = (
 )
 _PREFLIGHT_ASKS: Final = b"access-control-request-method"
 _MAY_BE_SENT: Final = re.compile(
-    r"authorization|content-type|x-(tiergate|stainless)-[a-z-]{1,40}|idempotency-key"
+    r"authorization|content-type|x-(tiergate|stainless)-[a-z-]{1,40}|idempotency-key|cache-control"
 )
 """What a page may send: what means something here, and what the official clients add by themselves."""
 

@@ -22,6 +22,7 @@ def call_of(
     caller: Caller,
     endpoint: str,
     header: Header,
+    cache_control: str | None,
     body_bytes: int,
     wall_ns: int,
     monotonic: float,
@@ -50,6 +51,7 @@ def call_of(
         first_event_limit_s=read_timeout_s if question.streamed else None,
         tag=_tag(header(b"x-tiergate-tag")),
         is_sent_again=header(b"x-stainless-retry-count") not in (None, "0"),
+        cache_control=cache_control,
         idempotency_key=checked_idempotency_key(header(b"idempotency-key")),
     )
 

@@ -15,6 +15,7 @@ from tiergate.core import (
     InvalidRequest,
     ModelNotFound,
     NoTargetAvailable,
+    NotCached,
     RateLimited,
     Refusal,
     RequestTooLarge,
@@ -101,6 +102,7 @@ _STATUSES: Final[tuple[tuple[type[TiergateError], int, str], ...]] = (
     (UpstreamFault, 502, "upstream_error"),
     (NoTargetAvailable, 503, "upstream_error"),
     (DeadlineExceeded, 504, "upstream_error"),
+    (NotCached, 504, "invalid_request_error"),
     (StorageUnavailable, 503, "server_error"),
     (Stopping, 503, "server_error"),
 )

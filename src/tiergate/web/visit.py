@@ -167,6 +167,19 @@ class Visit:
         """Whether an answer has begun: from now on only `write`, `end` and `abort` are left."""
         return self._stage is not _Stage.ASKED
 
+    def listed(self, name: bytes) -> str | None:
+        """Give all values of a header that is a list, and may come on several lines, as one.
+
+        Raises:
+            InvalidRequest: it is not ASCII.
+        """
+        if name not in self._headers:
+            return None
+        value = b", ".join(value for other, value in self._header_list if other == name)
+        if not value.isascii():
+            raise InvalidRequest(f"The header {name.decode()} holds bytes that are not ASCII.")
+        return value.decode("ascii")
+
     def header(self, name: bytes) -> str | None:
         """Give the value of a header, by its lower-case name.
 

@@ -33,9 +33,10 @@ class FoldedChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class FoldedAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A whole answer. `more`: what else was said of it, its id among that; usage is kept elsewhere."""
+    """A whole answer. `usage`: as the provider said it; `more`: what else was said, its id among that."""
 
     choices: tuple[FoldedChoice, ...]
+    usage: dict[str, Any] | None = None
     more: dict[str, Any] = {}
 
     @property
@@ -56,6 +57,7 @@ def fold(events: Sequence[bytes]) -> FoldedAnswer | None:
     Returns None where it has a shape that is not known here; it is then given to its caller and not kept.
     """
     more: dict[str, Any] = {}
+    usage: dict[str, Any] | None = None
     found: dict[int, dict[str, Any]] = {}
     for data in events:
         try:
@@ -67,6 +69,7 @@ def fold(events: Sequence[bytes]) -> FoldedAnswer | None:
         more |= {
             name: value for name, value in said.items() if name not in _OF_THE_FORM and value is not None
         }
+        usage = report if isinstance(report := said.get("usage"), dict) else usage
         for choice in said.get("choices") or ():
             if not isinstance(choice, dict) or type(choice.get("index", 0)) is not int:
                 return None
@@ -74,10 +77,11 @@ def fold(events: Sequence[bytes]) -> FoldedAnswer | None:
     choices = [_choice(index, found[index]) for index in sorted(found)]
     if not choices or None in choices:
         return None
-    return FoldedAnswer(choices=tuple(choice for choice in choices if choice is not None), more=more)
+    known = tuple(choice for choice in choices if choice is not None)
+    return FoldedAnswer(choices=known, usage=usage, more=more)
 
 
-def write_whole(answer: FoldedAnswer, usage: Mapping[str, Any] | None) -> bytes:
+def write_whole(answer: FoldedAnswer) -> bytes:
     """Write it as the body of a reply that is not streamed."""
     choices = [
         {
@@ -90,10 +94,10 @@ def write_whole(answer: FoldedAnswer, usage: Mapping[str, Any] | None) -> bytes:
         for choice in answer.choices
     ]
     body = {**answer.more, "object": "chat.completion", "choices": choices}
-    return dumps(body if usage is None else {**body, "usage": usage})
+    return dumps(body if answer.usage is None else {**body, "usage": answer.usage})
 
 
-def write_pieces(answer: FoldedAnswer, usage: Mapping[str, Any] | None) -> list[bytes]:
+def write_pieces(answer: FoldedAnswer) -> list[bytes]:
     """Write it as the events of a stream: of each choice its beginning, text and end; then the usage."""
     frame = {**answer.more, "object": "chat.completion.chunk"}
     events = []
@@ -103,8 +107,8 @@ def write_pieces(answer: FoldedAnswer, usage: Mapping[str, Any] | None) -> list[
         last = {**choice.more, **_piece(choice, {})}
         last |= {"logprobs": choice.logprobs, "finish_reason": choice.finish}
         events.append(dumps({**frame, "choices": [last]}))
-    if usage is not None:
-        events.append(dumps({**frame, "choices": [], "usage": usage}))
+    if answer.usage is not None:
+        events.append(dumps({**frame, "choices": [], "usage": answer.usage}))
     return events
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tiergate.cache.status import CacheSaid, Forwarded, write_status
+from tiergate.cache import write_status
+from tiergate.core import CacheSaid, Forwarded
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ BASE = "providers: {rack: {base_url: http://10.0.0.7/v1}}\n"
     ("line", "place"),
     [
         ("models: {a: {targets: [rack/x], policy: hybrid}}", "tiergate.yaml:2:33: models.a.policy: "),
-        ("cache: {exact: {when: always}}", "tiergate.yaml:2:17: cache.exact.when: "),
+        ("cache: {exact: {keep: store}}", "tiergate.yaml:2:17: cache.exact.keep: "),
         ("log: {bodies: errors}", "tiergate.yaml:2:7: log.bodies: "),
         ("log: {bodies: all}", "tiergate.yaml:2:7: log.bodies: "),
     ],
@@ -40,7 +40,7 @@ def test_refused_of_a_provider(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "place"),
     [
-        ("cache: {exact: {ttl: 2h}}", "tiergate.yaml:2:1: cache: "),
+        ("retention: {jobs: 2d}", "tiergate.yaml:2:13: retention.jobs: "),
     ],
 )
 def test_told(line: str, place: str) -> None:
@@ -108,8 +108,9 @@ def test_settings_of_a_program() -> None:
         {
             "providers": {"a": {"base_url": "http://a"}},
             "log": {"bodies": "all"},
-            "cache": {"exact": {"ttl": "2h"}},
+            "retention": {"jobs": "2d"},
         }
     )
     found = find(made.model_dump(mode="json", exclude_unset=True))
-    assert [(path, row.stops) for path, row in found] == [(("log", "bodies"), True), (("cache",), False)]
+    told = [(path, row.stops) for path, row in found]
+    assert told == [(("log", "bodies"), True), (("retention", "jobs"), False)]

@@ -50,6 +50,7 @@ def test_every_leaf_has_a_blame_and_one_of_the_known_codes() -> None:
     """Clients branch on these words: another one is a change of the interface."""
     codes = {
         "invalid_request",
+        "not_cached",
         "idempotency_key_in_use",
         "idempotency_key_reused",
         "invalid_api_key",

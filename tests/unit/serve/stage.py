@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from tiergate.admission import Admission, Keyring
+from tiergate.cache import Cache, CacheKeys, MemoryShelf
 from tiergate.catalog import PriceBook, PriceRecord, Rates, Tariff
 from tiergate.core import (
     LOCAL,
@@ -207,6 +208,7 @@ class House:
         self.complete = False
         """The client was told that the answer ended well."""
         book = SoleBook(self.journal)
+        self.cache = Cache(CacheKeys("secret"), MemoryShelf(1 << 20), wall_ns=self.clock.wall_ns)
         self.rooms = Rooms(
             rules=Rules(
                 generation=1,
@@ -221,8 +223,14 @@ class House:
             health=Health(BreakerPolicy(), clock=self.clock, chance=lambda: 0.5, emit=self.events.append),
             book=book,
             flights=Flights(
-                self.journal, ReceiptMaker("secret"), book=book, clock=self.clock, emit=self.events.append
+                self.journal,
+                ReceiptMaker("secret"),
+                cache=self.cache,
+                book=book,
+                clock=self.clock,
+                emit=self.events.append,
             ),
+            cache=self.cache,
             lines=Lines(),
             upstream=self.upstream,
             clock=self.clock,

@@ -153,7 +153,8 @@ class PlayedUpstream:
         self.exchanges: list[PlayedExchange] = []
 
     async def send(self, question: Question) -> Exchange:
-        assert [held.target for held in self._journal.open_holds] == [question.target], "sent without a hold"
+        held = [(hold.call_id, hold.target) for hold in self._journal.open_holds]
+        assert (question.call_id, question.target) in held, "sent without a hold"
         self.asked.append(question)
         await turn()
         question.mark_sent()

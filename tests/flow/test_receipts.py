@@ -48,7 +48,7 @@ def test_the_same_question_is_answered_again_for_nothing(client: OpenAI, mock: M
     assert one.choices == other.choices
     assert one.id == other.id
     assert first.headers["x-tiergate-receipt"] == "new"
-    assert "cache-status" not in first.headers
+    assert first.headers["cache-status"] == "tiergate; fwd=bypass; detail=temperature"
     assert second.headers["x-tiergate-receipt"] == "replayed"
     assert second.headers["cache-status"] == "tiergate; hit; detail=receipt"
     assert int(second.headers["age"]) in range(60)

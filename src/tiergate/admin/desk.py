@@ -28,6 +28,8 @@ class Desk:
         targets: the state of every provider and of its models.
         isolate: provider, model (empty: all of the provider); leaves it alone. False: no such provider.
         restore: the same; asks it again. False: no such provider.
+        cache: what is kept of answers, and what became of calls and answers there since the start.
+        purge: team, key, model (None: any): deletes what is kept of them; gives how many answers.
         settings: those in force, secrets hidden.
         reload: reads the settings again; False: they were refused, and the log says why.
         metrics: the page for Prometheus.
@@ -47,6 +49,8 @@ class Desk:
     targets: Callable[[], Sequence[Mapping[str, Any]]]
     isolate: Callable[[str, str], bool]
     restore: Callable[[str, str], bool]
+    cache: Callable[[], Mapping[str, Any]]
+    purge: Callable[[str | None, str | None, str | None], Awaitable[int]]
     settings: Callable[[], Mapping[str, Any]]
     reload: Callable[[], Awaitable[bool]]
     metrics: Callable[[], Awaitable[bytes]]

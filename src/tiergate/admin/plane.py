@@ -50,6 +50,8 @@ def admin_plane(desk: Desk, *, emit: Emit, token: str, hosts: frozenset[str]) ->
         Route("/api/targets", _answered(plane.targets), methods=["GET"]),
         Route("/api/targets/isolate", _answered(plane.isolate), methods=["POST"]),
         Route("/api/targets/restore", _answered(plane.restore), methods=["POST"]),
+        Route("/api/cache", _answered(plane.cache), methods=["GET"]),
+        Route("/api/cache/purge", _answered(plane.purge), methods=["POST"]),
         Route("/api/config", _answered(plane.config), methods=["GET"]),
         Route("/api/reload", _answered(plane.reload), methods=["POST"]),
         Route("/metrics", plane.metrics, methods=["GET"]),
@@ -174,6 +176,25 @@ class _Plane:
             raise NotThere(f"There is no provider {provider[:64]!r} in the settings.")
         return next(row for row in self._desk.targets() if row["provider"] == provider)
 
+    async def cache(self, request: Request) -> Any:
+        return self._desk.cache()
+
+    async def purge(self, request: Request) -> Any:
+        """Delete kept answers: of a team, of a key without one, of a model, or all."""
+        body = await _body(request, {"team", "key", "model", "all"})
+        named = {name: _name_or_none(body, name) for name in ("team", "key", "model")}
+        if (body.get("all") is True) is any(value is not None for value in named.values()):
+            raise InvalidRequest(
+                "Say whose answers: `team`, or `key` for a key without a team, `model`, or both of one of "
+                "these and `model`; or `all: true` for everything.",
+                param="all",
+            )
+        if named["team"] is not None and named["key"] is not None:
+            raise InvalidRequest(
+                "The answers of a key that has a team are the team's: name one.", param="key"
+            )
+        return {"purged": await self._desk.purge(named["team"], named["key"], named["model"])}
+
     async def config(self, request: Request) -> Any:
         return self._desk.settings()
 
@@ -291,6 +312,13 @@ async def _body(request: Request, known: set[str]) -> dict[str, Any]:
     if unknown:
         raise InvalidRequest(f"{unknown[0][:64]!r} is no field of this.", param=unknown[0][:64])
     return body
+
+
+def _name_or_none(body: Mapping[str, Any], name: str) -> str | None:
+    value = body.get(name)
+    if value is not None and not (isinstance(value, str) and 1 <= len(value) <= _TARGET_CHARS):
+        raise InvalidRequest(f"`{name}` must be a name.", param=name)
+    return value
 
 
 def _attempt(body: Mapping[str, Any]) -> int:

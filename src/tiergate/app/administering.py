@@ -52,6 +52,19 @@ async def administered(
         await client.aclose()
 
 
+def check_running(loaded: Loaded, what: str) -> None:
+    """See that a gateway runs; `what` only that one knows.
+
+    Raises:
+        CannotStart: none does.
+    """
+    if find_owner(loaded.settings.data_dir) is None:
+        raise CannotStart(
+            f"No gateway runs with the data folder {loaded.settings.data_dir}, and {what} is "
+            "known to the one that serves. Start it with `tiergate serve`."
+        )
+
+
 def _say_if_severe(event: Event) -> None:
     # What a start says, this one says too: the next one has nothing to say any more.
     if isinstance(event, Notice) and event.severe:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from tiergate.app.cli_cache import cache
 from tiergate.app.cli_keys import keys
 from tiergate.app.cli_ledger import entries, report
 from tiergate.app.cli_targets import targets
@@ -283,6 +284,7 @@ cli.add_typer(report, name="report")
 cli.add_typer(entries, name="entries")
 cli.add_typer(keys, name="keys")
 cli.add_typer(targets, name="targets")
+cli.add_typer(cache, name="cache")
 
 importing = typer.Typer(
     name="import",

@@ -38,6 +38,11 @@ def desk_of(house: House) -> Desk:
             found = await balances()
         return house.metrics.page(gauges(house, found))
 
+    async def purge(team: str | None, key: str | None, model: str | None) -> int:
+        # A key with a team has nothing of its own.
+        tenant = f"team:{team}" if team is not None else None if key is None else f"key:{key}"
+        return house.rooms.cache.purge(tenant, model)
+
     return Desk(
         balances=balances,
         find=journal.find,
@@ -52,11 +57,32 @@ def desk_of(house: House) -> Desk:
         targets=lambda: _targets(house),
         isolate=lambda provider, model: _by_hand(house, house.rooms.health.isolate, provider, model),
         restore=lambda provider, model: _by_hand(house, house.rooms.health.restore, provider, model),
+        cache=lambda: _cache(house),
+        purge=purge,
         settings=lambda: house.settings.model_dump(mode="json"),
         reload=house.reload,
         metrics=metrics,
         wall_ns=clock.wall_ns,
     )
+
+
+def _cache(house: House) -> Mapping[str, Any]:
+    held = house.rooms.cache.held()
+    calls: dict[str, Any] = {}
+    for (outcome, reason), count in house.metrics.counted("cache_calls").items():
+        reasons = calls.setdefault(outcome, {"calls": 0, "reasons": {}})
+        reasons["calls"] += count
+        if reason:
+            reasons["reasons"][reason] = count
+    return {
+        "answers": held.answers,
+        "bytes": held.bytes,
+        "bytes_max": held.bytes_max,
+        "evicted": held.evicted,
+        "dry_run": house.rooms.cache.is_dry,
+        "calls": calls,
+        "kept": dict(house.rooms.cache.kept),
+    }
 
 
 def _by_hand(house: House, do: Callable[[str, str], None], provider: str, model: str) -> bool:

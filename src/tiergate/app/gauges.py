@@ -18,6 +18,7 @@ def gauges(house: House, balances: Sequence[Balance]) -> Iterator[Family]:
     yield from _of_budgets(balances)
     yield from _of_providers(house)
     yield from _of_breakers(house)
+    yield from _of_the_cache(house)
     yield from _of_the_house(house)
 
 
@@ -91,6 +92,23 @@ def _of_breakers(house: House) -> Iterator[Family]:
         "For how long a target has asked to be left alone.",
         ("target",),
         [((_name(report),), report.throttled_s) for report in reports if report.model],
+    )
+
+
+def _of_the_cache(house: House) -> Iterator[Family]:
+    held = house.rooms.cache.held()
+    for name, text, count in (
+        ("cache_answers", "Answers that are kept.", held.answers),
+        ("cache_bytes", "Bytes that they take.", held.bytes),
+        ("cache_bytes_max", "Bytes that they may take.", held.bytes_max),
+        ("cache_evicted", "Answers that had to make room for others.", held.evicted),
+    ):
+        yield gauge(name, text, (), [((), count)])
+    yield gauge(
+        "cache_kept",
+        "Complete answers to questions that may be kept, by whether they were, or why not.",
+        ("result",),
+        [((result,), count) for result, count in house.rooms.cache.kept.items()],
     )
 
 

@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tiergate.app.administering import administered
+from tiergate.app.administering import administered, check_running
 from tiergate.app.table import plain_table, print_table, shown
 from tiergate.config import Loaded
-from tiergate.core import CannotStart
-from tiergate.store import find_owner
 from tiergate.wire import dumps
 
 
@@ -17,7 +15,7 @@ async def list_targets(loaded: Loaded, environ: Mapping[str, str], *, as_json: b
     Raises:
         CannotStart: no gateway runs.
     """
-    _check_running(loaded)
+    check_running(loaded, "who is left alone")
     async with administered(loaded, environ) as ask:
         answer = await ask("/api/targets", None)
     if as_json:
@@ -48,7 +46,7 @@ async def change_target(
     Raises:
         CannotStart: no gateway runs.
     """
-    _check_running(loaded)
+    check_running(loaded, "who is left alone")
     async with administered(loaded, environ) as ask:
         row = await ask(f"/api/targets/{how}", {"target": target})
     if as_json:
@@ -57,14 +55,6 @@ async def change_target(
         print(f"{target} is left alone until `tiergate targets restore {target}`, or until a restart.")
     else:
         print(f"{target} is asked again.")
-
-
-def _check_running(loaded: Loaded) -> None:
-    if find_owner(loaded.settings.data_dir) is None:
-        raise CannotStart(
-            f"No gateway runs with the data folder {loaded.settings.data_dir}, and who is left alone is "
-            "known to the one that serves. Start it with `tiergate serve`."
-        )
 
 
 def _provider_state(row: Mapping[str, Any]) -> tuple[str, str]:

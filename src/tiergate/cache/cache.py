@@ -4,6 +4,7 @@ A call is looked up before anything else is asked; what it is told is a `Look`. 
 nobody has to be asked. Else the look goes with the call, and is what its answer is kept under.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
@@ -20,6 +21,7 @@ from tiergate.core import CacheSaid, Forwarded, NotCached, Target, Usage, UsageS
 from tiergate.wire import fold
 
 LEVEL: Final = "memory"
+KEPT: Final = "kept"
 DRY_RUN: Final = "dry-run"
 _HASH_BYTES: Final = 16
 
@@ -76,6 +78,8 @@ class Cache:
         self._memory = memory
         self._wall_ns = wall_ns
         self.is_dry = is_dry
+        self.kept: Counter[str] = Counter()
+        """Complete answers by what became of them: `kept`, or why not."""
 
     def look(
         self,
@@ -128,6 +132,21 @@ class Cache:
 
         `events`: the one body of a whole reply, or all events of a stream. `choices`: asked for.
         """
+        kept = self._keep(look, events, choices, target, call_id, usage, source, cash_nanos)
+        self.kept[KEPT if kept.why_not is None else kept.why_not.value] += 1
+        return kept
+
+    def _keep(
+        self,
+        look: Look,
+        events: Collection[bytes],
+        choices: int,
+        target: Target,
+        call_id: str,
+        usage: Usage,
+        source: UsageSource,
+        cash_nanos: int | None,
+    ) -> Kept:
         assert look.key is not None and look.asked is not None and look.policy is not None
         folded = fold(tuple(events))
         if folded is None:

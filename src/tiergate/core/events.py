@@ -39,7 +39,9 @@ class CallEnded(msgspec.Struct, frozen=True, kw_only=True):
     time_limit_s: float | None = None
     """How long its caller gave it, if it said."""
     cache: str | None = None
-    """What became of it at the cache (`CacheSaid.outcome`)."""
+    """What became of it at the cache (`CacheSaid.outcome`), and
+    cache_reason: why."""
+    cache_reason: str | None = None
     avoided: Usage | None = None
     """What was not used, since somebody else has paid for the answer, and
     avoided_nanos: what that would have cost; None: nothing was avoided, or its price is unknown."""

@@ -94,9 +94,9 @@ class CallBooks:
         """Give this moment, on the monotonic clock."""
         return self._clock.monotonic()
 
-    def rescue(self, shared: Shared, looked: Looked, said: CacheSaid) -> None:
+    def rescue(self, shared: Shared, looked: Looked, finish: tuple[str, ...]) -> None:
         """Note that its caller is given somebody's answer after its own attempts have failed."""
-        self.shared, self.looked, self.said = shared, looked, said
+        self.shared, self.looked, self.finish = shared, looked, finish
         self._is_rescued = True
         self.mark_first_event()
 
@@ -160,6 +160,7 @@ class CallBooks:
 
     def _ended(self, end: EndState, code: str | None, now: float) -> CallEnded:
         call, account = self.call, self.account
+        looked, shared = self.looked or self.opened.looked, self.shared
         return CallEnded(
             call_id=call.id,
             wall_ns=self.wall_ns(now),
@@ -178,13 +179,14 @@ class CallBooks:
             total_ms=(now - call.received) * 1e3,
             usage=None if account is None else account.usage,
             usage_source=None if account is None else account.source,
-            cash_nanos=None if account is None else self._spent_nanos,
+            cash_nanos=None if account is None and shared is None else self._spent_nanos,
             generation=self.opened.generation,
             time_limit_s=call.time_limit_s,
-            receipt=self.opened.receipt_use if self.shared is None else self.shared.use,
-            cache=(self.looked or self.opened.looked).outcome,
-            avoided=None if self.shared is None else self.shared.usage,
-            avoided_nanos=None if self.shared is None else self.shared.cash_nanos,
+            receipt=self.opened.receipt_use if shared is None else shared.use,
+            cache=looked.outcome,
+            cache_reason=looked.reason,
+            avoided=None if shared is None else shared.usage,
+            avoided_nanos=None if shared is None else shared.cash_nanos,
         )
 
 

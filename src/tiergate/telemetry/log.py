@@ -270,6 +270,11 @@ def _call_line(event: CallEnded) -> dict[str, Any]:
     }
     if event.receipt is not None:
         line["receipt"] = event.receipt
+    if event.cache is not None:
+        line["cache"] = event.cache if event.cache_reason is None else f"{event.cache}: {event.cache_reason}"
+    if event.avoided is not None:
+        line["avoided_tokens"] = event.avoided.total_tokens
+        line["avoided_usd"] = cost_number(event.avoided_nanos)
     return line
 
 

@@ -26,6 +26,7 @@ from tiergate.core import (
     Notice,
     Refusal,
     SpendingFast,
+    Usage,
     UsageDoubted,
 )
 
@@ -107,12 +108,18 @@ class Metrics:
         self.goals = goals
         self._calls: dict[Labels, _Calls] = {}
         self._counts: dict[str, dict[Labels, int]] = {name: {} for name in _COUNTERS}
+        self._avoided = [0, 0, 0]
+        """Input tokens, output tokens, nano-dollars."""
 
     def __call__(self, event: Event) -> None:
         """Count an event. Returns at once."""
         match event:
             case CallEnded():
                 self._of(event).take(event, self.goals.get(event.call_class, _WHENEVER))
+                if event.cache is not None:
+                    self._count("cache_calls", (event.cache, event.cache_reason or ""))
+                if event.avoided is not None:
+                    self._avoid(event.avoided, event.avoided_nanos)
                 if event.receipt is not None:
                     self._count("receipts", (event.receipt.value,))
                 if event.end is not EndState.SUCCESS:
@@ -158,6 +165,16 @@ class Metrics:
                 found = self._calls[labels] = _Calls()
         return found
 
+    def counted(self, name: str) -> Mapping[Labels, int]:
+        """Give what was counted under a name of `_COUNTERS`, by labels."""
+        return self._counts[name]
+
+    def _avoid(self, usage: Usage, cash_nanos: int | None) -> None:
+        avoided = self._avoided
+        avoided[0] += usage.input_tokens
+        avoided[1] += usage.output_tokens
+        avoided[2] += cash_nanos or 0
+
     def _count(self, name: str, labels: Labels) -> None:
         counts = self._counts[name]
         if labels not in counts and len(counts) >= _LABELS_MAX:
@@ -191,6 +208,7 @@ class Metrics:
                 unpriced.add_metric(labels, found.unpriced)
         yield from (calls, seconds, firsts, tokens, cost, unpriced)
         yield self._timed()
+        yield from self._of_avoided()
         for name, (text, label_names) in _COUNTERS.items():
             family = CounterMetricFamily(f"tiergate_{name}", text, labels=label_names)
             for labels, count in self._counts[name].items():
@@ -210,6 +228,17 @@ class Metrics:
         for labels, count in counts.items():
             family.add_metric(labels, count)
         return family
+
+    def _of_avoided(self) -> Iterator[Family]:
+        tokens_in, tokens_out, nanos = self._avoided
+        tokens = CounterMetricFamily(
+            "tiergate_avoided_tokens", "Tokens of answers that were kept or shared.", labels=("kind",)
+        )
+        tokens.add_metric(("input",), tokens_in)
+        tokens.add_metric(("output",), tokens_out)
+        cost = CounterMetricFamily("tiergate_avoided_cost_usd", "What those had cost whoever paid.")
+        cost.add_metric((), nanos / NANOS_PER_USD)
+        yield from (tokens, cost)
 
 
 def gauge(name: str, text: str, labels: Sequence[str], values: Iterable[tuple[Labels, float]]) -> Family:
@@ -239,6 +268,7 @@ _COUNTERS: Final = {
     "usage_doubts": ("Attempts whose usage or cost is odd.", ("target", "doubt")),
     "budget_alerts": ("Shares of budgets that were reached.", ("budget", "share")),
     "spending_alerts": ("Times that a key spent faster than `alerts.usd_per_hour`.", ()),
+    "cache_calls": ("Calls by what became of them at the cache.", ("outcome", "reason")),
     "receipts": ("Calls with an Idempotency-Key, by what it came to.", ("use",)),
     "refusals": ("Requests refused before they became calls.", ("endpoint", "error")),
     "limit_refusals": ("Calls refused by a limit of their key.", ("endpoint", "limit")),

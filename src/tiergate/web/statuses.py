@@ -167,6 +167,8 @@ def _headers(error: TiergateError, status: int) -> list[tuple[bytes, bytes]]:
     headers = []
     if isinstance(error, Unroutable) and error.allow:
         headers.append((b"allow", error.allow.encode()))
+    if isinstance(error, NotCached):
+        headers.append((b"cache-status", b"tiergate; detail=not-cached"))
     if isinstance(error, InvalidKey):
         headers.append((b"www-authenticate", b"Bearer"))
     wait_s = _wait_s(error)
@@ -201,6 +203,9 @@ def _should_retry(error: TiergateError, wait_s: float | None) -> bool | None:
     match error:
         case BudgetBusy() | IdempotencyKeyInUse():
             return True
+        case NotCached():
+            # Its status is one that clients try again on, and nobody was asked because nobody was to be.
+            return False
         case TargetFull() | TargetResting() if wait_s is not None:
             # Nobody was asked.
             return None

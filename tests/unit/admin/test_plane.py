@@ -25,6 +25,7 @@ ROUTES = {
         "/api/entries/x",
         "/api/keys",
         "/api/targets",
+        "/api/cache",
         "/api/config",
         "/metrics",
     ],
@@ -36,6 +37,7 @@ ROUTES = {
         "/api/keys/x/rotate",
         "/api/targets/isolate",
         "/api/targets/restore",
+        "/api/cache/purge",
         "/api/reload",
     ],
 }
@@ -69,6 +71,7 @@ class Plane:
         self.reloads = 0
         self.keys: list[VirtualKey] = []
         self.by_hand: list[tuple[str, str, str]] = []
+        self.purged: list[tuple[str | None, str | None, str | None]] = []
 
         async def reload() -> bool:
             self.reloads += 1
@@ -91,6 +94,8 @@ class Plane:
             targets=lambda: [{"provider": "rack"}],
             isolate=lambda provider, model: self._by_hand("isolate", provider, model),
             restore=lambda provider, model: self._by_hand("restore", provider, model),
+            cache=lambda: {"answers": 7},
+            purge=self._purge,
             settings=lambda: {"listen": "127.0.0.1:4400"},
             reload=reload,
             metrics=metrics,
@@ -99,6 +104,10 @@ class Plane:
         self.events: list[Event] = []
         hosts = frozenset({"localhost", "[::1]"})
         self.app = admin_plane(desk, emit=self.events.append, token=TOKEN, hosts=hosts)
+
+    async def _purge(self, team: str | None, key: str | None, model: str | None) -> int:
+        self.purged.append((team, key, model))
+        return 3
 
     async def _create(self, wish: KeyWish) -> tuple[VirtualKey, str]:
         key = VirtualKey(
@@ -291,6 +300,11 @@ def test_what_has_not_lapsed_is_not_resolved(number: int, n: int, status: int, s
         ("/api/targets/isolate", b"{}", "`target` must be provider/model"),
         ("/api/targets/restore", b'{"target": ["rack"]}', "`target` must be provider/model"),
         ("/api/targets/restore", b'{"target": "rack", "for": 1}', "'for' is no field"),
+        ("/api/cache/purge", b"{}", "Say whose answers"),
+        ("/api/cache/purge", b'{"all": true, "team": "x"}', "Say whose answers"),
+        ("/api/cache/purge", b'{"team": "x", "key": "y"}', "name one"),
+        ("/api/cache/purge", b'{"model": 1}', "`model` must be a name"),
+        ("/api/cache/purge", b'{"tenant": "x"}', "'tenant' is no field"),
         ("/api/entries/x/adjust", b'{"delta_usd": 1}', "`reason` must say why"),
         ("/api/entries/x/adjust", b'{"delta_usd": 1e30, "reason": "x"}', "`delta_usd` must be an amount"),
     ],
@@ -427,6 +441,20 @@ def test_a_target_is_isolated_and_restored_by_its_name() -> None:
         assert plane.by_hand == [("isolate", "rack", "org/m"), ("restore", "rack", "")]
         answer = await plane.ask("/api/targets/isolate", method="POST", body=b'{"target": "other/m"}')
         assert (answer.status, answer.error["code"]) == (404, "not_found")
+
+    asyncio.run(test())
+
+
+def test_answers_are_purged_by_whose_they_are() -> None:
+    """Of a team, of a key, of a model, of all; how many are gone is told."""
+
+    async def test() -> None:
+        plane = Plane()
+        assert (await plane.ask("/api/cache")).json == {"answers": 7}
+        for body in (b'{"team": "x", "model": "m"}', b'{"key": "k"}', b'{"all": true}'):
+            answer = await plane.ask("/api/cache/purge", method="POST", body=body)
+            assert (answer.status, answer.json) == (200, {"purged": 3})
+        assert plane.purged == [("x", None, "m"), (None, "k", None), (None, None, None)]
 
     asyncio.run(test())
 

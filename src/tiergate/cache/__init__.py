@@ -3,9 +3,11 @@
 from tiergate.cache.answer import CachedAnswer
 from tiergate.cache.cache import DRY_RUN, Cache, Held, Kept, Look
 from tiergate.cache.eligible import DEFAULT_POLICY, CachePolicy, When
+from tiergate.cache.guarded import GuardedShelf
 from tiergate.cache.keepable import NotKept
 from tiergate.cache.key import Asked, CacheKeys
 from tiergate.cache.memory import MemoryShelf
+from tiergate.cache.ports import Found, Place, Shelf, ShelfUnavailable
 from tiergate.cache.status import write_status
 
 __all__ = [
@@ -16,11 +18,16 @@ __all__ = [
     "CacheKeys",
     "CachePolicy",
     "CachedAnswer",
+    "Found",
+    "GuardedShelf",
     "Held",
     "Kept",
     "Look",
     "MemoryShelf",
     "NotKept",
+    "Place",
+    "Shelf",
+    "ShelfUnavailable",
     "When",
     "write_status",
 ]

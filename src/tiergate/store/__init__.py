@@ -7,16 +7,19 @@ from tiergate.store.owner import LiveOwner, OwnerLock, find_owner
 from tiergate.store.past import LedgerPast
 from tiergate.store.place import Place, place_of
 from tiergate.store.reader import read_keys
+from tiergate.store.shelf import CACHE_FILE, SqliteShelf
 from tiergate.store.sqlite import look_at
 from tiergate.store.writer import WriterLimits
 
 __all__ = [
+    "CACHE_FILE",
     "LEDGER_FILE",
     "LedgerJournal",
     "LedgerPast",
     "LiveOwner",
     "OwnerLock",
     "Place",
+    "SqliteShelf",
     "WriterLimits",
     "back_up",
     "damage",

@@ -8,12 +8,14 @@ from tiergate.testing.log import Ended, LogEntry, MockStatistics
 from tiergate.testing.process import MockProcess, run_mock
 from tiergate.testing.script import Rule, Script, When
 from tiergate.testing.server import MockServer
+from tiergate.testing.shelf import FakeShelf
 from tiergate.testing.upstream import ScriptedUpstream
 
 __all__ = [
     "Behaviour",
     "Ended",
     "FakeClock",
+    "FakeShelf",
     "LogEntry",
     "MemoryJournal",
     "MemoryRateBank",

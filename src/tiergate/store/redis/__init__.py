@@ -1,5 +1,6 @@
-"""What processes share through Redis: rates. Never money, and no call waits for it."""
+"""What processes share through Redis: rates and kept answers. Never money."""
 
 from tiergate.store.redis.bank import RedisRateBank
+from tiergate.store.redis.shelf import RedisShelf
 
-__all__ = ["RedisRateBank"]
+__all__ = ["RedisRateBank", "RedisShelf"]

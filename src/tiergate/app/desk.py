@@ -10,6 +10,7 @@ from tiergate.admission import VirtualKey
 from tiergate.app.gauges import gauges
 from tiergate.app.house import House
 from tiergate.app.ledgers import ledger_place
+from tiergate.cache import ShelfUnavailable
 from tiergate.core import StorageUnavailable, SystemClock
 from tiergate.ledger import Balance
 from tiergate.resilience import HealthReport
@@ -41,7 +42,12 @@ def desk_of(house: House) -> Desk:
     async def purge(team: str | None, key: str | None, model: str | None) -> int:
         # A key with a team has nothing of its own.
         tenant = f"team:{team}" if team is not None else None if key is None else f"key:{key}"
-        return house.rooms.cache.purge(tenant, model)
+        try:
+            return await house.rooms.cache.purge(tenant, model)
+        except ShelfUnavailable as error:
+            raise StorageUnavailable(
+                f"Nothing of it is in memory any more; elsewhere it may still be found ({error}). Try again."
+            ) from error
 
     return Desk(
         balances=balances,

@@ -16,9 +16,9 @@ from tiergate.app.background import in_background
 from tiergate.app.cabinet import KeyCabinet
 from tiergate.app.ledgers import ledger_place
 from tiergate.app.sharing import open_doors
+from tiergate.app.shelves import open_cache, sweep
 from tiergate.app.upkeep import follow_keys, keep_up
 from tiergate.app.webhook import Webhook
-from tiergate.cache import Cache, CacheKeys, MemoryShelf
 from tiergate.config import Loaded, Settings, fill, first_snapshot
 from tiergate.config import reload as next_snapshot
 from tiergate.core import Clock, Emit, Event, Notice, SettingsError, SystemClock, usd_text
@@ -229,12 +229,8 @@ async def open_house(
         ceilings = fill.ceilings(settings, cabinet.keys)
         book = await _book(stack, journal, ceilings, settings, clock, tell, is_shared=place.is_shared)
         await book.balances(clock.wall_ns())  # so that no call waits for them
-        cache = Cache(
-            CacheKeys(secret),
-            MemoryShelf(fill.cache_bytes(settings)),
-            wall_ns=clock.wall_ns,
-            is_dry=settings.cache.dry_run,
-        )
+        cache = open_cache(stack, settings, secret, clock=clock, tell=tell)
+        in_background(stack, sweep(cache), "Deleting old answers", tell)
         flights = Flights(
             journal,
             ReceiptMaker(secret),

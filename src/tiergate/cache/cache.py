@@ -14,9 +14,11 @@ import msgspec
 from tiergate.cache.answer import CachedAnswer, read_cached, write_cached
 from tiergate.cache.control import SAYS_NOTHING, Control, read_control
 from tiergate.cache.eligible import Bypass, CachePolicy, When, bypass
+from tiergate.cache.guarded import GuardedShelf
 from tiergate.cache.keepable import NotKept, why_not_kept
 from tiergate.cache.key import Asked, CacheKeys
 from tiergate.cache.memory import MemoryShelf
+from tiergate.cache.ports import Place
 from tiergate.core import CacheSaid, Forwarded, NotCached, Target, Usage, UsageSource
 from tiergate.wire import fold
 
@@ -24,6 +26,9 @@ LEVEL: Final = "memory"
 KEPT: Final = "kept"
 DRY_RUN: Final = "dry-run"
 _HASH_BYTES: Final = 16
+_SHARED_NS: Final = 5_000_000_000
+"""So long after a purge at another process an answer may be given here."""
+_NOTHING_TO_TAKE: Final = "none is kept that it would take"
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +47,11 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     """Too old; given if every target fails."""
     joins: bool = True
     """Whether somebody's same question that is being answered now will do."""
+    wish: Control = SAYS_NOTHING
+    ticket: bytes | None = None
+    """What the shelf gave along, for the answer; None: it was not asked, or did not answer."""
+    purges: int = 0
+    """How many there had been: what was asked before one is not kept after it."""
 
 
 class Kept(NamedTuple):
@@ -68,14 +78,23 @@ class Cache:
         keys: makes the keys of answers.
         memory: keeps the answers.
         wall_ns: nanoseconds since 1970.
+        shelf: keeps them, too, for after a restart or for others; None: nobody does.
         is_dry: nothing is kept or given; whether it could have been is told.
     """
 
     def __init__(
-        self, keys: CacheKeys, memory: MemoryShelf, *, wall_ns: Callable[[], int], is_dry: bool = False
+        self,
+        keys: CacheKeys,
+        memory: MemoryShelf,
+        *,
+        wall_ns: Callable[[], int],
+        shelf: GuardedShelf | None = None,
+        is_dry: bool = False,
     ) -> None:
         self._keys = keys
         self._memory = memory
+        self._shelf = shelf
+        self._purges = 0
         self._wall_ns = wall_ns
         self.is_dry = is_dry
         self.kept: Counter[str] = Counter()
@@ -111,12 +130,43 @@ class Cache:
                 raise _not_cached(f"its answer is not kept ({why.value})")
             return _BYPASSED[why]
         key = self._keys.key(asked, body)
-        found = self._look_up(key, asked, policy, wish, allowed)
-        if wish.only_if_cached and found.answer is None:
-            raise _not_cached("none is kept that it would take")
+        look = Look(
+            said=_MISS,
+            key=key,
+            request_hash=key[:_HASH_BYTES],
+            asked=asked,
+            policy=policy,
+            joins=not (wish.no_cache or wish.only_if_cached),
+            wish=wish,
+            purges=self._purges,
+        )
+        data = self._memory.get(key, now_ns := self._wall_ns())
+        found = self._judged(look, data, LEVEL, now_ns, allowed)
+        if wish.only_if_cached and found.answer is None and self._shelf is None:
+            raise _not_cached(_NOTHING_TO_TAKE)
         return found
 
-    def keep(
+    async def recall(self, look: Look, *, allowed: Collection[Target]) -> Look:
+        """Look up where that takes a moment, when memory has nothing to give.
+
+        Raises:
+            NotCached: the caller wants nothing else, and there is nothing there either.
+        """
+        if look.key is None or look.answer is not None or self._shelf is None:
+            return look
+        place, now_ns = _place(look), self._wall_ns()
+        found = await self._shelf.get(place, now_ns)
+        if found is not None:
+            judged = self._judged(look, found.value, self._shelf.name, now_ns, allowed)
+            look = msgspec.structs.replace(judged, ticket=found.ticket)
+            if look.answer is not None and found.value is not None:
+                assert look.policy is not None
+                self._remember(place, found.value, look.answer.kept_ns + _life_ns(look.policy), now_ns)
+        if look.wish.only_if_cached and look.answer is None:
+            raise _not_cached(_NOTHING_TO_TAKE)
+        return look
+
+    async def keep(
         self,
         look: Look,
         events: Collection[bytes],
@@ -132,11 +182,11 @@ class Cache:
 
         `events`: the one body of a whole reply, or all events of a stream. `choices`: asked for.
         """
-        kept = self._keep(look, events, choices, target, call_id, usage, source, cash_nanos)
+        kept = await self._keep(look, events, choices, target, call_id, usage, source, cash_nanos)
         self.kept[KEPT if kept.why_not is None else kept.why_not.value] += 1
         return kept
 
-    def _keep(
+    async def _keep(
         self,
         look: Look,
         events: Collection[bytes],
@@ -167,22 +217,49 @@ class Cache:
             kept_ns=now_ns,
         )
         data = write_cached(answer)
-        life_ns = int((look.policy.ttl_s + look.policy.stale_if_error_s) * 1e9)
-        is_kept = data is not None and self._memory.put(
-            look.key, data, tenant=look.asked.tenant, entry=look.asked.entry, expires_ns=now_ns + life_ns
-        )
+        if data is None:
+            return Kept(None, NotKept.TOO_LONG)
+        if look.purges != self._purges:
+            return Kept(None, NotKept.PURGED)
+        place, expires_ns = _place(look), now_ns + _life_ns(look.policy)
+        is_kept = self._remember(place, data, expires_ns, now_ns)
+        if self._shelf is not None and look.ticket is not None:
+            ticket = look.ticket
+            is_there = await self._shelf.put(place, data, ticket=ticket, now_ns=now_ns, expires_ns=expires_ns)
+            is_kept = is_kept or is_there
         return Kept(look.policy.ttl_s) if is_kept else Kept(None, NotKept.TOO_LONG)
 
-    def purge(self, tenant: str | None = None, entry: str | None = None) -> int:
+    def _remember(self, place: Place, data: bytes, expires_ns: int, now_ns: int) -> bool:
+        """Keep an answer in memory; what others may purge, for a moment only."""
+        if self._shelf is not None and self._shelf.is_shared:
+            expires_ns = min(expires_ns, now_ns + _SHARED_NS)
+        return self._memory.put(
+            place.key, data, tenant=place.tenant, entry=place.entry, expires_ns=expires_ns
+        )
+
+    async def purge(self, tenant: str | None = None, entry: str | None = None) -> int:
         """Delete what is kept of a tenant (`team:NAME` or `key:NAME`), of a model, of both together, or all.
 
-        Gives how many answers are gone.
-        """
-        return self._memory.purge(tenant, entry)
+        Gives how many answers were in memory. What is being answered now is not kept either.
 
-    def sweep(self) -> int:
-        """Delete what is too old to be given to anybody; give how many answers."""
-        return self._memory.sweep(self._wall_ns())
+        Raises:
+            ShelfUnavailable: memory has nothing of it any more, and elsewhere it may still be.
+        """
+        self._purges += 1
+        count = self._memory.purge(tenant, entry)
+        if self._shelf is not None:
+            await self._shelf.purge(tenant, entry)
+            # What was looked up meanwhile may have come from before.
+            self._purges += 1
+            self._memory.purge(tenant, entry)
+        return count
+
+    async def sweep(self) -> None:
+        """Delete some of what is too old to be given to anybody."""
+        now_ns = self._wall_ns()
+        self._memory.sweep(now_ns)
+        if self._shelf is not None:
+            await self._shelf.sweep(now_ns)
 
     def use(self, *, bytes_max: int, is_dry: bool) -> None:
         """Take other limits."""
@@ -196,32 +273,31 @@ class Cache:
 
     # Inside.
 
-    def _look_up(
-        self, key: bytes, asked: Asked, policy: CachePolicy, wish: Control, allowed: Collection[Target]
+    def _judged(
+        self, look: Look, data: bytes | None, level: str, now_ns: int, allowed: Collection[Target]
     ) -> Look:
-        look = Look(said=_MISS, key=key, request_hash=key[:_HASH_BYTES], asked=asked, policy=policy)
-        data = self._memory.get(key, now_ns := self._wall_ns())
-        answer = None if data is None else read_cached(data, key)
+        """Say what is to be done with what was found, by its age and by what the caller wants."""
+        assert look.key is not None and look.policy is not None
+        wish, ttl_s = look.wish, look.policy.ttl_s
+        answer = None if data is None else read_cached(data, look.key)
+        if answer is not None and answer.target not in allowed:
+            # Nobody is told what another key of the team was given from where this one may not ask.
+            answer = None
         if wish.no_cache:
             forwarded = Forwarded.MISS if answer is None else Forwarded.REQUEST
-            said = CacheSaid(forwarded=forwarded, detail="no-cache")
-            return msgspec.structs.replace(look, said=said, joins=False)
+            return msgspec.structs.replace(look, said=CacheSaid(forwarded=forwarded, detail="no-cache"))
         if answer is None:
             return look
-        if answer.target not in allowed:
-            # Nobody is told what another key of the team was given from where this one may not ask.
-            return look
-        left_s = policy.ttl_s - answer.age_s(now_ns)
+        age_s = answer.age_s(now_ns)
+        left_s = ttl_s - age_s
         if left_s <= 0 and -left_s > (wish.max_stale_s or 0):
-            return msgspec.structs.replace(
-                look, said=CacheSaid(forwarded=Forwarded.STALE), last_resort=answer
-            )
-        is_old = wish.max_age_s is not None and answer.age_s(now_ns) > wish.max_age_s
+            stale = CacheSaid(forwarded=Forwarded.STALE)
+            return msgspec.structs.replace(look, said=stale, last_resort=answer)
+        is_old = wish.max_age_s is not None and age_s > wish.max_age_s
         if is_old or (wish.min_fresh_s is not None and left_s < wish.min_fresh_s):
-            return msgspec.structs.replace(
-                look, said=CacheSaid(forwarded=Forwarded.REQUEST), last_resort=answer, joins=not is_old
-            )
-        said = CacheSaid(ttl_s=left_s, detail=LEVEL)
+            unwanted = CacheSaid(forwarded=Forwarded.REQUEST, detail="max-age" if is_old else "min-fresh")
+            return msgspec.structs.replace(look, said=unwanted, last_resort=answer)
+        said = CacheSaid(ttl_s=left_s, detail=level)
         return msgspec.structs.replace(look, said=said, answer=answer)
 
     def _look_dry(
@@ -244,6 +320,16 @@ class Cache:
             return _BYPASSED[why]
         said = CacheSaid(forwarded=Forwarded.BYPASS, detail=detail)
         return Look(said=said, request_hash=self._keys.key(asked, body)[:_HASH_BYTES])
+
+
+def _place(look: Look) -> Place:
+    assert look.key is not None and look.asked is not None
+    return Place(look.key, look.asked.tenant, look.asked.entry)
+
+
+def _life_ns(policy: CachePolicy) -> int:
+    """Give how long an answer is of any use."""
+    return int((policy.ttl_s + policy.stale_if_error_s) * 1e9)
 
 
 _MISS: Final = CacheSaid(forwarded=Forwarded.MISS)

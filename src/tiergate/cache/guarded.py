@@ -73,8 +73,8 @@ class GuardedShelf:
         await self._try(sweep)
 
     async def _try(self, use: Callable[[], Awaitable[Told]]) -> Told | None:
-        now = self._monotonic()
-        if self._away_s:
+        now, was_there = self._monotonic(), self.is_there
+        if not was_there:
             if now < self._until:
                 return None
             # Whoever comes while this one tries goes without.
@@ -83,9 +83,11 @@ class GuardedShelf:
             async with asyncio.timeout(ANSWER_S):
                 told = await use()
         except (ShelfUnavailable, TimeoutError) as error:
-            self._failed(error)
+            # Of several that waited together, one tells.
+            if was_there == self.is_there:
+                self._failed(error)
             return None
-        if self._away_s:
+        if not self.is_there:
             self._away_s = 0.0
             self._emit(Notice(word="cache_back", message=f"Answers are kept on {self.name} again."))
         return told

@@ -18,6 +18,8 @@ class NotKept(StrEnum):
     FILTERED = "filtered"
     REFUSAL = "refusal"
     EMPTY = "empty"
+    PURGED = "purged"
+    """Somebody has purged since it was asked for."""
     TOOL_CALLS = "tool-calls"
     """Whoever is given it again would do again what it asks for."""
 

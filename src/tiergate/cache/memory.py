@@ -1,12 +1,15 @@
 """Answers in the memory of this process: the newest ones, up to a number of bytes."""
 
 from collections import OrderedDict
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 _BESIDE_BYTES: Final = 400
 """What an answer takes beside its own bytes: its key, its place, its times."""
 _SHARE_MAX: Final = 8
 """No answer takes more than this part of the whole: it would put out all others."""
+_SLOT_NS: Final = 60_000_000_000
+
+Name = TypeVar("Name")
 
 
 class _Place(NamedTuple):
@@ -30,6 +33,8 @@ class MemoryShelf:
         """Answers that had to make room for others."""
         self._places: OrderedDict[bytes, _Place] = OrderedDict()
         self._of_tenant: dict[str, set[bytes]] = {}
+        self._of_slot: dict[int, set[bytes]] = {}
+        """Keys by when they are too old, so that nobody looks at those that are not."""
 
     def __len__(self) -> int:
         return len(self._places)
@@ -54,6 +59,7 @@ class MemoryShelf:
             self._drop(key)
         self._places[key] = _Place(value, expires_ns, tenant, entry)
         self._of_tenant.setdefault(tenant, set()).add(key)
+        self._of_slot.setdefault(expires_ns // _SLOT_NS, set()).add(key)
         self.bytes += size
         self._make_room()
         return True
@@ -73,7 +79,8 @@ class MemoryShelf:
 
     def sweep(self, now_ns: int) -> int:
         """Delete what is too old to be given; give how many answers."""
-        gone = [key for key, place in self._places.items() if place.expires_ns <= now_ns]
+        past = [slot for slot in self._of_slot if slot <= now_ns // _SLOT_NS]
+        gone = [key for slot in past for key in self._of_slot[slot] if self._places[key].expires_ns <= now_ns]
         for key in gone:
             self._drop(key)
         return len(gone)
@@ -86,7 +93,12 @@ class MemoryShelf:
     def _drop(self, key: bytes) -> None:
         place = self._places.pop(key)
         self.bytes -= len(place.value) + _BESIDE_BYTES
-        keys = self._of_tenant[place.tenant]
-        keys.discard(key)
-        if not keys:
-            del self._of_tenant[place.tenant]
+        _forget(self._of_tenant, place.tenant, key)
+        _forget(self._of_slot, place.expires_ns // _SLOT_NS, key)
+
+
+def _forget(groups: dict[Name, set[bytes]], name: Name, key: bytes) -> None:
+    keys = groups[name]
+    keys.discard(key)
+    if not keys:
+        del groups[name]

@@ -112,6 +112,12 @@ def _store(settings: object) -> Iterator[Said]:
             ("secret",),
             f"is needed with {shared}, since every replica must have the same: take `openssl rand -hex 32`",
         )
+    keeps = _item(settings, "cache", "exact", "keep") == "store"
+    if keeps and _text(_item(settings, "store")) and not _text(_item(settings, "redis")):
+        yield (
+            ("cache", "exact", "keep"),
+            "needs `redis` where the store is PostgreSQL: a purge would not reach the files of others",
+        )
 
 
 def _providers(settings: object) -> Iterator[Said]:

@@ -48,12 +48,6 @@ PENDING: Final = (
     ),
     Pending(path=("providers", "*", "proxy"), stops=True, sentence=f"proxies are not used yet: {_REMOVE}"),
     Pending(
-        path=("cache", "exact", "keep"),
-        stops=True,
-        sentence="answers are kept in memory only yet: remove it, or write memory",
-        honoured=frozenset({"memory"}),
-    ),
-    Pending(
         path=("log", "bodies"),
         stops=True,
         sentence="prompts and answers are never written to the log yet: remove it, or write never",

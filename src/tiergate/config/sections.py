@@ -249,7 +249,11 @@ class ExactCache(Section):
         default=False,
         description="Whether answers that call tools are kept; whoever is given one acts again.",
     )
-    keep: Literal["memory", "store"] = Field(default="memory", description="Where answers are kept.")
+    keep: Literal["memory", "store"] = Field(
+        default="memory",
+        description="memory: in each gateway's own. store: also in Redis, for all gateways, where `redis` is "
+        "set; else in a file of data_dir, `cache.db`, which outlives a restart.",
+    )
     max_mb: Annotated[int, whole(1, 1_000_000)] = Field(default=256, description="Most MiB of answers kept.")
 
 

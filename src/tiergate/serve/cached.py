@@ -116,11 +116,11 @@ def recalled(answer: CachedAnswer, said: CacheSaid, *, streamed: bool) -> Recall
     )
 
 
-def keep(
+async def keep(
     cache: Cache, asking: Asking, chunks: Iterable[Chunk], *, target: Target, account: Account
 ) -> CacheSaid:
     """Keep a complete answer; give what its caller is told of it."""
-    kept = cache.keep(
+    kept = await cache.keep(
         asking.look,
         tuple(chunk.data for chunk in chunks),
         choices=choices_asked(asking.call.body),

@@ -40,10 +40,14 @@ class Place(Protocol):
 
 
 class Ask(Protocol):
-    """Asks the upstream, with every door that it opens left open in `doors`."""
+    """Asks the upstream, with every door that it opens left open in `doors`.
+
+    `asking`: with what the cache says after it was asked everywhere.
+    """
 
     async def __call__(
         self,
+        asking: Asking,
         doors: Doors,
         *,
         receipt: Receipt | None,
@@ -60,7 +64,9 @@ class Ask(Protocol):
 class Keep(Protocol):
     """Keeps a complete answer for whoever asks the same; gives what its caller is told of that."""
 
-    def __call__(self, chunks: Iterable[Chunk], *, target: Target, account: Account) -> CacheSaid:
+    async def __call__(
+        self, asking: Asking, chunks: Iterable[Chunk], *, target: Target, account: Account
+    ) -> CacheSaid:
         """Keep it, or say why not."""
         ...
 
@@ -74,10 +80,11 @@ class Flight:
         receipt: Receipt | None,
         *,
         scope: Scope | None,
-        recall: Callable[[], Awaitable[Fresh | Recalled]],
+        recall: Callable[[], Awaitable[tuple[Asking, Fresh | Recalled]]],
         keep: Keep,
         close: Callable[["Flight"], None],
     ) -> None:
+        self._asking = asking
         self._recall = recall
         self._drain_s = asking.resolved.drain_s
         self._keep = keep
@@ -125,7 +132,8 @@ class Flight:
 
     async def _run(self, ask: Ask) -> None:
         try:
-            found = await self._recall()
+            self._asking, found = await self._recall()
+            self.said = self._asking.look.said
             if isinstance(found, Recalled):
                 self._replay(found)
             else:
@@ -162,7 +170,13 @@ class Flight:
 
     async def _fly(self, ask: Ask) -> None:
         with Doors() as doors:
-            begun = await ask(doors, receipt=self.receipt, resent_of=self.resent_of, on_books=self._use_books)
+            begun = await ask(
+                self._asking,
+                doors,
+                receipt=self.receipt,
+                resent_of=self.resent_of,
+                on_books=self._use_books,
+            )
             books = self.books
             assert books is not None
             self.origin = Origin(call_id=self.call.id, target=begun.target, attempts=begun.n)
@@ -175,14 +189,16 @@ class Flight:
             else:
                 self._add(begun.first)
         self.account = books.account
-        self._keep_for_all()
+        await self._keep_for_all()
 
-    def _keep_for_all(self) -> None:
+    async def _keep_for_all(self) -> None:
         """Keep the answer for whoever asks the same; what is too long for that is gone in part."""
         if self._is_cached and self.is_joinable:
             assert self.origin is not None and self.account is not None
             chunks = [chunk for piece in self._log.values() for chunk in piece]
-            self.said = self._keep(chunks, target=self.origin.target, account=self.account)
+            self.said = await self._keep(
+                self._asking, chunks, target=self.origin.target, account=self.account
+            )
 
     def _use_books(self, books: CallBooks) -> None:
         self.books = books

@@ -4,6 +4,8 @@ import asyncio
 from functools import partial
 from typing import Final
 
+from msgspec import structs
+
 from tiergate.cache import Cache
 from tiergate.core import Call, CallClass, Clock, DeadlineExceeded, Emit, IdempotencyKeyInUse
 from tiergate.ledger import (
@@ -87,7 +89,7 @@ class Flights:
             receipt,
             scope=scope,
             recall=partial(self._recall, asking, receipt),
-            keep=partial(keep, self._cache, asking),
+            keep=partial(keep, self._cache),
             close=self._close,
         )
         self._all.add(flight)
@@ -113,10 +115,11 @@ class Flights:
             flight.task.cancel(STOPPING)
         await asyncio.gather(*(flight.task for flight in flights), return_exceptions=True)
 
-    async def _recall(self, asking: Asking, receipt: Receipt | None) -> Fresh | Recalled:
-        """Look up what a receipt says, then the cache; raises as `judge` does, and StorageUnavailable.
+    async def _recall(self, asking: Asking, receipt: Receipt | None) -> tuple[Asking, Fresh | Recalled]:
+        """Look up what a receipt says, then the cache where that takes a moment.
 
-        What another process is asking is waited for, as long as the call's time allows.
+        Raises as `judge` does, NotCached, and StorageUnavailable. What another process is asking is waited
+        for, as long as the call's time allows.
         """
         found: Fresh | Answered = Fresh()
         if receipt is not None:
@@ -129,11 +132,13 @@ class Flights:
                     "The time for this call was over before its receipt was found."
                 ) from error
         if isinstance(found, Answered):
-            return read_answered(found)
-        look = asking.look
+            return asking, read_answered(found)
+        look = await self._cache.recall(asking.look, allowed=asking.resolved.targets)
+        if look is not asking.look:
+            asking = structs.replace(asking, look=look)
         if look.answer is None:
-            return found
-        return recalled(look.answer, look.said, streamed=asking.call.streamed)
+            return asking, found
+        return asking, recalled(look.answer, look.said, streamed=asking.call.streamed)
 
     async def _looked_up(self, receipt: Receipt, deadline: float) -> Fresh | Answered:
         wait_s = _LOOK_AGAIN_MIN_S

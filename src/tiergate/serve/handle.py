@@ -50,7 +50,7 @@ async def _share(rooms: Rooms, asking: Asking, doors: Doors) -> Reply | SharedSt
 
     Only what asks comes through the entrance, and is inside until its flight has ended.
     """
-    ask = partial(_fly, rooms, asking)
+    ask = partial(_fly, rooms)
     reader = doors.open(await rooms.flights.board(asking, ask))
     try:
         await reader.begin()

@@ -260,6 +260,14 @@ def test_provider(provider: str, said: str) -> None:
         assert said in problem(text)
 
 
+def test_kept_answers_of_replicas_need_redis() -> None:
+    """A purge at one gateway would leave what others have in their files."""
+    text = "providers: {a: {base_url: http://a}}\nsecret: 0123456789abcdef0123456789abcdef\n"
+    text += "store: postgresql://u:p@h/d\ncache: {exact: {keep: store}}\n"
+    assert "cache.exact.keep: needs `redis`" in problem(text)
+    load_text(text + "redis: redis://h\n", {})
+
+
 def test_everything_at_once() -> None:
     """All that is wrong is told in one run, in the order of the file: values, names, doors and variables."""
     told = problems(

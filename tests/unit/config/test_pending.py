@@ -13,7 +13,6 @@ BASE = "providers: {rack: {base_url: http://10.0.0.7/v1}}\n"
     ("line", "place"),
     [
         ("models: {a: {targets: [rack/x], policy: hybrid}}", "tiergate.yaml:2:33: models.a.policy: "),
-        ("cache: {exact: {keep: store}}", "tiergate.yaml:2:17: cache.exact.keep: "),
         ("log: {bodies: errors}", "tiergate.yaml:2:7: log.bodies: "),
         ("log: {bodies: all}", "tiergate.yaml:2:7: log.bodies: "),
     ],

@@ -6,8 +6,10 @@ from typing import Final
 import msgspec
 
 from tiergate.core.call import CallClass, EndState, Goal, ReceiptUse
-from tiergate.core.target import Target
+from tiergate.core.target import Target, Tier
 from tiergate.core.usage import Usage, UsageDoubt, UsageSource
+
+_FROM_STOCK: Final = ("hit", "stale")
 
 
 class CallEnded(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +48,12 @@ class CallEnded(msgspec.Struct, frozen=True, kw_only=True):
     """What was not used, since somebody else has paid for the answer, and
     avoided_nanos: what that would have cost; None: nothing was avoided, or its price is unknown."""
     avoided_nanos: int | None = None
+
+    @property
+    def tier(self) -> Tier | None:
+        """The tier that answered, or was asked last; the cache where the answer was there already."""
+        is_kept = self.cache in _FROM_STOCK or self.receipt is ReceiptUse.REPLAYED
+        return Tier.CACHE if is_kept else None if self.target is None else self.target.tier
 
     def is_in_time(self, goal: Goal) -> bool:
         """Tell whether it was answered in time: by its caller's deadline, else by the goal of its class."""

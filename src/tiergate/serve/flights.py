@@ -175,8 +175,8 @@ class Flights:
 def _scopes(asking: Asking) -> list[Scope]:
     """Give what the flights are known by that a call may join, and last the one that it may open.
 
-    Whoever is in a hurry never waits for a call that is not. Who may be answered by others is told nothing
-    of what these answer; who wants a stream does not wait for a whole answer.
+    Whoever is in a hurry never waits for a call that is not, nor who wants a stream for a whole answer. Who
+    may be answered by other targets is given nothing of these.
     """
     call, look = asking.call, asking.look
     if look.key is None or not look.joins:
@@ -184,4 +184,5 @@ def _scopes(asking: Asking) -> list[Scope]:
     classes = [CallClass.INTERACTIVE]
     if call.call_class is not CallClass.INTERACTIVE:
         classes.append(call.call_class)
-    return [(look.key, asking.resolved.targets, call.streamed, name) for name in classes]
+    forms = [True] if call.streamed else [True, False]
+    return [(look.key, asking.resolved.targets, form, name) for name in classes for form in forms]

@@ -62,7 +62,7 @@ async def _share(rooms: Rooms, asking: Asking, doors: Doors) -> Reply | SharedSt
         await reader.begin()
     if asking.call.streamed:
         return SharedStream(reader, doors.hand_over())
-    return await reader.whole()
+    return reader.whole()
 
 
 async def _fly(

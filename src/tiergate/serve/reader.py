@@ -12,11 +12,13 @@ from tiergate.core import (
     Chunk,
     Clock,
     DeadlineExceeded,
+    Delivery,
     Forwarded,
     Origin,
     ReceiptUse,
     Reply,
     TiergateError,
+    UpstreamProtocolError,
     UpstreamRejected,
 )
 from tiergate.ledger import CallOpened, Shared
@@ -26,6 +28,7 @@ from tiergate.serve.doors import Doors
 from tiergate.serve.flight import Flight, size_of
 from tiergate.serve.given import GivenStream
 from tiergate.serve.stream import StreamEnd, StreamReply, end_of
+from tiergate.wire import fold, read_reply, write_whole
 
 
 class Reader:
@@ -52,6 +55,8 @@ class Reader:
         self._deadline = None if pays else asking.resolved.deadline
         self._books: CallBooks | None = None
         self._is_on_board = False
+        self._reply: Chunk | None = None
+        """All of it, where it is not streamed."""
         self.taken_bytes = 0
         self.at = 0
         """The number of the piece that it takes next."""
@@ -131,14 +136,17 @@ class Reader:
         return ReceiptUse.NEW if self._flight.resent_of is None else ReceiptUse.RESENT
 
     async def begin(self) -> None:
-        """Wait for the first content.
+        """Wait for the first content; of an answer that is not streamed, for all of it.
 
         Raises:
             TiergateError: there will be none.
             DeadlineExceeded: not within this reader's own time.
         """
-        while self._flight.piece(self.at) is None:
-            await self._more()
+        if self._asking.call.streamed:
+            while self._flight.piece(self.at) is None:
+                await self._more()
+        else:
+            self._reply = self._whole([chunk async for chunks in self for chunk in chunks])
         if self.pays and self._flight.answered is not None and self._flight.books is None:
             self.pays = False
             self._open_books()
@@ -155,13 +163,11 @@ class Reader:
         self._flight.took()
         return chunks
 
-    async def whole(self) -> Reply:
-        """Wait for the end of an answer that is not streamed."""
-        while not (self._flight.is_over and self._flight.error is None):
-            await self._more()
-        (whole,) = await self.__anext__()
-        account = self._flight.account
+    def whole(self) -> Reply:
+        """Give the whole answer, when it has begun."""
+        account, whole = self._flight.account, self._reply
         assert account is not None
+        assert whole is not None
         return Reply(
             origin=self.origin,
             data=whole.data,
@@ -170,6 +176,25 @@ class Reader:
             usage=account.usage,
             cash_nanos=self.cash_nanos,
         )
+
+    def _whole(self, chunks: Sequence[Chunk]) -> Chunk:
+        """Give the answer as one chunk, also where whoever pays for it wanted a stream."""
+        flight = self._flight
+        if not flight.call.streamed:
+            (whole,) = chunks
+            return whole
+        folded = fold([chunk.data for chunk in chunks])
+        if folded is None:
+            assert flight.origin is not None
+            raise UpstreamProtocolError(
+                "The answer came in pieces that make no whole.",
+                target=flight.origin.target.name,
+                delivery=Delivery.CONFIRMED,
+            )
+        return read_reply(write_whole(folded))
+
+    def __aiter__(self) -> "Reader":
+        return self
 
     async def _more(self) -> None:
         flight = self._flight

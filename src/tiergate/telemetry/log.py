@@ -258,7 +258,7 @@ def _call_line(event: CallEnded) -> dict[str, Any]:
         "end": event.end,
         "error": event.error_code,
         "target": None if target is None else target.name[:_NAME_MAX],
-        "tier": None if target is None else target.tier,
+        "tier": event.tier,
         "attempts": event.attempts,
         "ttft_ms": None if event.ttft_ms is None else round(event.ttft_ms, 3),
         "total_ms": round(event.total_ms, 3),

@@ -152,7 +152,7 @@ class Metrics:
         labels = (
             event.endpoint,
             "" if target is None else target.name,
-            "" if target is None else target.tier,
+            event.tier or "",
             event.call_class,
             event.end,
         )

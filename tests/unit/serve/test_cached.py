@@ -387,6 +387,47 @@ def test_who_is_in_a_hurry_does_not_wait_for_who_is_not(
     check(house)
 
 
+def test_who_wants_it_whole_joins_a_stream() -> None:
+    """It comes no later; who wants a stream does not wait for a whole answer."""
+    house = House({"a": STREAM})
+
+    async def both() -> Any:
+        return await asyncio.gather(ask(house, streamed=True), later(0.5, ask(house)))
+
+    (_, seen), reply = run(house, both())
+    folded = fold(seen)
+    assert folded is not None and folded == fold([reply.data])
+    assert (reply.text, reply.finish, said(reply).collapsed) == ("one two", ("stop",), True)
+    assert len(house.upstream.sent) == 1
+    house.upstream._answers = {"a": WHOLE}
+    body = {**ZERO, "seed": 1}
+
+    async def the_other_way() -> Any:
+        asking = asyncio.create_task(ask(house, body=body))
+        await asyncio.sleep(0.5)
+        house.upstream._answers = {"a": STREAM}
+        return await asyncio.gather(asking, ask(house, body=body, streamed=True))
+
+    run(house, the_other_way())
+    assert len(house.upstream.sent) == 3
+    check(house)
+
+
+def test_a_long_stream_is_read_by_who_wants_it_whole() -> None:
+    """Too long to be kept: it is taken piece by piece as it comes."""
+    long = streamed(*["x" * 120_000] * 12)
+    house = House({"a": long})
+
+    async def both() -> Any:
+        return await asyncio.gather(ask(house, streamed=True), later(0.5, ask(house)))
+
+    (_, seen), reply = run(house, both())
+    assert reply.text == "x" * 1_440_000
+    assert len(house.upstream.sent) == 1 and len(seen) == 14
+    assert house.cache.held().answers == 0
+    check(house)
+
+
 def test_a_reader_that_leaves_a_kept_stream_is_in_the_books() -> None:
     """It was given nothing that was avoided."""
     house = House({"a": WHOLE})

@@ -17,7 +17,7 @@ def live_panel(tally: Tally, *, elapsed_s: float, planned: int) -> RenderableTyp
     head = Text.assemble(
         (" Tiergate demo ", "bold reverse"),
         f"  {elapsed_s:4.0f} s   {done} of {planned} calls ended   ",
-        f"{tally.failed_attempts} attempts failed   ",
+        f"{tally.failed_attempts} attempts failed   {tally.avoided()['calls']} from the cache   ",
         (f"${tally.spent_usd:.4f} spent", "bold"),
     )
     return Group(head, _tier_table(tally.tiers()))
@@ -53,6 +53,11 @@ def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
         f"Together [bold]${summary['spent_usd']:.4f}[/bold] for {summary['input_tokens']:,} tokens in and "
         f"{summary['output_tokens']:,} out; the ledger says ${summary['ledger_usd']:.4f}. "
         "Private servers invoice nothing per call: their cost is their hours."
+    )
+    avoided = summary["avoided"]
+    console.print(
+        f"{avoided['calls']} calls asked what had been asked before and were given that answer for nothing: "
+        f"{avoided['tokens']:,} tokens and [bold]${avoided['usd']:.4f}[/bold] avoided."
     )
     console.print()
     console.print(_elsewhere_table(summary))

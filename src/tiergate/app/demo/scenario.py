@@ -32,15 +32,17 @@ _INTERACTIVE_MODELS: Final = (
 )
 """Dealt in turn: most traffic goes where a private server can take it, the rest asks for hosted models."""
 
+# An answer is as long as the real one was, which is what its call allows; it ends there by itself.
 HOSTED_SCRIPT: Final = """
 seed: 7
-default: {words: 1000, ttft_ms: 180, ttft_spread: 0.35, tokens_per_s: 160, rate_spread: 0.2}
+default:
+  {words: 1000, finish_reason: stop, ttft_ms: 180, ttft_spread: 0.35, tokens_per_s: 160, rate_spread: 0.2}
 """
 # One private answer in thirty fails, so that going on elsewhere can be seen.
 PRIVATE_SCRIPT: Final = """
 seed: 11
 engine: {slots: 8, base_ms: 6, per_sequence_ms: 0.4, prefill_tokens_per_s: 8000}
-default: {words: 1000, error_rate: 0.033}
+default: {words: 1000, finish_reason: stop, error_rate: 0.033}
 """
 
 

@@ -32,6 +32,15 @@ class Tally:
         """Give one row for each tier that answered."""
         return {tier: _row(calls) for tier, calls in sorted(self._by("tier").items()) if tier is not None}
 
+    def avoided(self) -> dict[str, Any]:
+        """Give the calls that were given an answer that another one had paid for, and what that saved."""
+        given = [call for call in self.calls if "avoided_tokens" in call]
+        return {
+            "calls": len(given),
+            "tokens": sum(call["avoided_tokens"] for call in given),
+            "usd": sum((Decimal(str(call["avoided_usd"] or 0)) for call in given), Decimal(0)),
+        }
+
     def models(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Give for each model that was asked for the targets that answered, with calls and spend."""
         rows: dict[str, dict[str, dict[str, Any]]] = {}
@@ -60,6 +69,7 @@ class Tally:
             "input_tokens": tokens_in,
             "output_tokens": tokens_out,
             "spent_usd": self.spent_usd,
+            "avoided": self.avoided(),
             "ledger_usd": ledger_usd,
             "elsewhere_usd": cost_elsewhere(tokens_in, tokens_out),
         }

@@ -9,8 +9,6 @@ from tiergate.core.call import CallClass, EndState, Goal, ReceiptUse
 from tiergate.core.target import Target, Tier
 from tiergate.core.usage import Usage, UsageDoubt, UsageSource
 
-_FROM_STOCK: Final = ("hit", "stale")
-
 
 class CallEnded(msgspec.Struct, frozen=True, kw_only=True):
     """A call reached its end; emitted exactly once for each call. Durations are milliseconds.
@@ -51,9 +49,10 @@ class CallEnded(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tier(self) -> Tier | None:
-        """The tier that answered, or was asked last; the cache where the answer was there already."""
-        is_kept = self.cache in _FROM_STOCK or self.receipt is ReceiptUse.REPLAYED
-        return Tier.CACHE if is_kept else None if self.target is None else self.target.tier
+        """The tier that answered, or was asked last; the cache where somebody else has paid."""
+        if self.avoided is not None:
+            return Tier.CACHE
+        return None if self.target is None else self.target.tier
 
     def is_in_time(self, goal: Goal) -> bool:
         """Tell whether it was answered in time: by its caller's deadline, else by the goal of its class."""

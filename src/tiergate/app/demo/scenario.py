@@ -6,7 +6,7 @@ the length that the real service gave, bounded, so what is shown is the gateway'
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib.resources import files
@@ -19,6 +19,9 @@ PRIVATE: Final = "rack"
 
 OUTPUT_TOKENS_MAX: Final = 150
 _REPEAT_EVERY: Final = 12
+_LATE: Final = 60
+_SOON: Final = 5
+"""So many calls later a question is asked again: when it has been answered, or while it is."""
 _BATCH_EVERY: Final = 4
 
 _INTERACTIVE_MODELS: Final = (
@@ -70,7 +73,7 @@ def planned_calls(seconds: float) -> list[PlannedCall]:
     for number, row in enumerate(rows):
         repeated = number % _REPEAT_EVERY == _REPEAT_EVERY - 1
         batch = number % _BATCH_EVERY == _BATCH_EVERY - 1
-        before = calls[number - 5].body if repeated else None
+        before = _repeated(calls, number).body if repeated else None
         model = "deepseek-v3.2" if batch else _INTERACTIVE_MODELS[number % len(_INTERACTIVE_MODELS)]
         body = {
             "model": model if before is None else before["model"],
@@ -93,6 +96,11 @@ def planned_calls(seconds: float) -> list[PlannedCall]:
             )
         )
     return calls
+
+
+def _repeated(calls: Sequence[PlannedCall], number: int) -> PlannedCall:
+    is_late = number % (2 * _REPEAT_EVERY) == _REPEAT_EVERY - 1 and number >= _LATE
+    return calls[number - (_LATE if is_late else _SOON)]
 
 
 def settings(*, hosted_url: str, private_url: str, data_dir: str) -> Mapping[str, Any]:

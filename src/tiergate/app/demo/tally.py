@@ -30,7 +30,8 @@ class Tally:
 
     def tiers(self) -> dict[str, dict[str, Any]]:
         """Give one row for each tier that answered."""
-        return {tier: _row(calls) for tier, calls in sorted(self._by("tier").items()) if tier is not None}
+        rows = {tier: _row(calls) for tier, calls in self._by("tier").items() if tier is not None}
+        return dict(sorted(rows.items()))
 
     def avoided(self) -> dict[str, Any]:
         """Give the calls that were given an answer that another one had paid for, and what that saved."""
@@ -45,8 +46,9 @@ class Tally:
         """Give for each model that was asked for the targets that answered, with calls and spend."""
         rows: dict[str, dict[str, dict[str, Any]]] = {}
         for call in sorted(self.calls, key=lambda call: (call["model"], call["target"] or "")):
+            answered_by = call["target"] or call["tier"] or "none"
             row = rows.setdefault(call["model"], {}).setdefault(
-                call["target"] or "none", {"calls": 0, "spent_usd": Decimal(0)}
+                answered_by, {"calls": 0, "spent_usd": Decimal(0)}
             )
             row["calls"] += 1
             row["spent_usd"] += _usd(call)

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from contract.ledger_records import BEGAN_NS, HOSTED, PRIVATE, closed, held, opened, released, settled
 from places import Kept, Places
 from tiergate.core import Caller, CannotStart, EndState, StoreOwned, Usage, UsageSource
-from tiergate.ledger import Entry, HoldState, Journal
+from tiergate.ledger import Entry, HoldState, Journal, Looked
 from tiergate.reports import Span, latency, spend
 from tiergate.store import LEDGER_FILE, LedgerPast, back_up, damage, look_at, restore
 from tiergate.store.owner import OwnerLock
@@ -88,6 +89,33 @@ def bounded(entry: Entry) -> int:
         for attempt in entry.attempts
         if attempt.state is HoldState.SETTLED and attempt.usage_source is UsageSource.BOUNDED
     )
+
+
+def test_marked_calls_come_as_they_came(places: Places) -> None:
+    """With the hash of their question; whether their answer would be kept is told by its end."""
+    reasons = ["dry-run", "dry-run-always", "dry-run", None]
+
+    async def test(books: Journal) -> None:
+        for number, reason in enumerate(reasons, start=1):
+            looked = Looked(outcome="bypass", reason=reason, request_hash=bytes([number]) * 16)
+            begun = structs.replace(opened(number), looked=looked)
+            await books.hold(held(number, opened=begun))
+            books.settle(settled(number))
+            finish = ("stop", "stop") if number == 1 else ("length",)
+            times = {"first_event_ns": BEGAN_NS + 10**9, "last_event_ns": BEGAN_NS + 2 * 10**9}
+            books.close(closed(number, opened=begun, finish_reasons=finish, **times))
+        await books.flush()
+
+    kept = places.new()
+    with_journal(kept, test)
+    found = list(kept.past().marked(ALL))
+    assert [one.reason for one in found] == ["dry-run", "dry-run-always", "dry-run"]
+    assert [one.is_kept for one in found] == [True, False, False]
+    assert [one.request_hash for one in found] == [bytes([number]) * 16 for number in (1, 2, 3)]
+    usage = settled(1).usage
+    assert (found[0].input_tokens, found[0].output_tokens) == (usage.input_tokens, usage.output_tokens)
+    assert (found[0].cash_nanos, found[0].ended_ns) == (settled(1).cash_nanos, BEGAN_NS + 2 * 10**9)
+    assert found[0].about["target"] == HOSTED.name
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

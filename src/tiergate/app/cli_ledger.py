@@ -48,6 +48,12 @@ def report_savings(
     by: By = "model",
     begin: From = "30d",
     end: To = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="What a cache would have answered of the calls that a dry run marked."
+        ),
+    ] = False,
     config: Config = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -57,7 +63,8 @@ def report_savings(
     from tiergate.app.starting import file_or_default
 
     loaded, form = file_or_default(config, os.environ), _form(as_json, as_csv)
-    saving.report_savings(loaded, by=by, begin=begin, end=end, form=form)
+    tell = saving.report_dry_run if dry_run else saving.report_savings
+    tell(loaded, by=by, begin=begin, end=end, form=form)
 
 
 @report.command("latency", epilog="Example: tiergate report latency --by target --from 24h --json")

@@ -9,7 +9,18 @@ from tiergate.app.reporting import asked, group_cells, print_csv, print_report, 
 from tiergate.app.table import plain_table
 from tiergate.config import Loaded, fill
 from tiergate.core import ModelNotFound, Target, Tier, nanos_to_usd
-from tiergate.reports import Savings, Span, moment_text, savings, savings_object, span_object
+from tiergate.reports import (
+    Repeats,
+    Savings,
+    Span,
+    WouldHit,
+    moment_text,
+    savings,
+    savings_object,
+    span_object,
+    would_hit,
+    would_hit_object,
+)
 from tiergate.serve import Rules, find_model
 from tiergate.wire import dumps
 
@@ -24,6 +35,11 @@ _COLUMNS: Final = (
     "private_calls", "private_input_tokens", "private_output_tokens", "private_cash_avoided_usd",
     "hosted_counterparts", "unmatched_private_tokens", "unreported_private_calls",
 )  # fmt: skip
+_DRY_COLUMNS: Final = tuple(
+    f"{how}_{what}"
+    for how in ("as_set", "always")
+    for what in ("calls", "hits", "input_tokens", "output_tokens", "usd", "unpriced_hits")
+)
 
 
 def report_savings(loaded: Loaded, *, by: str, begin: str, end: str | None, form: str) -> None:
@@ -44,6 +60,62 @@ def report_savings(loaded: Loaded, *, by: str, begin: str, end: str | None, form
         if span.start_ns < kept_ns:
             kept = zoned_text(kept_ns, span.zone)
             say(f"Of calls before {kept}, which are kept no longer, only avoided answers are in it.")
+
+
+def report_dry_run(loaded: Loaded, *, by: str, begin: str, end: str | None, form: str) -> None:
+    """Print what a cache would have answered; `form` is `table`, `json` or `csv`."""
+    names, span, past = asked(loaded, by, begin, end)
+    rows = would_hit(past, span, names, ttl_s=_ttl_for(loaded))
+    said = [would_hit_object(row) for row in rows]
+    if form == "json":
+        calls = sum(row.calls for row in past.spent(span, slots=False))
+        print(dumps({**span_object(span), "calls": calls, "rows": said}).decode())
+    elif form == "csv":
+        print_csv(names, _DRY_COLUMNS, said)
+    else:
+        _print_would_hit(names, rows, span, all_calls=sum(row.calls for row in past.spent(span, slots=False)))
+
+
+def _ttl_for(loaded: Loaded) -> Callable[[str], float]:
+    """Give what tells for how long an answer of an asked model is given again."""
+    models, default = loaded.settings.models, fill.cache_policy(loaded.settings)
+
+    def find(asked_model: str) -> float:
+        entry = models.get(asked_model)
+        return (default if entry is None else fill.cache_policy(loaded.settings, entry.cache)).ttl_s
+
+    return find
+
+
+def _print_would_hit(by: Sequence[str], rows: Sequence[WouldHit], span: Span, *, all_calls: int) -> None:
+    table = plain_table(
+        *by, right=("marked", "hits", "avoided", "always: marked", "always: hits", "always: avoided")
+    )
+    for row in rows:
+        cells = (
+            cell
+            for found in (row.as_set, row.always)
+            for cell in (f"{found.calls:,}", f"{found.hits:,}", _amount(found.nanos, found.unpriced))
+        )
+        table.add_row(*group_cells(row.group), *cells)
+    print_report(table, span)
+    if not rows:
+        say(
+            "No call of that time was marked. Set `cache: {dry_run: true}`, let calls come, and ask again. "
+            "What a cache that runs has avoided says `tiergate report savings`."
+        )
+        return
+    as_set = [row.as_set for row in rows]
+    say(_would_hit_said("With the settings as they are", as_set, all_calls))
+    say(_would_hit_said("With `when: always`", [row.always for row in rows], all_calls))
+
+
+def _would_hit_said(how: str, found: Sequence[Repeats], all_calls: int) -> str:
+    hits = sum(one.hits for one in found)
+    tokens = sum(one.input_tokens + one.output_tokens for one in found)
+    amount = _amount(sum(one.nanos for one in found), sum(one.unpriced for one in found))
+    share = f"{100 * hits / all_calls:.1f} % of all {counted(all_calls, 'call')}"
+    return f"{how}: {counted(hits, 'call')} given again ({share}), {counted(tokens, 'token')}, {amount}."
 
 
 def _hosted_for(rules: Rules) -> Callable[[str], Sequence[Target]]:

@@ -2,9 +2,17 @@
 
 from tiergate.reports.asked import groups_of, span_of
 from tiergate.reports.latency import PERCENTILES, Latency, latency
-from tiergate.reports.objects import latency_object, moment_text, savings_object, span_object, spend_object
-from tiergate.reports.ports import GROUPS, Past, Span, Spent, Timed, Used
+from tiergate.reports.objects import (
+    latency_object,
+    moment_text,
+    savings_object,
+    span_object,
+    spend_object,
+    would_hit_object,
+)
+from tiergate.reports.ports import GROUPS, Marked, Past, Span, Spent, Timed, Used
 from tiergate.reports.reconcile import SAID, Difference, Finding, read_invoice, reconcile, shares
+from tiergate.reports.repeats import Repeats, WouldHit, would_hit
 from tiergate.reports.savings import Avoided, Discounted, Private, Savings, savings
 from tiergate.reports.spend import Spend, spend
 
@@ -17,14 +25,17 @@ __all__ = [
     "Discounted",
     "Finding",
     "Latency",
+    "Marked",
     "Past",
     "Private",
+    "Repeats",
     "Savings",
     "Span",
     "Spend",
     "Spent",
     "Timed",
     "Used",
+    "WouldHit",
     "groups_of",
     "latency",
     "latency_object",
@@ -38,4 +49,6 @@ __all__ = [
     "span_of",
     "spend",
     "spend_object",
+    "would_hit",
+    "would_hit_object",
 ]

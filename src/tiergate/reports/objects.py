@@ -7,6 +7,7 @@ from typing import Any
 from tiergate.core import nanos_to_usd
 from tiergate.reports.latency import PERCENTILES, Latency
 from tiergate.reports.ports import Span
+from tiergate.reports.repeats import Repeats, WouldHit
 from tiergate.reports.savings import Savings
 from tiergate.reports.spend import Spend
 
@@ -63,6 +64,22 @@ def savings_object(row: Savings) -> dict[str, Any]:
         "hosted_counterparts": list(private.hosted),
         "unmatched_private_tokens": private.unmatched_tokens,
         "unreported_private_calls": private.unreported_calls,
+    }
+
+
+def would_hit_object(row: WouldHit) -> dict[str, Any]:
+    """Give a row of what a cache would have answered; amounts are USD."""
+    return {**row.group, **_repeats("as_set", row.as_set), **_repeats("always", row.always)}
+
+
+def _repeats(how: str, found: Repeats) -> dict[str, Any]:
+    return {
+        f"{how}_calls": found.calls,
+        f"{how}_hits": found.hits,
+        f"{how}_input_tokens": found.input_tokens,
+        f"{how}_output_tokens": found.output_tokens,
+        f"{how}_usd": nanos_to_usd(found.nanos),
+        f"{how}_unpriced_hits": found.unpriced,
     }
 
 

@@ -85,6 +85,24 @@ class Used:
     ended_ns: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marked:
+    """One successful call that a dry run of the cache marked with the keyed hash of its question."""
+
+    about: Mapping[str, str]
+    slot: int
+    received_ns: int
+    ended_ns: int
+    request_hash: bytes
+    reason: str
+    is_kept: bool
+    """Its answer is one that would be kept: each choice has come to its own end."""
+    input_tokens: int
+    output_tokens: int
+    cash_nanos: int | None
+    """None: nobody knows."""
+
+
 class Past(Protocol):
     """The ledger, read and never written."""
 
@@ -98,6 +116,10 @@ class Past(Protocol):
 
     def used(self, span: Span) -> Iterator[Used]:
         """Give every attempt that tells of savings, one by one, in no order."""
+        ...
+
+    def marked(self, span: Span) -> Iterator[Marked]:
+        """Give every call that a dry run of the cache has marked, one by one, as they came."""
         ...
 
 

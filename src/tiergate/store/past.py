@@ -9,7 +9,7 @@ from typing import Final
 
 from tiergate.core import Target, Tier, Usage, UsageSource
 from tiergate.ledger import About, SpentBy
-from tiergate.reports import GROUPS, Span, Spent, Timed, Used
+from tiergate.reports import GROUPS, Marked, Span, Spent, Timed, Used
 from tiergate.reports.ports import SLOT_NS
 from tiergate.store.rows import Row, first_id
 from tiergate.store.session import Look, Reading
@@ -78,6 +78,30 @@ class LedgerPast:
                     service_tier=service_tier,
                     sent_ns=sent_ns,
                     ended_ns=ended_ns,
+                )
+
+    def marked(self, span: Span) -> Iterator[Marked]:
+        """Give every call that a dry run has marked and that is kept; see `reports.Past`.
+
+        Raises:
+            StorageUnavailable: the ledger cannot be read.
+        """
+        with self._look() as reading:
+            facts = {**_ids(span.start_ns, span.end_ns), "slot_ns": SLOT_NS}
+            for row in reading.each("past", "marked", facts):
+                slot, received_ns, ended_ns, request_hash, reason, finish, *counts = row[len(_ABOUT) :]
+                tokens_in, tokens_out, cash_nanos = counts
+                yield Marked(
+                    about=dict(zip(_ABOUT, row[: len(_ABOUT)], strict=True)),
+                    slot=slot,
+                    received_ns=received_ns,
+                    ended_ns=ended_ns,
+                    request_hash=bytes(request_hash),
+                    reason=reason,
+                    is_kept=finish is not None and set(finish.split(",")) == {"stop"},
+                    input_tokens=tokens_in,
+                    output_tokens=tokens_out,
+                    cash_nanos=cash_nanos,
                 )
 
     def calls_from_ns(self) -> int:

@@ -17,6 +17,7 @@ from tiergate.reports import (
     GROUPS,
     Avoided,
     Discounted,
+    Marked,
     Private,
     Savings,
     Span,
@@ -50,6 +51,9 @@ class Told:
 
     def used(self, span: Span) -> Iterator[Used]:
         return iter(self._used)
+
+    def marked(self, span: Span) -> Iterator[Marked]:
+        return iter(())
 
 
 def about(**names: str) -> dict[str, str]:

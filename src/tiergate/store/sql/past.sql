@@ -84,3 +84,17 @@ WHERE call.id >= :first AND call.id < :last AND attempt.hold_state = 'settled'
       AND (attempt.tier = 'hosted'
            OR (attempt.tier = 'private' AND call.end_state = 'success'
                AND attempt.n = (SELECT max(n) FROM attempt AS other WHERE other.call_id = call.id)));
+
+-- Calls that a dry run of the cache has marked, in the order of their coming.
+-- name: marked
+SELECT call.key, coalesce(call.team, ''), coalesce(call.tag, ''), call.asked_model, call.class,
+       attempt.provider || '/' || attempt.model, attempt.tier, call.received_ns / :slot_ns,
+       call.received_ns, call.last_event_ns, call.request_hash, call.cache_reason, call.finish_reasons,
+       attempt.input + attempt.cache_read + attempt.cache_write_5m + attempt.cache_write_1h + attempt.audio_in,
+       attempt.output + attempt.reasoning + attempt.audio_out, attempt.cash_nanos
+FROM call
+JOIN attempt ON attempt.call_id = call.id
+     AND attempt.n = (SELECT max(n) FROM attempt AS other WHERE other.call_id = call.id)
+WHERE call.id >= :first AND call.id < :last AND call.end_state = 'success'
+      AND call.request_hash IS NOT NULL AND call.cache_reason LIKE 'dry-run%'
+ORDER BY call.id;

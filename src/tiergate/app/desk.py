@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -39,16 +40,6 @@ def desk_of(house: House) -> Desk:
             found = await balances()
         return house.metrics.page(gauges(house, found))
 
-    async def purge(team: str | None, key: str | None, model: str | None) -> int:
-        # A key with a team has nothing of its own.
-        tenant = f"team:{team}" if team is not None else None if key is None else f"key:{key}"
-        try:
-            return await house.rooms.cache.purge(tenant, model)
-        except ShelfUnavailable as error:
-            raise StorageUnavailable(
-                f"Nothing of it is in memory any more; elsewhere it may still be found ({error}). Try again."
-            ) from error
-
     return Desk(
         balances=balances,
         find=journal.find,
@@ -64,12 +55,23 @@ def desk_of(house: House) -> Desk:
         isolate=lambda provider, model: _by_hand(house, house.rooms.health.isolate, provider, model),
         restore=lambda provider, model: _by_hand(house, house.rooms.health.restore, provider, model),
         cache=lambda: _cache(house),
-        purge=purge,
+        purge=partial(_purge, house),
         settings=lambda: house.settings.model_dump(mode="json"),
         reload=house.reload,
         metrics=metrics,
         wall_ns=clock.wall_ns,
     )
+
+
+async def _purge(house: House, team: str | None, key: str | None, model: str | None) -> int:
+    # A key with a team has nothing of its own.
+    tenant = f"team:{team}" if team is not None else None if key is None else f"key:{key}"
+    try:
+        return await house.rooms.cache.purge(tenant, model)
+    except ShelfUnavailable as error:
+        raise StorageUnavailable(
+            f"Nothing of it is in memory any more; elsewhere it may still be found ({error}). Try again."
+        ) from error
 
 
 def _cache(house: House) -> Mapping[str, Any]:

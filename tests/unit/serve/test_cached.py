@@ -267,6 +267,16 @@ def test_whoever_may_not_ask_a_target_is_not_given_its_answers() -> None:
     check(house)
 
 
+def test_what_is_kept_of_a_target_is_not_given_to_who_may_not_ask_it() -> None:
+    """It asks its own, whose answer is kept in turn, and is good for both."""
+    house = House({"a": WHOLE, "rack": whole("of the rack")}, targets=(A, RACK))
+    free, bound = Caller(key="free", team="x"), Caller(key="bound", team="x", tiers=("private",))
+    asked = [free, bound, bound, free]
+    replies = [run(house, ask(house, caller=caller)) for caller in asked]
+    assert [reply.origin.target for reply in replies] == [A, RACK, RACK, RACK]
+    assert outcomes(house) == ["miss", "miss", "hit", "hit"]
+
+
 def test_private_calls_are_a_world_of_their_own() -> None:
     """The answer to a call that may go anywhere is not given to one that may not."""
     house = House({"rack": WHOLE}, targets=(RACK,))

@@ -8,7 +8,7 @@ COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-engine guards check fix lock prices install-size bench-gateway bench-ledger bench-keys bench-outage bench-against bench-rivals soak clean
+.PHONY: help install demo serve test test-engine guards check fix lock prices install-size bench-gateway bench-ledger bench-keys bench-outage bench-against bench-cache bench-rivals soak clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ bench-keys: $(VENV)/.dev  ## Measure whether the time of a wrong key tells anyth
 
 bench-outage: $(VENV)/.dev  ## Measure what callers and a provider see while it always fails; writes BENCHMARKS.md
 	$(BIN)/python benchmarks/outage.py
+
+bench-cache: $(VENV)/.dev  ## Measure hits, and what the cache costs other calls; writes BENCHMARKS.md
+	$(BIN)/python benchmarks/cache.py
 
 bench-against: $(VENV)/.dev  ## Measure this tree against an earlier commit (REVISION=...); writes BENCHMARKS.md
 	$(BIN)/python benchmarks/against.py $(REVISION)

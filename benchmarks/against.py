@@ -113,14 +113,15 @@ def running(tree: Path, folder: Path, port: int) -> Iterator[Side]:
             stderr=log,
         )
         try:
-            _until_it_answers(port)
+            until_it_answers(port)
             yield Side(process.pid, port)
         finally:
             process.terminate()
             process.wait()
 
 
-def _until_it_answers(port: int) -> None:
+def until_it_answers(port: int) -> None:
+    """Wait until a gateway gives an answer."""
     ends = time.monotonic() + 30
     while time.monotonic() < ends:
         try:
@@ -134,15 +135,16 @@ def _until_it_answers(port: int) -> None:
 
 def turn(side: Side, connections: int, seconds: float) -> Turn:
     """Put load on a side for a moment."""
-    before_s = _cpu_s(side.pid)
+    before_s = cpu_s(side.pid)
     load = wrk(HEADERS, connections=connections, seconds=seconds, port=side.port)
     if load.errors:
         raise SystemExit(f"{load.errors} calls failed")
-    spent_s = _cpu_s(side.pid) - before_s
+    spent_s = cpu_s(side.pid) - before_s
     return Turn(per_s=load.per_s, p50_ms=load.p50_ms, cpu_us=spent_s * 1e6 / (load.per_s * seconds))
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """Give the CPU that a process has taken, all of its threads, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

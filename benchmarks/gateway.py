@@ -26,7 +26,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +79,13 @@ events {{ worker_connections 8192; }}
 http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {folder}/u;
   server {{ listen 127.0.0.1:{port} backlog=4096;
     location / {{ default_type application/json; return 200 '{reply}'; }} }} }}
+"""
+_NUMBERED: Final = """
+local seed, start = 0, os.time() * 1000000
+request = function()
+  seed = seed + 1
+  return wrk.format(nil, nil, nil, (wrk.body:gsub("}$", ',"seed":' .. (start + seed) .. "}")))
+end
 """
 NGINX_PROXY: Final = """
 daemon off; master_process off; error_log /dev/null crit; pid {folder}/proxy.pid;
@@ -344,12 +351,25 @@ def _streams(contender: Contender, count: int, seconds: float) -> Streams:
     return Streams(**json.loads(said))
 
 
-def wrk(headers: dict[str, str], *, connections: int, seconds: float, port: int = GATEWAY_PORT) -> Load:
-    """Put load on a gateway with one question, and give what came of it."""
-    body = json.dumps(QUESTION, separators=(",", ":"))
+def wrk(
+    headers: dict[str, str],
+    *,
+    connections: int,
+    seconds: float,
+    port: int = GATEWAY_PORT,
+    question: Mapping[str, object] = QUESTION,
+    numbered: bool = False,
+) -> Load:
+    """Put load on a gateway with one question, and give what came of it.
+
+    `numbered`: each request has another `seed`, so that none asks what was asked before.
+    """
+    body = json.dumps(question, separators=(",", ":"))
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
         script.write("\n".join(['wrk.method = "POST"', f"wrk.body = [[{body}]]", *lines]))
+        if numbered:
+            script.write(_NUMBERED)
         script.flush()
         url = f"http://127.0.0.1:{port}/v1/chat/completions"
         options = (

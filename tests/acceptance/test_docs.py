@@ -54,7 +54,11 @@ def test_commands_in_the_documentation_exist(text: str) -> None:
         if words[:1] == ["make"]:
             assert words[1] in targets
         if words[:1] == ["tiergate"]:
-            command = words[1:3] if words[1] in ("report", "import", "entries", "keys", "cache", "targets") else words[1:2]
+            command = (
+                words[1:3]
+                if words[1] in ("report", "import", "entries", "keys", "cache", "targets")
+                else words[1:2]
+            )
             help_text = subprocess.run(
                 [sys.executable, "-m", "tiergate.app.cli", *command, "--help"],
                 capture_output=True,

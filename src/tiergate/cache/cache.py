@@ -18,6 +18,7 @@ from tiergate.cache.guarded import GuardedShelf
 from tiergate.cache.keepable import NotKept, why_not_kept
 from tiergate.cache.key import Asked, CacheKeys
 from tiergate.cache.memory import MemoryShelf
+from tiergate.cache.opened import Opened, OpenedAnswers
 from tiergate.cache.ports import Place
 from tiergate.core import CacheSaid, Forwarded, NotCached, Target, Usage, UsageSource
 from tiergate.wire import fold
@@ -26,6 +27,8 @@ LEVEL: Final = "memory"
 KEPT: Final = "kept"
 DRY_RUN: Final = "dry-run"
 _HASH_BYTES: Final = 16
+_OPENED_SHARE: Final = 8
+"""The part of the memory for answers that are read and written already; it comes to the rest."""
 _SHARED_NS: Final = 5_000_000_000
 """So long after a purge at another process an answer may be given here."""
 _NOTHING_TO_TAKE: Final = "none is kept that it would take"
@@ -43,6 +46,8 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     policy: CachePolicy | None = None
     answer: CachedAnswer | None = None
     """Given instead of asking anybody."""
+    forms: dict[bool, Any] | None = None
+    """How that was written before, by whether it is streamed; None: nobody will ask for it in a moment."""
     last_resort: CachedAnswer | None = None
     """Too old; given if every target fails."""
     joins: bool = True
@@ -93,6 +98,7 @@ class Cache:
     ) -> None:
         self._keys = keys
         self._memory = memory
+        self._opened = OpenedAnswers(memory.bytes_max // _OPENED_SHARE)
         self._shelf = shelf
         self._purges = 0
         self._wall_ns = wall_ns
@@ -141,7 +147,11 @@ class Cache:
             purges=self._purges,
         )
         data = self._memory.get(key, now_ns := self._wall_ns())
-        found = self._judged(look, data, LEVEL, now_ns, allowed)
+        opened = None if data is None else self._open(key, data)
+        answer = None if opened is None else opened.answer
+        found = self._judged(look, answer, LEVEL, now_ns, allowed)
+        if opened is not None and found.answer is not None:
+            found = msgspec.structs.replace(found, forms=opened.forms)
         if wish.only_if_cached and found.answer is None and self._shelf is None:
             raise _not_cached(_NOTHING_TO_TAKE)
         return found
@@ -157,7 +167,8 @@ class Cache:
         place, now_ns = _place(look), self._wall_ns()
         found = await self._shelf.get(place, now_ns)
         if found is not None:
-            judged = self._judged(look, found.value, self._shelf.name, now_ns, allowed)
+            answer = None if found.value is None else read_cached(found.value, look.key)
+            judged = self._judged(look, answer, self._shelf.name, now_ns, allowed)
             look = msgspec.structs.replace(judged, ticket=found.ticket)
             if look.answer is not None and found.value is not None:
                 assert look.policy is not None
@@ -246,18 +257,21 @@ class Cache:
             ShelfUnavailable: memory has nothing of it any more, and elsewhere it may still be.
         """
         self._purges += 1
+        self._opened.clear()
         count = self._memory.purge(tenant, entry)
         if self._shelf is not None:
             await self._shelf.purge(tenant, entry)
             # What was looked up meanwhile may have come from before.
             self._purges += 1
+            self._opened.clear()
             self._memory.purge(tenant, entry)
         return count
 
     async def sweep(self) -> None:
         """Delete some of what is too old to be given to anybody."""
         now_ns = self._wall_ns()
-        self._memory.sweep(now_ns)
+        if self._memory.sweep(now_ns):
+            self._opened.clear()
         if self._shelf is not None:
             await self._shelf.sweep(now_ns)
 
@@ -265,6 +279,7 @@ class Cache:
         """Take other limits."""
         self.is_dry = is_dry
         self._memory.resize(bytes_max)
+        self._opened.resize(bytes_max // _OPENED_SHARE)
 
     def held(self) -> Held:
         """Give what is kept now."""
@@ -273,13 +288,20 @@ class Cache:
 
     # Inside.
 
+    def _open(self, key: bytes, data: bytes) -> Opened | None:
+        """Read an answer that memory keeps; None: it is damaged."""
+        opened = self._opened.get(key, data)
+        if opened is None:
+            answer = read_cached(data, key)
+            opened = None if answer is None else self._opened.put(key, data, answer)
+        return opened
+
     def _judged(
-        self, look: Look, data: bytes | None, level: str, now_ns: int, allowed: Collection[Target]
+        self, look: Look, answer: CachedAnswer | None, level: str, now_ns: int, allowed: Collection[Target]
     ) -> Look:
         """Say what is to be done with what was found, by its age and by what the caller wants."""
-        assert look.key is not None and look.policy is not None
+        assert look.policy is not None
         wish, ttl_s = look.wish, look.policy.ttl_s
-        answer = None if data is None else read_cached(data, look.key)
         if answer is not None and answer.target not in allowed:
             # Nobody is told what another key of the team was given from where this one may not ask.
             answer = None

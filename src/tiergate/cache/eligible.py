@@ -1,6 +1,6 @@
 """Whether an answer to a question may be kept, and given again to whoever asks the same."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -51,8 +51,12 @@ class CachePolicy:
 
 DEFAULT_POLICY: Final = CachePolicy()
 
-_STATEFUL: Final = ("previous_response_id", "conversation", "thread", "session_id")
-_SERVER_TOOLS: Final = ("web_search_options", "search_parameters", "plugins", "mcp_servers", "container")
+_STATEFUL: Final = frozenset({"previous_response_id", "conversation", "thread", "session_id"})
+_SERVER_TOOLS: Final = frozenset(
+    {"web_search_options", "search_parameters", "plugins", "mcp_servers", "container"}
+)
+_PLAIN: Final = frozenset({"role", "content", "name", "tool_call_id", "tool_calls"})
+"""Fields of a message that hold text and nothing else."""
 _TOOLS_OF_CALLERS: Final = ("function", "custom")
 
 
@@ -70,13 +74,19 @@ def bypass(body: Mapping[str, Any], policy: CachePolicy, control: Control) -> By
         return Bypass.NO_STORE
     if policy.when is When.TEMPERATURE_ZERO and not _is_zero(body.get("temperature")):
         return Bypass.TEMPERATURE
-    if any(body.get(name) is not None for name in _STATEFUL):
+    if not _STATEFUL.isdisjoint(body) and _has_one(body, _STATEFUL):
         return Bypass.STATEFUL
-    if any(body.get(name) is not None for name in _SERVER_TOOLS) or _has_server_tool(body.get("tools")):
+    if not _SERVER_TOOLS.isdisjoint(body) and _has_one(body, _SERVER_TOOLS):
+        return Bypass.SERVER_TOOLS
+    if _has_server_tool(body.get("tools")):
         return Bypass.SERVER_TOOLS
     if "audio" in (body.get("modalities") or ()) or body.get("audio") is not None:
         return Bypass.AUDIO
     return _of_parts(body.get("messages"))
+
+
+def _has_one(body: Mapping[str, Any], names: frozenset[str]) -> bool:
+    return any(body.get(name) is not None for name in names)
 
 
 def _is_zero(temperature: object) -> bool:
@@ -93,31 +103,35 @@ def _has_server_tool(tools: object) -> bool:
 
 
 def _of_parts(messages: object) -> Bypass | None:
-    for part in _parts(messages):
-        match part:
-            case {"audio": {"id": _}}:
-                return Bypass.AUDIO
-            case {"file_id": str()} | {"file": {"file_id": str()}}:
-                return Bypass.STATEFUL
-            case {"image_url": {"url": str(url)}} | {"image_url": str(url)} if not _is_here(url):
-                return Bypass.REMOTE
-            case {"video_url": {"url": str(url)}} | {"audio_url": {"url": str(url)}} if not _is_here(url):
-                return Bypass.REMOTE
-            case {"file_url": str(url)} | {"file": {"file_url": str(url)}} if not _is_here(url):
-                return Bypass.REMOTE
+    """Look at what messages hold beside text."""
+    for message in messages if isinstance(messages, list) else ():
+        if not isinstance(message, dict):
+            continue
+        content = message.get("content")
+        if message.keys() <= _PLAIN and not isinstance(content, list):
+            continue
+        for part in (message, *(content if isinstance(content, list) else ())):
+            why = _of_part(part)
+            if why is not None:
+                return why
+    return None
+
+
+def _of_part(part: object) -> Bypass | None:
+    match part:
+        case {"audio": {"id": _}}:
+            return Bypass.AUDIO
+        case {"file_id": str()} | {"file": {"file_id": str()}}:
+            return Bypass.STATEFUL
+        case {"image_url": {"url": str(url)}} | {"image_url": str(url)} if not _is_here(url):
+            return Bypass.REMOTE
+        case {"video_url": {"url": str(url)}} | {"audio_url": {"url": str(url)}} if not _is_here(url):
+            return Bypass.REMOTE
+        case {"file_url": str(url)} | {"file": {"file_url": str(url)}} if not _is_here(url):
+            return Bypass.REMOTE
     return None
 
 
 def _is_here(url: str) -> bool:
     """Tell whether all of it stands in the address itself."""
     return url[:5].lower() == "data:"
-
-
-def _parts(messages: object) -> Iterator[Mapping[str, Any]]:
-    """Give every message, and every part of one."""
-    for message in messages if isinstance(messages, list) else ():
-        if isinstance(message, dict):
-            yield message
-            content = message.get("content")
-            if isinstance(content, list):
-                yield from (part for part in content if isinstance(part, dict))

@@ -42,13 +42,17 @@ class CacheKeys:
 
     def key(self, asked: Asked, body: Mapping[str, Any]) -> bytes:
         """Give the key of a question, 32 bytes."""
-        parts = (VERSION, *(part.encode() for part in asked), words(body))
-        # Each part says how long it is, so that no two lists of parts are the same bytes.
-        told = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
-        return hmac.digest(self._of_tenant(asked.tenant), told, "sha256")
+        return hmac.digest(self._of_tenant(asked.tenant), _beside(asked) + words(body), "sha256")
 
     def _derived(self, tenant: str) -> bytes:
         return derived(self._secret, _PURPOSE + tenant.encode())
+
+
+@lru_cache(_TENANTS)
+def _beside(asked: Asked) -> bytes:
+    """Write everything but the words; each part says how long it is, so that no two are the same bytes."""
+    parts = (VERSION, *(part.encode() for part in asked))
+    return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
 
 
 def words(body: Mapping[str, Any]) -> bytes:

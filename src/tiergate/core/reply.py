@@ -58,6 +58,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A complete answer.
 
     `cash_nanos` is what the provider will invoice, in nano-dollars; None while the price is unknown.
+    `with_cost`: `data` with that in its usage, where it has been written before; None: not yet.
     """
 
     origin: Origin
@@ -66,6 +67,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     finish: tuple[str, ...]
     usage: Usage
     cash_nanos: int | None
+    with_cost: bytes | None = None
 
     @property
     def cost_usd(self) -> Decimal | None:

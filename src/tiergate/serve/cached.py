@@ -1,7 +1,7 @@
 """Between a call and the cache: what is looked up, what is given from there, and what is kept."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from msgspec import structs
 
@@ -26,7 +26,15 @@ from tiergate.serve.books import CallBooks
 from tiergate.serve.given import GivenStream
 from tiergate.serve.kept import Recalled
 from tiergate.serve.resolve import Resolved
-from tiergate.wire import FoldedAnswer, choices_asked, read_chunk, read_reply, write_pieces, write_whole
+from tiergate.wire import (
+    FoldedAnswer,
+    choices_asked,
+    read_chunk,
+    read_reply,
+    with_cost,
+    write_pieces,
+    write_whole,
+)
 
 _FAMILIES: Final = {"chat/stream": "chat"}
 """Endpoints whose bodies mean the same as those of another one."""
@@ -65,12 +73,18 @@ def give(asking: Asking, answer: CachedAnswer, books: CallBooks) -> Reply | Give
         cache=asking.look.said,
         age_s=int(answer.age_s(call.received_ns)),
     )
+    forms = {} if asking.look.forms is None else asking.look.forms
+    form = forms.get(call.streamed)
+    if form is None:
+        form = forms[call.streamed] = _form(answer.answer, streamed=call.streamed)
     if call.streamed:
-        return GivenStream(books, _pieces(answer.answer), origin, _account(answer))
+        return GivenStream(books, form, origin, _account(answer))
+    data, costed = form
     with books:
         return Reply(
             origin=origin,
-            data=write_whole(answer.answer),
+            data=data,
+            with_cost=costed,
             text=answer.answer.text,
             finish=answer.answer.finish,
             usage=answer.usage,
@@ -142,6 +156,14 @@ def _has_failed(error: TiergateError) -> bool:
     if isinstance(error, UpstreamError):
         return error.elsewhere and not isinstance(error, Unaffordable)
     return isinstance(error, NoTargetAvailable | DeadlineExceeded)
+
+
+def _form(folded: FoldedAnswer, *, streamed: bool) -> Any:
+    """Write an answer as it is given: the pieces of a stream, or a body, and that with what it costs."""
+    if streamed:
+        return _pieces(folded)
+    data = write_whole(folded)
+    return data, with_cost(data, 0)
 
 
 def _pieces(folded: FoldedAnswer) -> tuple[Chunk, ...]:

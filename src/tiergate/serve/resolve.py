@@ -166,11 +166,16 @@ def find_model(asked: str, rules: Rules, caller: Caller = LOCAL) -> ModelEntry:
     provider, slash, name = asked.partition("/")
     if slash and name not in ("", "*") and provider in rules.providers:
         target = Target(provider=provider, model=name, tier=rules.providers[provider])
-        return ModelEntry(targets=(target,), cache=rules.cache)
+        return _entry((target,), Policy.IN_ORDER, rules.cache)
     if rules.any_model and asked != "*" and name != "*":
         targets = tuple(
             Target(provider=provider, model=asked, tier=rules.providers[provider])
             for provider in rules.any_model
         )
-        return ModelEntry(targets=targets, policy=rules.any_model_policy, cache=rules.cache)
+        return _entry(targets, rules.any_model_policy, rules.cache)
     raise ModelNotFound(asked, tuple(filter(caller.may_ask_for, rules.models)))
+
+
+@lru_cache(maxsize=1024)
+def _entry(targets: tuple[Target, ...], policy: Policy, cache: CachePolicy) -> ModelEntry:
+    return ModelEntry(targets=targets, policy=policy, cache=cache)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from hashlib import blake2b
 
 import msgspec
@@ -25,17 +24,12 @@ class ModelEntry:
     targets: tuple[Target, ...]
     policy: Policy = Policy.IN_ORDER
     cache: CachePolicy = DEFAULT_POLICY
+    revision: str = field(init=False)
+    """A word that another list of targets, or another policy, does not have."""
 
-    @property
-    def revision(self) -> str:
-        """A word that another list of targets, or another policy, does not have."""
-        return _revision(self)
-
-
-@lru_cache(maxsize=1024)
-def _revision(entry: ModelEntry) -> str:
-    told = msgspec.json.encode((entry.targets, entry.policy, entry.cache))
-    return blake2b(told, digest_size=8).hexdigest()
+    def __post_init__(self) -> None:
+        told = msgspec.json.encode((self.targets, self.policy, self.cache))
+        object.__setattr__(self, "revision", blake2b(told, digest_size=8).hexdigest())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ def reply_headers(reply: Reply) -> Headers:
 
 def reply_body(reply: Reply) -> bytes:
     """The upstream's reply with the cost in its usage object."""
-    return with_cost(reply.data, reply.cash_nanos)
+    return with_cost(reply.data, reply.cash_nanos) if reply.with_cost is None else reply.with_cost
 
 
 def stream_headers(reply: Stream) -> Headers:

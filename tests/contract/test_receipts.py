@@ -344,3 +344,29 @@ def test_two_replicas_do_not_answer_one_question_at_one_time(postgres_places: Pl
             assert isinstance(judge(receipt_of(3), found), Answered)
 
     asyncio.run(test())
+
+
+def test_a_tenant_is_erased(places: Places) -> None:
+    """Its receipts are gone with their answers, and its salt; one that runs goes on, and others stay."""
+    kept = places.new()
+
+    async def test(books: Any) -> None:
+        salts = await books.salts({"team:blue": b"a" * 16, "key:lone": b"b" * 16})
+        assert salts == {"team:blue": b"a" * 16, "key:lone": b"b" * 16}
+        assert await books.salts({"team:blue": b"c" * 16}) == salts == await books.salts({})
+        done, other, runs = asking(1), asking(2, key="k2"), asking(3, key="k3")
+        other = structs.replace(other, receipt=structs.replace(other.receipt, tenant="key:lone"))
+        for number, one in enumerate((done, other, runs), start=1):
+            await books.hold(holding(one, number))
+        for number, one in enumerate((done, other), start=1):
+            books.settle(answered(number))
+            books.close(closed(number, opened=one))
+        assert await books.erase("team:blue") == 1
+        assert await books.receipt(receipt_of(1)) is None
+        assert await books.receipt(receipt_of(2, key="k2")) is not None
+        running = await books.receipt(receipt_of(3, key="k3"))
+        assert running is not None and running.state is ReceiptState.RUNNING
+        assert await books.salts({}) == {"key:lone": b"b" * 16}
+        assert await books.salts({"team:blue": b"d" * 16}) == {"team:blue": b"d" * 16, "key:lone": b"b" * 16}
+
+    run(test, opening(kept))

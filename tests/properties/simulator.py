@@ -69,6 +69,7 @@ MODELS: Mapping[str, Sequence[str]] = {
     "alone": ("open/c",),
     "rated": ("paced/b", "narrow/b"),
 }
+KEYS = CacheKeys("secret", lambda tenant: b"salt")
 POLICY = RetryPolicy(attempts=3, first_event_s=10, idle_s=8, total_s=60, stream_total_s=90)
 BREAKERS = BreakerPolicy(open_s=20, open_max_s=100)
 TROUBLE_S = 900.0
@@ -233,7 +234,7 @@ class Town:
         self.budget = Spared()
         self.permits = Watch(LIMITS, clock=self.clock)
         self.health = Health(BREAKERS, clock=self.clock, chance=self.random.random, emit=self.events.append)
-        self.cache = Cache(CacheKeys("secret"), MemoryShelf(1 << 20), wall_ns=self.clock.wall_ns)
+        self.cache = Cache(KEYS, MemoryShelf(1 << 20), wall_ns=self.clock.wall_ns)
         self.rooms = Rooms(
             rules=Rules(
                 generation=1,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tiergate.cache.key import WITHOUT_A_SAY, Asked, CacheKeys, words
 
-KEYS = CacheKeys("a secret of the house")
+KEYS = CacheKeys("a secret of the house", lambda tenant: b"salt")
 ASKED = Asked(tenant="team:web", data_class="any", family="chat", entry="good", revision="1")
 
 JSON = st.recursive(
@@ -111,7 +111,9 @@ def test_two_tenants_never_share_a_key(one: list[str], other: list[str]) -> None
 
 def test_two_houses_never_share_a_key() -> None:
     """Their secrets differ."""
-    assert CacheKeys("one").key(ASKED, {}) != CacheKeys("other").key(ASKED, {})
+    assert CacheKeys("one", lambda tenant: b"salt").key(ASKED, {}) != CacheKeys(
+        "other", lambda tenant: b"salt"
+    ).key(ASKED, {})
 
 
 def test_words_are_written_in_one_way() -> None:
@@ -125,3 +127,14 @@ def test_words_are_written_in_one_way() -> None:
     }
     want = b'{"a":{"b":2,"c":1},"response_format":{"json_schema":{"schema":{"b":1,"a":2}}},"z":1}'
     assert words(body) == want
+
+
+def test_a_tenant_with_another_salt_has_other_keys() -> None:
+    """So what was kept before it was erased cannot be told any more; without a salt there is no key at all."""
+    salts = {ASKED.tenant: b"one"}
+    keys = CacheKeys("secret", salts.get)
+    before = keys.key(ASKED, {})
+    salts[ASKED.tenant] = b"other"
+    assert keys.key(ASKED, {}) not in (before, None)
+    salts.clear()
+    assert keys.key(ASKED, {}) is None

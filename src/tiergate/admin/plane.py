@@ -52,6 +52,7 @@ def admin_plane(desk: Desk, *, emit: Emit, token: str, hosts: frozenset[str]) ->
         Route("/api/targets/restore", _answered(plane.restore), methods=["POST"]),
         Route("/api/cache", _answered(plane.cache), methods=["GET"]),
         Route("/api/cache/purge", _answered(plane.purge), methods=["POST"]),
+        Route("/api/erase", _answered(plane.erase), methods=["POST"]),
         Route("/api/config", _answered(plane.config), methods=["GET"]),
         Route("/api/reload", _answered(plane.reload), methods=["POST"]),
         Route("/metrics", plane.metrics, methods=["GET"]),
@@ -194,6 +195,14 @@ class _Plane:
                 "The answers of a key that has a team are the team's: name one.", param="key"
             )
         return {"purged": await self._desk.purge(named["team"], named["key"], named["model"])}
+
+    async def erase(self, request: Request) -> Any:
+        """Delete all text that is kept of a team, or of a key without one, and unlink its hashes."""
+        body = await _body(request, {"team", "key"})
+        team, key = _name_or_none(body, "team"), _name_or_none(body, "key")
+        if (team is None) is (key is None):
+            raise InvalidRequest("Say whose: `team`, or `key` for a key without a team.", param="team")
+        return {"erased": True, "receipts": await self._desk.erase(team, key)}
 
     async def config(self, request: Request) -> Any:
         return self._desk.settings()

@@ -53,3 +53,18 @@ async def purge_cache(
         print(dumps(done).decode())
     else:
         print(f"{done['purged']:,} answers are gone.")
+
+
+async def erase_tenant(
+    loaded: Loaded, environ: Mapping[str, str], wish: Mapping[str, Any], *, as_json: bool
+) -> None:
+    """Delete all text that is kept of a tenant."""
+    async with administered(loaded, environ) as ask:
+        done = await ask("/api/erase", wish)
+    if as_json:
+        print(dumps(done).decode())
+    else:
+        print(
+            f"No text of it is kept any more: nothing in the cache, and {done['receipts']:,} receipts are "
+            "gone. Its calls stay in the ledger, with numbers only."
+        )

@@ -280,6 +280,21 @@ def restore(
     run_restore(file_or_default(config, os.environ), folder)
 
 
+@cli.command("erase", epilog="Example: tiergate erase --team web")
+def erase(
+    team: Annotated[str | None, typer.Option("--team", help="Of the keys of this team.")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="Of this key, which has no team.")] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete all text that is kept of a tenant: answers in the cache and of receipts; unlink its hashes."""
+    from tiergate.app.caching import erase_tenant
+    from tiergate.app.starting import file_or_default
+
+    wish = {name: value for name, value in (("team", team), ("key", key)) if value is not None}
+    run_to_end(erase_tenant(file_or_default(config, os.environ), os.environ, wish, as_json=as_json))
+
+
 cli.add_typer(report, name="report")
 cli.add_typer(entries, name="entries")
 cli.add_typer(keys, name="keys")

@@ -56,6 +56,7 @@ def desk_of(house: House) -> Desk:
         restore=lambda provider, model: _by_hand(house, house.rooms.health.restore, provider, model),
         cache=lambda: _cache(house),
         purge=partial(_purge, house),
+        erase=partial(_erase, house),
         settings=lambda: house.settings.model_dump(mode="json"),
         reload=house.reload,
         metrics=metrics,
@@ -65,13 +66,26 @@ def desk_of(house: House) -> Desk:
 
 async def _purge(house: House, team: str | None, key: str | None, model: str | None) -> int:
     # A key with a team has nothing of its own.
-    tenant = f"team:{team}" if team is not None else None if key is None else f"key:{key}"
+    tenant = _tenant(team, key)
     try:
         return await house.rooms.cache.purge(tenant, model)
     except ShelfUnavailable as error:
         raise StorageUnavailable(
             f"Nothing of it is in memory any more; elsewhere it may still be found ({error}). Try again."
         ) from error
+
+
+async def _erase(house: House, team: str | None, key: str | None) -> int:
+    tenant = _tenant(team, key)
+    assert tenant is not None
+    house.rooms.flights.keep_nothing_of(tenant)
+    count = await house.tenants.erase(tenant)
+    await _purge(house, team, key, None)
+    return count
+
+
+def _tenant(team: str | None, key: str | None) -> str | None:
+    return f"team:{team}" if team is not None else None if key is None else f"key:{key}"
 
 
 def _cache(house: House) -> Mapping[str, Any]:

@@ -17,11 +17,13 @@ from tiergate.app.cabinet import KeyCabinet
 from tiergate.app.ledgers import ledger_place
 from tiergate.app.sharing import open_doors
 from tiergate.app.shelves import open_cache, sweep
+from tiergate.app.tenants import Tenants
 from tiergate.app.upkeep import follow_keys, keep_up
 from tiergate.app.webhook import Webhook
+from tiergate.cache import CacheKeys
 from tiergate.config import Loaded, Settings, fill, first_snapshot
 from tiergate.config import reload as next_snapshot
-from tiergate.core import Clock, Emit, Event, Notice, SettingsError, SystemClock, usd_text
+from tiergate.core import LOCAL, Caller, Clock, Emit, Event, Notice, SettingsError, SystemClock, usd_text
 from tiergate.ledger import (
     Book,
     Ceiling,
@@ -70,6 +72,7 @@ class House:
         token: str,
         sinks: "Sinks",
         cabinet: KeyCabinet,
+        tenants: Tenants,
         leasing: Leasing | None,
         delay: LoopDelay,
         environ: Mapping[str, str],
@@ -82,6 +85,7 @@ class House:
         self._webhook = sinks.webhook
         self._alarm = sinks.alarm
         self.cabinet = cabinet
+        self.tenants = tenants
         cabinet.on_change(self._use_keys)
         self.journal = journal
         self.lock = lock
@@ -175,6 +179,13 @@ def _tell_of_shared(cabinet: KeyCabinet, settings: Settings, tell: Emit) -> None
         tell(Notice(word="keys_shared", message=message, severe=True))
 
 
+def _tenants_of(settings: Settings, cabinet: KeyCabinet) -> set[str]:
+    """Give the tenants that may call."""
+    callers = [LOCAL, *(Caller(key=key.name, team=key.team) for key in settings.keys)]
+    callers += [Caller(key=key.name, team=key.team) for key in cabinet.keys if key.revoked_ns is None]
+    return {caller.partition for caller in callers}
+
+
 def _tell_of_lapsed(slices: Sequence[LapsedSlice], tell: Emit) -> None:
     if slices:
         told = ", ".join(f"${usd_text(one.nanos)} of {one.ceiling}" for one in slices[:5])
@@ -229,8 +240,12 @@ async def open_house(
         ceilings = fill.ceilings(settings, cabinet.keys)
         book = await _book(stack, journal, ceilings, settings, clock, tell, is_shared=place.is_shared)
         await book.balances(clock.wall_ns())  # so that no call waits for them
-        cache = open_cache(stack, settings, secret, clock=clock, tell=tell)
+        tenants = Tenants(journal)
+        cache = open_cache(stack, settings, CacheKeys(secret, tenants.salt), secret, clock=clock, tell=tell)
+        tenants.on_gone(cache.forget)
+        await tenants.open(_tenants_of(settings, cabinet))
         in_background(stack, sweep(cache), "Deleting old answers", tell)
+        in_background(stack, tenants.run(), "Following what is erased", tell)
         flights = Flights(
             journal,
             ReceiptMaker(secret),
@@ -270,6 +285,7 @@ async def open_house(
             token=token,
             sinks=sinks,
             cabinet=cabinet,
+            tenants=tenants,
             leasing=doors.leasing,
             delay=delay,
             environ=environ,

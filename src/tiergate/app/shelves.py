@@ -16,7 +16,15 @@ _MISSING: Final = (
 _SWEEP_S: Final = 5.0
 
 
-def open_cache(stack: AsyncExitStack, settings: Settings, secret: str, *, clock: Clock, tell: Emit) -> Cache:
+def open_cache(
+    stack: AsyncExitStack,
+    settings: Settings,
+    keys: CacheKeys,
+    secret: str,
+    *,
+    clock: Clock,
+    tell: Emit,
+) -> Cache:
     """Open the cache, until the stack closes. A Redis that cannot be reached stops no start.
 
     Raises:
@@ -25,7 +33,7 @@ def open_cache(stack: AsyncExitStack, settings: Settings, secret: str, *, clock:
     shelf = _shelf(stack, settings, secret) if settings.cache.exact.keep == "store" else None
     guarded = None if shelf is None else GuardedShelf(shelf, monotonic=clock.monotonic, emit=tell)
     return Cache(
-        CacheKeys(secret),
+        keys,
         MemoryShelf(fill.cache_bytes(settings)),
         wall_ns=clock.wall_ns,
         shelf=guarded,

@@ -136,23 +136,11 @@ class Cache:
                 raise _not_cached(f"its answer is not kept ({why.value})")
             return _BYPASSED[why]
         key = self._keys.key(asked, body)
-        look = Look(
-            said=_MISS,
-            key=key,
-            request_hash=key[:_HASH_BYTES],
-            asked=asked,
-            policy=policy,
-            joins=not (wish.no_cache or wish.only_if_cached),
-            wish=wish,
-            purges=self._purges,
-        )
-        data = self._memory.get(key, now_ns := self._wall_ns())
-        opened = None if data is None else self._open(key, data)
-        answer = None if opened is None else opened.answer
-        found = self._judged(look, answer, LEVEL, now_ns, allowed)
-        if opened is not None and found.answer is not None:
-            found = msgspec.structs.replace(found, forms=opened.forms)
-        if wish.only_if_cached and found.answer is None and self._shelf is None:
+        if key is None:
+            found = _BYPASSED[Bypass.NEW_TENANT]
+        else:
+            found = self._look_up(key, asked, policy, wish, allowed)
+        if wish.only_if_cached and found.answer is None and (key is None or self._shelf is None):
             raise _not_cached(_NOTHING_TO_TAKE)
         return found
 
@@ -256,16 +244,19 @@ class Cache:
         Raises:
             ShelfUnavailable: memory has nothing of it any more, and elsewhere it may still be.
         """
-        self._purges += 1
-        self._opened.clear()
-        count = self._memory.purge(tenant, entry)
+        count = self.forget(tenant, entry)
         if self._shelf is not None:
             await self._shelf.purge(tenant, entry)
             # What was looked up meanwhile may have come from before.
-            self._purges += 1
-            self._opened.clear()
-            self._memory.purge(tenant, entry)
+            self.forget(tenant, entry)
         return count
+
+    def forget(self, tenant: str | None = None, entry: str | None = None) -> int:
+        """Delete what memory keeps of them, and give how many answers it were."""
+        self._purges += 1
+        self._keys.forget()
+        self._opened.clear()
+        return self._memory.purge(tenant, entry)
 
     async def sweep(self) -> None:
         """Delete some of what is too old to be given to anybody."""
@@ -287,6 +278,27 @@ class Cache:
         return Held(len(memory), memory.bytes, memory.bytes_max, memory.evicted)
 
     # Inside.
+
+    def _look_up(
+        self, key: bytes, asked: Asked, policy: CachePolicy, wish: Control, allowed: Collection[Target]
+    ) -> Look:
+        """Look into memory."""
+        look = Look(
+            said=_MISS,
+            key=key,
+            request_hash=key[:_HASH_BYTES],
+            asked=asked,
+            policy=policy,
+            joins=not (wish.no_cache or wish.only_if_cached),
+            wish=wish,
+            purges=self._purges,
+        )
+        data = self._memory.get(key, now_ns := self._wall_ns())
+        opened = None if data is None else self._open(key, data)
+        if opened is None:
+            return self._judged(look, None, LEVEL, now_ns, allowed)
+        found = self._judged(look, opened.answer, LEVEL, now_ns, allowed)
+        return found if found.answer is None else msgspec.structs.replace(found, forms=opened.forms)
 
     def _open(self, key: bytes, data: bytes) -> Opened | None:
         """Read an answer that memory keeps; None: it is damaged."""
@@ -340,8 +352,11 @@ class Cache:
             detail = DRY_RUN
         if why is not None:
             return _BYPASSED[why]
+        key = self._keys.key(asked, body)
+        if key is None:
+            return _BYPASSED[Bypass.NEW_TENANT]
         said = CacheSaid(forwarded=Forwarded.BYPASS, detail=detail)
-        return Look(said=said, request_hash=self._keys.key(asked, body)[:_HASH_BYTES])
+        return Look(said=said, request_hash=key[:_HASH_BYTES])
 
 
 def _place(look: Look) -> Place:

@@ -32,6 +32,8 @@ class Bypass(StrEnum):
     """The provider looks something up, or does something, for the answer."""
     REMOTE = "remote-image"
     """It points to something that may be another one tomorrow."""
+    NEW_TENANT = "new-tenant"
+    """Its first call: what its keys are made with is on its way to the ledger."""
     AUDIO = "audio"
     """Spoken answers are referred to by a name that expires."""
 

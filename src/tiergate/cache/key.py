@@ -6,7 +6,7 @@ that is not on the short list of those without a say is a part of the question.
 """
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -34,18 +34,31 @@ class Asked(NamedTuple):
 
 
 class CacheKeys:
-    """Makes keys. `secret`: the house's."""
+    """Makes keys.
 
-    def __init__(self, secret: str) -> None:
+    Args:
+        secret: the house's.
+        salt_of: gives what is mixed in of a tenant; when that is gone, nobody can make its keys again.
+    """
+
+    def __init__(self, secret: str, salt_of: Callable[[str], bytes | None]) -> None:
         self._secret = secret.encode()
+        self._salt_of = salt_of
         self._of_tenant = lru_cache(_TENANTS)(self._derived)
 
-    def key(self, asked: Asked, body: Mapping[str, Any]) -> bytes:
-        """Give the key of a question, 32 bytes."""
-        return hmac.digest(self._of_tenant(asked.tenant), _beside(asked) + words(body), "sha256")
+    def key(self, asked: Asked, body: Mapping[str, Any]) -> bytes | None:
+        """Give the key of a question, 32 bytes; None: its tenant has no salt yet."""
+        salt = self._salt_of(asked.tenant)
+        if salt is None:
+            return None
+        return hmac.digest(self._of_tenant(asked.tenant, salt), _beside(asked) + words(body), "sha256")
 
-    def _derived(self, tenant: str) -> bytes:
-        return derived(self._secret, _PURPOSE + tenant.encode())
+    def forget(self) -> None:
+        """Forget what keys were made with; it is made again where it still can be."""
+        self._of_tenant.cache_clear()
+
+    def _derived(self, tenant: str, salt: bytes) -> bytes:
+        return derived(self._secret, _PURPOSE + len(salt).to_bytes(1, "big") + salt + tenant.encode())
 
 
 @lru_cache(_TENANTS)

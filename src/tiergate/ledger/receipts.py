@@ -82,7 +82,7 @@ class ReceiptMaker:
         class count too: what was asked for in private must not be answered by what was not.
         """
         assert call.idempotency_key is not None
-        tenant = call.caller.tenant
+        tenant = call.caller.partition
         told = _SEPARATOR.join((call.data_class.encode(), call.call_class.encode(), question))
         return Receipt(
             tenant=tenant,

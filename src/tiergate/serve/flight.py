@@ -106,6 +106,8 @@ class Flight:
         self._bytes = 0
         self._kept_bytes_max = 0 if receipt is None and not self._is_cached else KEPT_BYTES_MAX
         self._draining: asyncio.TimerHandle | None = None
+        self.keeps = True
+        """Whether the answer may be kept; a tenant that was erased meanwhile has none."""
         self.answered: Recalled | None = None
         """The answer was there before; nothing was asked, or in vain."""
         self.said: CacheSaid | None = asking.look.said
@@ -193,7 +195,7 @@ class Flight:
 
     async def _keep_for_all(self) -> None:
         """Keep the answer for whoever asks the same; what is too long for that is gone in part."""
-        if self._is_cached and self.is_joinable:
+        if self._is_cached and self.keeps and self.is_joinable:
             assert self.origin is not None and self.account is not None
             chunks = [chunk for piece in self._log.values() for chunk in piece]
             self.said = await self._keep(
@@ -206,7 +208,7 @@ class Flight:
 
     def _kept(self) -> bytes | None:
         """Give the answer as it is kept; asked for when it is complete and its account is known."""
-        if not self.is_joinable:
+        if not (self.keeps and self.is_joinable):
             return None
         assert self.books is not None
         assert self.books.account is not None

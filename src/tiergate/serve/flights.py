@@ -108,6 +108,14 @@ class Flights:
                 "caller. Wait for the first to end, or send another Idempotency-Key."
             )
 
+    def keep_nothing_of(self, tenant: str) -> None:
+        """Let nothing be kept of what is being answered to a tenant, for receipts or in the cache."""
+        for flight in self._all:
+            if flight.call.caller.partition == tenant:
+                flight.keeps = False
+                if flight.scope is not None and self._by_scope.get(flight.scope) is flight:
+                    del self._by_scope[flight.scope]
+
     async def aclose(self) -> None:
         """End all flights; returns when their books are closed."""
         flights = tuple(self._all)

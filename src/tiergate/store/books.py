@@ -217,6 +217,19 @@ class Books:
         with self._transaction():
             return self._keys() if self.session.run("keys", how, facts) > 0 else None
 
+    def salts(self, wanted: Mapping[str, bytes], now_ns: int) -> dict[str, bytes]:
+        """Give salts to tenants that have none, and give all."""
+        with self._transaction():
+            for name, salt in wanted.items():
+                self.session.run("tenants", "salt", {"name": name, "salt": salt, "now_ns": now_ns})
+            return {name: bytes(salt) for name, salt in self.session.rows("tenants", "all")}
+
+    def erase(self, tenant: str) -> int:
+        """Delete a tenant's salt and the receipts that hold its answers; give how many these were."""
+        with self._transaction():
+            self.session.run("tenants", "forget", {"name": tenant})
+            return self.session.run("receipts", "erase", {"tenant": tenant})
+
     def _keys(self) -> list[VirtualKey]:
         return [key_of(row) for row in self.session.rows("keys", "all")]
 

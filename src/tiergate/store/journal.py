@@ -1,7 +1,7 @@
 """The ledger's journal: `ledger.Journal` over one writing thread, whatever the books are kept in."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +37,7 @@ from tiergate.store.reader import (
     read_entry,
     read_keys,
     read_receipt,
+    read_salts,
 )
 from tiergate.store.rollups import sum_slot
 from tiergate.store.rows import call_row, close_row, freed_row, hold_row, kept_row, receipt_row, settle_row
@@ -262,6 +263,25 @@ class LedgerJournal:
         done: list[Done] = []
         await self._writer.work(lambda books: done.append(work(books)))
         return done[0]
+
+    async def salts(self, wanted: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Give the salts of all tenants, when those that are wanted and have none have these.
+
+        Raises:
+            StorageUnavailable: not now.
+        """
+        if not wanted:
+            return await asyncio.to_thread(read_salts, self._look)
+        now_ns = self._clock.wall_ns()
+        return await self._work(lambda books: books.salts(wanted, now_ns))
+
+    async def erase(self, tenant: str) -> int:
+        """Delete a tenant's salt and the receipts that hold its answers; give how many these were.
+
+        Raises:
+            StorageUnavailable: not now.
+        """
+        return await self._work(lambda books: books.erase(tenant))
 
     async def keys(self) -> list[VirtualKey]:
         """Give all virtual keys; see `admission.KeyStore`."""

@@ -85,6 +85,16 @@ def read_counted(look: Look, *, limit: int) -> list[Counted]:
     return [counted_of(row) for row in reversed(rows)]
 
 
+def read_salts(look: Look) -> dict[str, bytes]:
+    """Read the salts of all tenants.
+
+    Raises:
+        StorageUnavailable: they cannot be read.
+    """
+    with look() as reading:
+        return {name: bytes(salt) for name, salt in reading.rows("tenants", "all")}
+
+
 def read_keys(look: Look) -> list[VirtualKey]:
     """Read all virtual keys, the oldest first.
 

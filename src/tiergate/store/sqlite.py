@@ -37,6 +37,8 @@ _PRAGMAS: Final = (
     "temp_store = MEMORY",
     "analysis_limit = 400",
     "trusted_schema = OFF",
+    # Answers of receipts are text: what is deleted is overwritten.
+    "secure_delete = ON",
 )
 _SAYINGS: Final = Sayings(
     locked="The ledger's database has been locked by another program for too long. Try again shortly.",

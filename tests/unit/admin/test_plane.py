@@ -38,6 +38,7 @@ ROUTES = {
         "/api/targets/isolate",
         "/api/targets/restore",
         "/api/cache/purge",
+        "/api/erase",
         "/api/reload",
     ],
 }
@@ -96,6 +97,7 @@ class Plane:
             restore=lambda provider, model: self._by_hand("restore", provider, model),
             cache=lambda: {"answers": 7},
             purge=self._purge,
+            erase=self._erase,
             settings=lambda: {"listen": "127.0.0.1:4400"},
             reload=reload,
             metrics=metrics,
@@ -108,6 +110,10 @@ class Plane:
     async def _purge(self, team: str | None, key: str | None, model: str | None) -> int:
         self.purged.append((team, key, model))
         return 3
+
+    async def _erase(self, team: str | None, key: str | None) -> int:
+        self.purged.append((team, key, "erased"))
+        return 4
 
     async def _create(self, wish: KeyWish) -> tuple[VirtualKey, str]:
         key = VirtualKey(
@@ -300,6 +306,8 @@ def test_what_has_not_lapsed_is_not_resolved(number: int, n: int, status: int, s
         ("/api/targets/isolate", b"{}", "`target` must be provider/model"),
         ("/api/targets/restore", b'{"target": ["rack"]}', "`target` must be provider/model"),
         ("/api/targets/restore", b'{"target": "rack", "for": 1}', "'for' is no field"),
+        ("/api/erase", b"{}", "Say whose"),
+        ("/api/erase", b'{"team": "x", "key": "y"}', "Say whose"),
         ("/api/cache/purge", b"{}", "Say whose answers"),
         ("/api/cache/purge", b'{"all": true, "team": "x"}', "Say whose answers"),
         ("/api/cache/purge", b'{"team": "x", "key": "y"}', "name one"),
@@ -455,6 +463,9 @@ def test_answers_are_purged_by_whose_they_are() -> None:
             answer = await plane.ask("/api/cache/purge", method="POST", body=body)
             assert (answer.status, answer.json) == (200, {"purged": 3})
         assert plane.purged == [("x", None, "m"), (None, "k", None), (None, None, None)]
+        erased = await plane.ask("/api/erase", method="POST", body=b'{"key": "k"}')
+        assert erased.json == {"erased": True, "receipts": 4}
+        assert plane.purged[-1] == (None, "k", "erased")
 
     asyncio.run(test())
 

@@ -51,6 +51,8 @@ from tiergate.testing import FakeClock, MemoryJournal, run_virtual
 
 T = TypeVar("T")
 
+KEYS = CacheKeys("secret", lambda tenant: b"salt")
+
 A, B = (Target(provider=name, model="m", tier=Tier.HOSTED) for name in "ab")
 RACK = Target(provider="rack", model="m", tier=Tier.PRIVATE)
 SHEET = PriceBook(
@@ -209,7 +211,7 @@ class House:
         self.complete = False
         """The client was told that the answer ended well."""
         book = SoleBook(self.journal)
-        self.cache = Cache(CacheKeys("secret"), MemoryShelf(1 << 20), wall_ns=self.clock.wall_ns)
+        self.cache = Cache(KEYS, MemoryShelf(1 << 20), wall_ns=self.clock.wall_ns)
         self.rooms = Rooms(
             rules=Rules(
                 generation=1,

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tiergate.cache import Cache, CacheKeys, GuardedShelf, MemoryShelf
+from tiergate.cache import Cache, GuardedShelf, MemoryShelf
 from tiergate.core import NotCached, Reply
 from tiergate.testing import FakeShelf
-from unit.serve.stage import A, Answer, House, run, unreachable
+from unit.serve.stage import KEYS, A, Answer, House, run, unreachable
 from unit.serve.test_cached import WHOLE, ZERO, ask, check, outcomes, said, whole
 
 
@@ -16,7 +16,12 @@ def replica(shelf: FakeShelf, answer: Answer = WHOLE) -> House:
     """Give a house that has this shelf."""
     house = House({"a": answer}, targets=(A,))
     guarded = GuardedShelf(shelf, monotonic=house.clock.monotonic, emit=house.events.append)
-    cache = Cache(CacheKeys("secret"), MemoryShelf(1 << 20), wall_ns=house.clock.wall_ns, shelf=guarded)
+    cache = Cache(
+        KEYS,
+        MemoryShelf(1 << 20),
+        wall_ns=house.clock.wall_ns,
+        shelf=guarded,
+    )
     house.cache = house.rooms.cache = house.rooms.flights._cache = cache
     return house
 

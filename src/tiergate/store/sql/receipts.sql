@@ -32,3 +32,7 @@ WHERE id IN (SELECT id FROM receipt WHERE created_ns < :before_ns AND state <> '
 
 -- name: lapse
 UPDATE receipt SET state = 'unknown' WHERE state = 'running' AND owner_epoch < :epoch;
+
+-- All text that is kept of a tenant's answers; one that is being answered now is told so by its flight.
+-- name: erase
+DELETE FROM receipt WHERE tenant = :tenant AND state <> 'running';

@@ -486,7 +486,7 @@ UPSTREAM_HEADERS = (
     b"connection: x-secret, keep-alive\r\nlink: <%(c)b>\r\nrefresh: 0\r\netag: %(c)b\r\n"
 )
 OURS = {"content-type", "content-length", "transfer-encoding", "connection", "date", "server", "x-request-id"}
-OF_REPLIES = OURS | {"x-tiergate-target", "x-tiergate-tier", "x-tiergate-attempts"}
+OF_REPLIES = OURS | {"x-tiergate-target", "x-tiergate-tier", "x-tiergate-attempts", "cache-status"}
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
@@ -922,6 +922,7 @@ def test_s30_log_line_of_a_call_has_these_fields_only(gateway: GatewayProcess) -
         "usage_source",
         "cost_usd",
         "generation",
+        "cache",
     }
     assert line["tag"] == tag
     # What is meant to be kept is found by the same search that finds no canary.

@@ -276,6 +276,8 @@ def test_every_error_of_the_tree_is_known_at_the_door() -> None:
     elsewhere = {"shutting_down", "storage_unavailable", "budget_busy", "no_target_available"}
     # tests/flow/test_receipts.py
     elsewhere |= {"idempotency_key_reused", "idempotency_key_in_use", "answer_not_kept"}
+    # tests/flow/test_cache.py
+    elsewhere |= {"not_cached"}
     here = {case.code for case in CASES.values()} | elsewhere
     not_of_calls = {"internal_error", "invalid_settings", "store_owned", "cannot_start"}
     pending = [errors.TiergateError]

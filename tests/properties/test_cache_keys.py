@@ -111,9 +111,8 @@ def test_two_tenants_never_share_a_key(one: list[str], other: list[str]) -> None
 
 def test_two_houses_never_share_a_key() -> None:
     """Their secrets differ."""
-    assert CacheKeys("one", lambda tenant: b"salt").key(ASKED, {}) != CacheKeys(
-        "other", lambda tenant: b"salt"
-    ).key(ASKED, {})
+    one, other = (CacheKeys(secret, lambda tenant: b"salt") for secret in ("one", "other"))
+    assert one.key(ASKED, {}) != other.key(ASKED, {})
 
 
 def test_words_are_written_in_one_way() -> None:
@@ -130,11 +129,11 @@ def test_words_are_written_in_one_way() -> None:
 
 
 def test_a_tenant_with_another_salt_has_other_keys() -> None:
-    """So what was kept before it was erased cannot be told any more; without a salt there is no key at all."""
-    salts = {ASKED.tenant: b"one"}
+    """So what was kept before an erasure cannot be told any more; without a salt there is no key."""
+    salts = {ASKED.tenant: b"salt1"}
     keys = CacheKeys("secret", salts.get)
     before = keys.key(ASKED, {})
-    salts[ASKED.tenant] = b"other"
+    salts[ASKED.tenant] = b"salt2"
     assert keys.key(ASKED, {}) not in (before, None)
     salts.clear()
     assert keys.key(ASKED, {}) is None

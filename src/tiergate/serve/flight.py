@@ -107,7 +107,7 @@ class Flight:
         self._kept_bytes_max = 0 if receipt is None and not self._is_cached else KEPT_BYTES_MAX
         self._draining: asyncio.TimerHandle | None = None
         self.keeps = True
-        """Whether the answer may be kept; a tenant that was erased meanwhile has none."""
+        """Whether it may be kept for its receipt; what was purged meanwhile the cache knows by itself."""
         self.answered: Recalled | None = None
         """The answer was there before; nothing was asked, or in vain."""
         self.said: CacheSaid | None = asking.look.said
@@ -195,7 +195,7 @@ class Flight:
 
     async def _keep_for_all(self) -> None:
         """Keep the answer for whoever asks the same; what is too long for that is gone in part."""
-        if self._is_cached and self.keeps and self.is_joinable:
+        if self._is_cached and self.is_joinable:
             assert self.origin is not None and self.account is not None
             chunks = [chunk for piece in self._log.values() for chunk in piece]
             self.said = await self._keep(

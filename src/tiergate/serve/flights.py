@@ -109,7 +109,7 @@ class Flights:
             )
 
     def keep_nothing_of(self, tenant: str) -> None:
-        """Let nothing be kept of what is being answered to a tenant, for receipts or in the cache."""
+        """Let nobody join what is being answered to a tenant, and keep none of it for receipts."""
         for flight in self._all:
             if flight.call.caller.partition == tenant:
                 flight.keeps = False

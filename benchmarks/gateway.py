@@ -81,10 +81,11 @@ http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {fo
     location / {{ default_type application/json; return 200 '{reply}'; }} }} }}
 """
 _NUMBERED: Final = """
-local seed, start = 0, os.time() * 1000000
+local seed = 0
 request = function()
   seed = seed + 1
-  return wrk.format(nil, nil, nil, (wrk.body:gsub("}$", ',"seed":' .. (start + seed) .. "}")))
+  local number = string.format(',"seed":%d%06d}', os.time(), seed)
+  return wrk.format(nil, nil, nil, (wrk.body:gsub("}$", number)))
 end
 """
 NGINX_PROXY: Final = """

@@ -280,6 +280,23 @@ def restore(
     run_restore(file_or_default(config, os.environ), folder)
 
 
+@cli.command("explain", epilog="Example: tiergate explain -m deepseek-v3.2")
+def explain(
+    model: Annotated[str, typer.Option("--model", "-m", help="As a caller would ask for it.")],
+    private_only: Annotated[
+        bool, typer.Option("--private-only", help="As for a call with `x-tiergate-data: private-only`.")
+    ] = False,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say where a call would go and why, and what its provider would be sent beside the caller's fields."""
+    from tiergate.app.explaining import explain as run
+    from tiergate.app.starting import file_or_default
+
+    loaded = file_or_default(config, os.environ)
+    run_to_end(run(loaded, os.environ, model, private_only=private_only, as_json=as_json))
+
+
 @cli.command("erase", epilog="Example: tiergate erase --team web")
 def erase(
     team: Annotated[str | None, typer.Option("--team", help="Of the keys of this team.")] = None,

@@ -4,6 +4,7 @@ from tiergate.cache.answer import CachedAnswer
 from tiergate.cache.cache import DRY_RUN, Cache, Held, Kept, Look
 from tiergate.cache.eligible import DEFAULT_POLICY, CachePolicy, When
 from tiergate.cache.guarded import GuardedShelf
+from tiergate.cache.hints import Hint
 from tiergate.cache.keepable import NotKept
 from tiergate.cache.key import Asked, CacheKeys
 from tiergate.cache.memory import MemoryShelf
@@ -21,6 +22,7 @@ __all__ = [
     "Found",
     "GuardedShelf",
     "Held",
+    "Hint",
     "Kept",
     "Look",
     "MemoryShelf",

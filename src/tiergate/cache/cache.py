@@ -15,6 +15,7 @@ from tiergate.cache.answer import CachedAnswer, read_cached, write_cached
 from tiergate.cache.control import SAYS_NOTHING, Control, read_control
 from tiergate.cache.eligible import Bypass, CachePolicy, When, bypass
 from tiergate.cache.guarded import GuardedShelf
+from tiergate.cache.hints import Hint, hints
 from tiergate.cache.keepable import NotKept, why_not_kept
 from tiergate.cache.key import Asked, CacheKeys
 from tiergate.cache.memory import MemoryShelf
@@ -235,6 +236,10 @@ class Cache:
         return self._memory.put(
             place.key, data, tenant=place.tenant, entry=place.entry, expires_ns=expires_ns
         )
+
+    def hints(self, tenant: str, body: Mapping[str, Any], wanted: frozenset[Hint]) -> dict[str, str]:
+        """Give what a provider is told beside a request, where it may be."""
+        return hints(body, wanted, lambda told: self._keys.keyed(tenant, told))
 
     async def purge(self, tenant: str | None = None, entry: str | None = None) -> int:
         """Delete what is kept of a tenant (`team:NAME` or `key:NAME`), of a model, of both together, or all.

@@ -16,6 +16,8 @@ from tiergate.wire import canonical, dumps, verbatim
 VERSION: Final = b"1"
 WITHOUT_A_SAY: Final = frozenset({"stream", "stream_options", "user", "metadata", "store", "model"})
 """Fields that change nothing in an answer's words. The model has its own place in the key."""
+_BESIDE_KEYS: Final = b"hint"
+"""No key of an answer begins so: its first part says how long it is."""
 _PURPOSE: Final = b"tiergate cache 1\x00"
 _TENANTS: Final = 4_096
 
@@ -52,6 +54,15 @@ class CacheKeys:
         if salt is None:
             return None
         return hmac.digest(self._of_tenant(asked.tenant, salt), _beside(asked) + words(body), "sha256")
+
+    def keyed(self, tenant: str, told: bytes) -> bytes | None:
+        """Give a hash that only this tenant has; None: it has no salt yet."""
+        salt = self._salt_of(tenant)
+        return (
+            None
+            if salt is None
+            else hmac.digest(self._of_tenant(tenant, salt), _BESIDE_KEYS + told, "sha256")
+        )
 
     def forget(self) -> None:
         """Forget what keys were made with; it is made again where it still can be."""

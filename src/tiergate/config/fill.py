@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from tiergate.admission import KeyBudget, KeyLimits, Keyring, VirtualKey
-from tiergate.cache import CachePolicy, When
+from tiergate.cache import CachePolicy, Hint, When
 from tiergate.catalog import (
     BUCKETS,
     BilledBy,
@@ -65,6 +65,11 @@ def rules(settings: Settings, *, generation: int) -> Rules:
         else tuple(target.partition("/")[0] for target in any_model.targets),
         any_model_policy=Policy.IN_ORDER if any_model is None else Policy(any_model.policy),
         cache=cache_policy(settings),
+        hints={
+            name: frozenset(map(Hint, provider.sends))
+            for name, provider in settings.providers.items()
+            if provider.sends
+        },
         retry=_retry(settings),
         facts=catalog.facts,
         drained={

@@ -30,6 +30,7 @@ from tiergate.config.values import (
     Engine,
     FilePath,
     FreeText,
+    HintName,
     Listen,
     ModelName,
     Policy,
@@ -217,6 +218,11 @@ class Provider(Section):
         description="For how long the rest of an answer is read for its usage when the caller has left, in "
         "seconds. For hosted providers that bill the whole of it anyway, as some do that hide their "
         "reasoning. None: the provider is told to stop.",
+    )
+    sends: tuple[HintName, ...] = Field(
+        default=(),
+        description="What it is sent beside a client's own fields, as keyed hashes: `cache_salt`, of the "
+        "tenant (vLLM); `prompt_cache_key`, of the conversation (OpenAI).",
     )
     proxy: Annotated[WebUrl | None, OPTIONAL] = Field(
         default=None, description="HTTP proxy on the way to it. Proxies of the environment are never used."

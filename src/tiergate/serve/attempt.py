@@ -4,9 +4,10 @@ The three are doors opened in this order and closed in the other, by the same ex
 cancellation. A stream that has begun takes the open doors along (stream.py).
 """
 
+from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from tiergate.catalog import Price
 from tiergate.core import (
@@ -72,6 +73,7 @@ async def attempt(
             call_id=books.call.id,
             target=target,
             body=books.call.body,
+            beside=_beside(rooms, books.call, resolved, target),
             streamed=books.call.streamed,
             deadline=resolved.deadline,
             first_event_s=patience.first_event_s,
@@ -96,6 +98,12 @@ async def attempt(
         trial.mark_first_content()
         return Begun(target=target, n=n, first=first, exchange=exchange, hold=hold, doors=doors.hand_over())
     raise AssertionError("unreachable: doors swallow nothing")
+
+
+def _beside(rooms: Rooms, call: Call, resolved: Resolved, target: Target) -> Mapping[str, Any]:
+    """Give what a provider is told beside the request, where its settings say so."""
+    wanted = resolved.hints.get(target.provider)
+    return rooms.cache.hints(call.caller.partition, call.body, wanted) if wanted else {}
 
 
 def _check_time(rooms: Rooms, resolved: Resolved) -> None:

@@ -11,13 +11,16 @@ from tiergate.core import Chunk, Target
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What one attempt sends, and how long it may take.
 
-    `body` is the caller's own object; the upstream renders it with the target's model name and asks for
-    usage in streams, and changes nothing else. Times are seconds; `deadline` is on the monotonic clock.
+    `body` is the caller's own object; the upstream renders it with the target's model name and what stands in
+    `beside`, asks for usage in streams, and changes nothing else. Times are seconds; `deadline` is on the
+    monotonic clock.
     """
 
     call_id: str
     target: Target
     body: Mapping[str, Any]
+    beside: Mapping[str, Any] = {}
+    """Fields that the settings let the provider have beside the caller's own."""
     streamed: bool
     deadline: float
     first_event_s: float

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import msgspec
 
-from tiergate.cache import CachePolicy
+from tiergate.cache import CachePolicy, Hint
 from tiergate.catalog import Ability, ModelFacts, PriceBook
 from tiergate.core import LOCAL, Call, Caller, DataClass, InvalidRequest, ModelNotFound, Target, Tier
 from tiergate.resilience import Facts, Health, RetryPolicy
@@ -43,6 +43,8 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     cache: CachePolicy
     revision: str
     """Of the model's entry in the settings."""
+    hints: Mapping[str, frozenset[Hint]]
+    """What which provider is told beside a request."""
     drained: Mapping[str, float]
     """For how many seconds which provider's answers are read when nobody waits for them."""
 
@@ -95,6 +97,7 @@ def resolve(call: Call, rules: Rules) -> Resolved:
         first_event_limit_s=call.first_event_limit_s,
         cache=entry.cache,
         revision=entry.revision,
+        hints=rules.hints,
         drained=rules.drained,
     )
 

@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from tiergate.cache import DEFAULT_POLICY, CachePolicy
+from tiergate.cache import DEFAULT_POLICY, CachePolicy, Hint
 from tiergate.catalog import NOTHING_KNOWN, ModelFacts, PriceBook
 from tiergate.core import Target, Tier
 from tiergate.resilience import RetryPolicy
@@ -48,6 +48,8 @@ class Rules:
     any_model_policy: Policy = Policy.IN_ORDER
     cache: CachePolicy = DEFAULT_POLICY
     """Of models that have none of their own."""
+    hints: Mapping[str, frozenset[Hint]] = field(default_factory=dict)
+    """What which provider is told beside a request."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     facts: Callable[[Target], ModelFacts] = _nothing_known
     """Limits and abilities of a target."""

@@ -94,7 +94,7 @@ class HttpUpstream:
             )
         provider = replicas.provider
         body = render_chat(
-            question.body,
+            {**question.body, **question.beside} if question.beside else question.body,
             target.model,
             question.streamed,
             takes_stream_options=provider.takes_stream_options,

@@ -114,6 +114,28 @@ def test_stream(settings_file: Path) -> None:
     run(settings_file, main)
 
 
+def test_the_cache(settings_file: Path, mock: MockProcess) -> None:
+    """The same through both doors: a hit, what it says of itself, and a caller that does not want it."""
+
+    async def main(gateway: Gateway) -> None:
+        question = [{"role": "user", "content": f"cached {settings_file}"}]
+        replies = [
+            await gateway.chat(question, model="main/good", temperature=0, cache_control=control)
+            for control in (None, None, "no-cache")
+        ]
+        said = [reply.origin.cache for reply in replies]
+        assert [one.outcome for one in said if one is not None] == ["miss", "hit", "request"]
+        assert [reply.tier for reply in replies] == ["hosted", "cache", "hosted"]
+        assert replies[1].text == replies[0].text and replies[1].cost_usd == 0
+        with pytest.raises(TiergateError) as refused:
+            await gateway.chat(QUESTION, model="main/good", seed=9, cache_control="only-if-cached")
+        assert refused.value.code == "not_cached"
+        pieces = [piece async for piece in gateway.stream(question, model="main/good", temperature=0)]
+        assert "".join(piece.text for piece in pieces) == replies[2].text
+
+    run(settings_file, main)
+
+
 def test_several_at_once(settings_file: Path, mock: MockProcess) -> None:
     """One gateway object serves many calls at the same time."""
 

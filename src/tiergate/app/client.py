@@ -7,6 +7,7 @@ from math import inf
 from time import monotonic
 from typing import Any, Final
 
+from tiergate.cache import read_status
 from tiergate.core import (
     NOTHING,
     Chunk,
@@ -173,12 +174,16 @@ def origin_of(response: Response) -> Origin:
     """Read where a reply came from, as the gateway's headers say it."""
     header = response.headers
     use, age = header.get(b"x-tiergate-receipt"), header.get(b"age")
+    status = header.get(b"cache-status")
+    # What a receipt came to is said in the words of caches, too.
+    is_receipts = status is not None and status.endswith(b"detail=receipt")
     provider, _, model = header.get(b"x-tiergate-target", b"").decode().partition("/")
     return Origin(
         call_id=header.get(b"x-request-id", b"").decode(),
         target=Target(provider=provider, model=model, tier=Tier(header[b"x-tiergate-tier"].decode())),
         attempts=int(header.get(b"x-tiergate-attempts", b"1")),
         receipt=None if use is None else ReceiptUse(use.decode()),
+        cache=None if status is None or is_receipts else read_status(status.decode()),
         age_s=None if age is None else int(age),
     )
 

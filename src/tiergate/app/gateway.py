@@ -85,33 +85,46 @@ class Gateway:
         await self._doors.aclose()
 
     async def chat(
-        self, messages: Messages, *, model: str, idempotency_key: str | None = None, **fields: Any
+        self,
+        messages: Messages,
+        *,
+        model: str,
+        idempotency_key: str | None = None,
+        cache_control: str | None = None,
+        **fields: Any,
     ) -> Reply:
         """Ask and wait for the whole answer. `fields` are those of the OpenAI chat completion.
 
         `idempotency_key`: asked again with the same one and the same question, within a day, the answer is
-        the same and costs nothing.
+        the same and costs nothing. `cache_control`: whether an answer that is kept will do, in the words of
+        `Cache-Control`: `no-cache`, `max-age=60`. What became of it stands in the reply's `origin.cache`.
 
         Raises:
             TiergateError: the message says what to do, `code` is the same whichever process serves the call.
         """
         body = {"model": model, "messages": list(messages), **fields, "stream": False}
         if self._client is not None:
-            return await self._client.chat(body, headers=_headers(idempotency_key))
-        reply = await handle(self._opened.rooms, self._call(body, idempotency_key))
+            return await self._client.chat(body, headers=_headers(idempotency_key, cache_control))
+        reply = await handle(self._opened.rooms, self._call(body, idempotency_key, cache_control))
         assert isinstance(reply, Reply)
         return reply
 
     async def stream(
-        self, messages: Messages, *, model: str, idempotency_key: str | None = None, **fields: Any
+        self,
+        messages: Messages,
+        *,
+        model: str,
+        idempotency_key: str | None = None,
+        cache_control: str | None = None,
+        **fields: Any,
     ) -> AsyncIterator[Chunk]:
         """Ask and give the answer's chunks as they arrive; ends normally only when it was complete."""
         body = {"model": model, "messages": list(messages), **fields, "stream": True}
         if self._client is not None:
-            async for chunk in self._client.stream(body, headers=_headers(idempotency_key)):
+            async for chunk in self._client.stream(body, headers=_headers(idempotency_key, cache_control)):
                 yield chunk
             return
-        reply = await handle(self._opened.rooms, self._call(body, idempotency_key))
+        reply = await handle(self._opened.rooms, self._call(body, idempotency_key, cache_control))
         assert not isinstance(reply, Reply)
         self._streams.add(reply)
         try:
@@ -130,7 +143,7 @@ class Gateway:
             )
         return self._house
 
-    def _call(self, body: dict[str, Any], idempotency_key: str | None) -> Call:
+    def _call(self, body: dict[str, Any], idempotency_key: str | None, cache_control: str | None) -> Call:
         # Through bytes and back, so that a call from Python is held to exactly the rules of one over HTTP.
         data = dumps(body)
         question = read_chat(data)
@@ -146,10 +159,11 @@ class Gateway:
             streamed=question.streamed,
             received_ns=wall_ns,
             received=clock.monotonic(),
+            cache_control=cache_control,
             idempotency_key=checked_idempotency_key(idempotency_key),
         )
 
 
-def _headers(idempotency_key: str | None) -> dict[str, str]:
-    key = checked_idempotency_key(idempotency_key)
-    return {} if key is None else {"idempotency-key": key}
+def _headers(idempotency_key: str | None, cache_control: str | None) -> dict[str, str]:
+    given = {"idempotency-key": checked_idempotency_key(idempotency_key), "cache-control": cache_control}
+    return {name: value for name, value in given.items() if value is not None}

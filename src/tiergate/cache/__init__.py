@@ -9,7 +9,7 @@ from tiergate.cache.keepable import NotKept
 from tiergate.cache.key import Asked, CacheKeys
 from tiergate.cache.memory import MemoryShelf
 from tiergate.cache.ports import Found, Place, Shelf, ShelfUnavailable
-from tiergate.cache.status import write_status
+from tiergate.cache.status import read_status, write_status
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -31,5 +31,6 @@ __all__ = [
     "Shelf",
     "ShelfUnavailable",
     "When",
+    "read_status",
     "write_status",
 ]

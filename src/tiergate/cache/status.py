@@ -5,7 +5,7 @@ from functools import lru_cache
 from math import floor
 from typing import Final
 
-from tiergate.core import CacheSaid
+from tiergate.core import CacheSaid, Forwarded
 
 NAME: Final = "tiergate"
 _TOKEN: Final = re.compile(r"[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*")
@@ -31,6 +31,29 @@ def write_status(said: CacheSaid) -> bytes:
     if said.detail is not None:
         parts.append(f"detail={_item(said.detail)}")
     return "; ".join(parts).encode("ascii")
+
+
+def read_status(header: str) -> CacheSaid | None:
+    """Read what a gateway of ours has written; None: it is something else.
+
+    >>> read_status("tiergate; fwd=miss; stored; ttl=60")
+    CacheSaid(forwarded=<Forwarded.MISS: 'miss'>, stored=True, collapsed=False, ttl_s=60.0, detail=None)
+    """
+    name, *parts = header.split("; ")
+    told = dict(part.partition("=")[::2] for part in parts)
+    forwarded, ttl, detail = told.get("fwd"), told.get("ttl"), told.get("detail")
+    if name != NAME or (forwarded is None and "hit" not in told):
+        return None
+    try:
+        return CacheSaid(
+            forwarded=None if forwarded is None else Forwarded(forwarded),
+            stored="stored" in told,
+            collapsed="collapsed" in told,
+            ttl_s=None if ttl is None else float(ttl),
+            detail=detail,
+        )
+    except ValueError:
+        return None
 
 
 def _item(text: str) -> str:

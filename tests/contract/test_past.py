@@ -118,6 +118,28 @@ def test_marked_calls_come_as_they_came(places: Places) -> None:
     assert found[0].about["target"] == HOSTED.name
 
 
+def test_beginnings_come_as_they_came(places: Places) -> None:
+    """Of calls that have them, with what their last attempt used."""
+    hashes = [b"abcdef\x00\x01" * 8, None, b"ghijkl\x00\x02"]
+
+    async def test(books: Journal) -> None:
+        for number, found in enumerate(hashes, start=1):
+            begun = structs.replace(opened(number), looked=Looked(outcome="bypass", prefixes=found))
+            await books.hold(held(number, opened=begun))
+            books.settle(settled(number))
+            books.close(closed(number, opened=begun))
+        await books.flush()
+
+    kept = places.new()
+    with_journal(kept, test)
+    first, second = kept.past().prefixed(ALL)
+    assert [(one.hash, one.bytes) for one in first.prefixes] == [(b"abcdef", 64)] * 8
+    assert [(one.hash, one.bytes) for one in second.prefixes] == [(b"ghijkl", 128)]
+    usage = settled(1).usage
+    assert (first.input_tokens, first.read_tokens) == (usage.input_tokens, usage.cache_read)
+    assert first.received_ns < second.received_ns
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls=st.lists(CALL, min_size=1, max_size=8), crashed=st.booleans())
 def test_sums_of_the_store_are_the_sums_of_the_entries(

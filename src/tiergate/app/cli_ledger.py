@@ -67,6 +67,26 @@ def report_savings(
     tell(loaded, by=by, begin=begin, end=end, form=form)
 
 
+@report.command("prefixes", epilog="Example: tiergate report prefixes --by model --within 5m")
+def report_prefixes(
+    by: By = "model",
+    begin: From = "30d",
+    end: To = None,
+    within: Annotated[
+        str, typer.Option("--within", help="How long ago the same beginning may have been sent, such as 10m.")
+    ] = "10m",
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Say how much of prompts had been sent before, and how much of that providers had kept."""
+    from tiergate.app import reporting
+    from tiergate.app.starting import file_or_default
+
+    loaded, form = file_or_default(config, os.environ), _form(as_json, as_csv)
+    reporting.report_prefixes(loaded, by=by, begin=begin, end=end, within=within, form=form)
+
+
 @report.command("latency", epilog="Example: tiergate report latency --by target --from 24h --json")
 def report_latency(
     by: By = "target",

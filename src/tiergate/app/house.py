@@ -136,7 +136,11 @@ class House:
         self.rooms.admission.use(keyring)
         self.rooms.rules = rules
         self.rooms.book.use(ceilings, alerts_at=new.settings.alerts.at)
-        self.rooms.cache.use(bytes_max=fill.cache_bytes(new.settings), is_dry=new.settings.cache.dry_run)
+        self.rooms.cache.use(
+            bytes_max=fill.cache_bytes(new.settings),
+            is_dry=new.settings.cache.dry_run,
+            records_prefixes=new.settings.cache.prefixes,
+        )
         self.rooms.flights.receipts_kept_s = new.settings.retention.receipts
         self._webhook.use(fill.webhook(new.settings))
         self._alarm.use(fill.spend_limit_nanos(new.settings))

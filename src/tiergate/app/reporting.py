@@ -19,13 +19,17 @@ from tiergate.config import Loaded
 from tiergate.core import CannotStart, nanos_to_usd
 from tiergate.reports import (
     PERCENTILES,
+    Beginnings,
     Latency,
     Span,
     Spend,
+    beginnings,
+    beginnings_object,
     groups_of,
     latency,
     latency_object,
     moment_text,
+    seconds_of,
     span_object,
     span_of,
     spend,
@@ -69,6 +73,24 @@ def report_latency(loaded: Loaded, *, by: str, begin: str, end: str | None, form
         if span.start_ns < kept_ns:
             kept = zoned_text(kept_ns, span.zone)
             say(f"Calls before {kept} are kept no longer (`retention.calls`) and are not in it.")
+
+
+def report_prefixes(loaded: Loaded, *, by: str, begin: str, end: str | None, within: str, form: str) -> None:
+    """Print how much of prompts had been sent before; `form` is `table`, `json` or `csv`.
+
+    Raises:
+        InvalidRequest: `within` is no length of time.
+    """
+    names, span, past = asked(loaded, by, begin, end)
+    within_s = seconds_of(within, param="within")
+    rows = beginnings(past, span, names, within_s=within_s)
+    said = [beginnings_object(row) for row in rows]
+    if form == "json":
+        print(dumps({**span_object(span), "within_s": within_s, "rows": said}).decode())
+    elif form == "csv":
+        print_csv(names, _PREFIXES, said)
+    else:
+        _print_prefixes(names, rows, span, within)
 
 
 def run_backup(loaded: Loaded, target: Path) -> None:
@@ -120,10 +142,33 @@ _SPEND: Final = (
     "calls", "succeeded", "attempts", "input_tokens", "cached_tokens", "output_tokens", "cost_usd",
     "lapsed_usd", "bounded_usd", "unpriced_attempts",
 )  # fmt: skip
+_PREFIXES: Final = (
+    "calls", "message_bytes", "repeated_bytes", "repeated_share", "input_tokens", "cache_read_tokens",
+)  # fmt: skip
 _LATENCY: Final = (
     "calls", "streamed", *(f"{what}_ms_p{percent}" for what in ("ttft", "total") for percent in PERCENTILES),
     "output_tokens_per_s",
 )  # fmt: skip
+
+
+def _print_prefixes(by: Sequence[str], rows: Sequence[Beginnings], span: Span, within: str) -> None:
+    table = plain_table(*by, right=("calls", "sent before", "kept by providers"))
+    for row in rows:
+        shares = _share(row.repeated_bytes, row.bytes), _share(row.read_tokens, row.input_tokens)
+        table.add_row(*group_cells(row.group), f"{row.calls:,}", *shares)
+    print_report(table, span)
+    if rows:
+        sent, before = sum(row.bytes for row in rows), sum(row.repeated_bytes for row in rows)
+        say(
+            f"{_share(before, sent)} of {sent:,} bytes in messages had been sent to the same model by the "
+            f"same tenant within {within} before: at most so much can a prompt cache keep."
+        )
+    else:
+        say("No beginnings were recorded. Set `cache: {prefixes: true}`, let calls come, and ask again.")
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
 def print_csv(by: Sequence[str], columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -38,6 +38,7 @@ def open_cache(
         wall_ns=clock.wall_ns,
         shelf=guarded,
         is_dry=settings.cache.dry_run,
+        records_prefixes=settings.cache.prefixes,
     )
 
 

@@ -9,6 +9,7 @@ from tiergate.cache.keepable import NotKept
 from tiergate.cache.key import Asked, CacheKeys
 from tiergate.cache.memory import MemoryShelf
 from tiergate.cache.ports import Found, Place, Shelf, ShelfUnavailable
+from tiergate.cache.prefixes import Prefix, read_prefixes
 from tiergate.cache.status import read_status, write_status
 
 __all__ = [
@@ -28,9 +29,11 @@ __all__ = [
     "MemoryShelf",
     "NotKept",
     "Place",
+    "Prefix",
     "Shelf",
     "ShelfUnavailable",
     "When",
+    "read_prefixes",
     "read_status",
     "write_status",
 ]

@@ -21,6 +21,7 @@ from tiergate.cache.key import Asked, CacheKeys
 from tiergate.cache.memory import MemoryShelf
 from tiergate.cache.opened import Opened, OpenedAnswers
 from tiergate.cache.ports import Place
+from tiergate.cache.prefixes import write_prefixes
 from tiergate.core import CacheSaid, Forwarded, NotCached, Target, Usage, UsageSource
 from tiergate.wire import fold
 
@@ -28,6 +29,7 @@ LEVEL: Final = "memory"
 KEPT: Final = "kept"
 DRY_RUN: Final = "dry-run"
 _HASH_BYTES: Final = 16
+_PREFIXES: Final = b"prefixes"
 _OPENED_SHARE: Final = 8
 """The part of the memory for answers that are read and written already; it comes to the rest."""
 _SHARED_NS: Final = 5_000_000_000
@@ -43,6 +45,8 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     """What its answer is kept under; None: the cache has nothing to do with it."""
     request_hash: bytes | None = None
     """The beginning of that key, for the ledger."""
+    prefixes: bytes | None = None
+    """How its prompt begins, for the ledger; None: that is not recorded."""
     asked: Asked | None = None
     policy: CachePolicy | None = None
     answer: CachedAnswer | None = None
@@ -86,6 +90,7 @@ class Cache:
         wall_ns: nanoseconds since 1970.
         shelf: keeps them, too, for after a restart or for others; None: nobody does.
         is_dry: nothing is kept or given; whether it could have been is told.
+        records_prefixes: how prompts begin is told for the ledger.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class Cache:
         wall_ns: Callable[[], int],
         shelf: GuardedShelf | None = None,
         is_dry: bool = False,
+        records_prefixes: bool = False,
     ) -> None:
         self._keys = keys
         self._memory = memory
@@ -104,6 +110,7 @@ class Cache:
         self._purges = 0
         self._wall_ns = wall_ns
         self.is_dry = is_dry
+        self.records_prefixes = records_prefixes
         self.kept: Counter[str] = Counter()
         """Complete answers by what became of them: `kept`, or why not."""
 
@@ -128,6 +135,21 @@ class Cache:
         Raises:
             NotCached: the caller wants nothing else.
         """
+        found = self._looked(asked, body, policy, control, allowed)
+        if not self.records_prefixes:
+            return found
+        key = self._keys.keyed(asked.tenant, _PREFIXES)
+        prefixes = None if key is None else write_prefixes(body, asked.entry, key)
+        return msgspec.structs.replace(found, prefixes=prefixes)
+
+    def _looked(
+        self,
+        asked: Asked,
+        body: Mapping[str, Any],
+        policy: CachePolicy,
+        control: str | None,
+        allowed: Collection[Target],
+    ) -> Look:
         wish = SAYS_NOTHING if control is None else read_control(control)
         why = bypass(body, policy, wish)
         if self.is_dry:
@@ -271,9 +293,10 @@ class Cache:
         if self._shelf is not None:
             await self._shelf.sweep(now_ns)
 
-    def use(self, *, bytes_max: int, is_dry: bool) -> None:
-        """Take other limits."""
+    def use(self, *, bytes_max: int, is_dry: bool, records_prefixes: bool) -> None:
+        """Take other settings."""
         self.is_dry = is_dry
+        self.records_prefixes = records_prefixes
         self._memory.resize(bytes_max)
         self._opened.resize(bytes_max // _OPENED_SHARE)
 

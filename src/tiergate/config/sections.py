@@ -271,6 +271,10 @@ class Cache(Section):
         default=False,
         description="Nothing is kept or given; `tiergate report savings --dry-run` says what could be.",
     )
+    prefixes: Truth = Field(
+        default=False,
+        description="Whether keyed hashes of how prompts begin are recorded, for `tiergate report prefixes`.",
+    )
 
 
 class ModelCache(Section):

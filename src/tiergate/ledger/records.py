@@ -30,6 +30,8 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     request_hash: bytes | None = None
     """Of the whole question, keyed with a secret of its tenant; None: its answer may not be kept."""
+    prefixes: bytes | None = None
+    """Of the beginnings of its prompt, keyed so, too; None: they are not recorded."""
 
 
 NOT_LOOKED: Final = Looked()

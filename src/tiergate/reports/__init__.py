@@ -1,8 +1,10 @@
 """Answers questions about the past: spend, savings and latency, by key, model, tier and day."""
 
-from tiergate.reports.asked import groups_of, span_of
+from tiergate.reports.asked import groups_of, seconds_of, span_of
+from tiergate.reports.beginnings import Beginnings, beginnings
 from tiergate.reports.latency import PERCENTILES, Latency, latency
 from tiergate.reports.objects import (
+    beginnings_object,
     latency_object,
     moment_text,
     savings_object,
@@ -10,7 +12,7 @@ from tiergate.reports.objects import (
     spend_object,
     would_hit_object,
 )
-from tiergate.reports.ports import GROUPS, Marked, Past, Span, Spent, Timed, Used
+from tiergate.reports.ports import GROUPS, Marked, Past, Prefixed, Span, Spent, Timed, Used
 from tiergate.reports.reconcile import SAID, Difference, Finding, read_invoice, reconcile, shares
 from tiergate.reports.repeats import Repeats, WouldHit, would_hit
 from tiergate.reports.savings import Avoided, Discounted, Private, Savings, savings
@@ -21,12 +23,14 @@ __all__ = [
     "PERCENTILES",
     "SAID",
     "Avoided",
+    "Beginnings",
     "Difference",
     "Discounted",
     "Finding",
     "Latency",
     "Marked",
     "Past",
+    "Prefixed",
     "Private",
     "Repeats",
     "Savings",
@@ -36,6 +40,8 @@ __all__ = [
     "Timed",
     "Used",
     "WouldHit",
+    "beginnings",
+    "beginnings_object",
     "groups_of",
     "latency",
     "latency_object",
@@ -44,6 +50,7 @@ __all__ = [
     "reconcile",
     "savings",
     "savings_object",
+    "seconds_of",
     "shares",
     "span_object",
     "span_of",

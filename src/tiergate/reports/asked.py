@@ -44,6 +44,18 @@ def span_of(begin: str, end: str | None, *, zone: str, now_ns: int) -> Span:
     return Span(start_ns=start_ns, end_ns=end_ns, zone=zone)
 
 
+def seconds_of(text: str, *, param: str) -> float:
+    """Read a length of time, such as 10m.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    found = _AGO.fullmatch(text)
+    if found is None:
+        raise InvalidRequest(f"{text!r} is no length of time. Give one such as 10m, 1h or 7d.", param=param)
+    return float(int(found[1]) * _SECONDS[found[2]])
+
+
 def _moment_ns(text: str, clock: tzinfo, now_ns: int, *, is_end: bool) -> int:
     ago = _AGO.fullmatch(text)
     if ago is not None:

@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from tiergate.core import nanos_to_usd
+from tiergate.reports.beginnings import Beginnings
 from tiergate.reports.latency import PERCENTILES, Latency
 from tiergate.reports.ports import Span
 from tiergate.reports.repeats import Repeats, WouldHit
@@ -64,6 +65,19 @@ def savings_object(row: Savings) -> dict[str, Any]:
         "hosted_counterparts": list(private.hosted),
         "unmatched_private_tokens": private.unmatched_tokens,
         "unreported_private_calls": private.unreported_calls,
+    }
+
+
+def beginnings_object(row: Beginnings) -> dict[str, Any]:
+    """Give a row of how much of prompts had been sent before; null where there was nothing."""
+    return {
+        **row.group,
+        "calls": row.calls,
+        "message_bytes": row.bytes,
+        "repeated_bytes": row.repeated_bytes,
+        "repeated_share": round(row.repeated_bytes / row.bytes, 4) if row.bytes else None,
+        "input_tokens": row.input_tokens,
+        "cache_read_tokens": row.read_tokens,
     }
 
 

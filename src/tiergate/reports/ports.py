@@ -1,11 +1,12 @@
 """What reports need from outside: the past, already added up by everything that it can be grouped by."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 from zoneinfo import ZoneInfo
 
+from tiergate.cache import Prefix
 from tiergate.core import Target, Usage, UsageSource
 
 GROUPS: Final = ("key", "team", "tag", "model", "class", "target", "tier", "day")
@@ -103,6 +104,19 @@ class Marked:
     """None: nobody knows."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefixed:
+    """One call whose prompt's beginnings were recorded, the shortest first."""
+
+    about: Mapping[str, str]
+    slot: int
+    received_ns: int
+    prefixes: Sequence[Prefix]
+    input_tokens: int
+    read_tokens: int
+    """What of the input its target says that it had kept."""
+
+
 class Past(Protocol):
     """The ledger, read and never written."""
 
@@ -120,6 +134,10 @@ class Past(Protocol):
 
     def marked(self, span: Span) -> Iterator[Marked]:
         """Give every call that a dry run of the cache has marked, one by one, as they came."""
+        ...
+
+    def prefixed(self, span: Span) -> Iterator[Prefixed]:
+        """Give every call whose prompt's beginnings were recorded, one by one, as they came."""
         ...
 
 

@@ -32,10 +32,12 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
             route=route_text((NOBODY if is_given else self.way).reasons),
             receipt=receipt,
             resent_of=resent_of,
-            looked=looked_of(look.said, look.request_hash),
+            looked=looked_of(look.said, look),
         )
 
 
-def looked_of(said: CacheSaid, request_hash: bytes | None) -> Looked:
+def looked_of(said: CacheSaid, look: Look) -> Looked:
     """Give what the ledger keeps of what became of a call at the cache."""
-    return Looked(outcome=said.outcome, reason=said.detail, request_hash=request_hash)
+    return Looked(
+        outcome=said.outcome, reason=said.detail, request_hash=look.request_hash, prefixes=look.prefixes
+    )

@@ -113,7 +113,7 @@ def give_old(books: CallBooks, found: Look, error: TiergateError) -> None:
     assert found.policy is not None
     left_s = found.policy.ttl_s - answer.age_s(books.wall_ns(books.now()))
     said = CacheSaid(ttl_s=left_s, detail=_LAST_RESORT)
-    books.rescue(_shared(answer), looked_of(said, found.request_hash), answer.answer.finish)
+    books.rescue(_shared(answer), looked_of(said, found), answer.answer.finish)
     raise OldGiven(answer, said) from error
 
 

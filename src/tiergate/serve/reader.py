@@ -80,7 +80,7 @@ class Reader:
             said = self._said()
             books.shared = self._shared() if error is None else None
             if said is not None:
-                books.looked = looked_of(said, self._asking.look.request_hash)
+                books.looked = looked_of(said, self._asking.look)
             books.__exit__(None if error is None else type(error), error, None)
 
     def _open_books(self) -> None:

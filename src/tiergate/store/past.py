@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Final
 
+from tiergate.cache import read_prefixes
 from tiergate.core import Target, Tier, Usage, UsageSource
 from tiergate.ledger import About, SpentBy
-from tiergate.reports import GROUPS, Marked, Span, Spent, Timed, Used
+from tiergate.reports import GROUPS, Marked, Prefixed, Span, Spent, Timed, Used
 from tiergate.reports.ports import SLOT_NS
 from tiergate.store.rows import Row, first_id
 from tiergate.store.session import Look, Reading
@@ -102,6 +103,25 @@ class LedgerPast:
                     input_tokens=tokens_in,
                     output_tokens=tokens_out,
                     cash_nanos=cash_nanos,
+                )
+
+    def prefixed(self, span: Span) -> Iterator[Prefixed]:
+        """Give every call whose prompt's beginnings were recorded and that is kept; see `reports.Past`.
+
+        Raises:
+            StorageUnavailable: the ledger cannot be read.
+        """
+        with self._look() as reading:
+            facts = {**_ids(span.start_ns, span.end_ns), "slot_ns": SLOT_NS}
+            for row in reading.each("past", "prefixed", facts):
+                slot, received_ns, hashes, tokens, read_tokens = row[len(_ABOUT) :]
+                yield Prefixed(
+                    about=dict(zip(_ABOUT, row[: len(_ABOUT)], strict=True)),
+                    slot=slot,
+                    received_ns=received_ns,
+                    prefixes=read_prefixes(bytes(hashes)),
+                    input_tokens=tokens,
+                    read_tokens=read_tokens,
                 )
 
     def calls_from_ns(self) -> int:

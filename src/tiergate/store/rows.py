@@ -64,6 +64,7 @@ def call_row(opened: CallOpened, epoch: int, looked: Looked | None = None) -> Ro
         call.prompt_bytes,
         opened.route,
         looked.request_hash,
+        looked.prefixes,
         looked.outcome,
         looked.reason,
         epoch,

@@ -23,7 +23,7 @@ from tiergate.ledger import HoldState, LineState, OwnerState, ReceiptState, Slic
 from tiergate.store.migrate import Migration, _take, migrate, migrations
 
 LEDGER = {"owner", "call", "attempt", "adjustment", "receipt", "slice", "rollup", "rolled", "stale_slot"}
-LEDGER |= {"virtual_key"}
+LEDGER |= {"tenant", "virtual_key"}
 
 
 @pytest.fixture
@@ -47,6 +47,7 @@ def version(connection: sqlite3.Connection) -> int:
     [
         ("ledger", LEDGER),
         ("jobs", {"job", "line"}),
+        ("cache", {"answer"}),
     ],
 )
 def test_an_empty_file_gets_every_record(

@@ -36,9 +36,9 @@ WHERE end_state IS NULL AND owner_epoch < :epoch;
 -- given, 23 more of what became of it at the cache, and their lengths in the row's header.
 -- name: open_call
 INSERT INTO call (id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed,
-                  generation, received_ns, deadline_ns, prompt_bytes, route, request_hash, cache_outcome, cache_reason,
+                  generation, received_ns, deadline_ns, prompt_bytes, route, request_hash, prefix_hashes, cache_outcome, cache_reason,
                   owner_epoch, receipt, answer_of, room)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, zeroblob(240))
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, zeroblob(240))
 ON CONFLICT (id) DO NOTHING;
 
 -- 368 bytes are the most that `settle` can add: 4 for the state, 80 replica, 24 times, 15 outcome and blame,
@@ -60,10 +60,10 @@ WHERE call_id = ? AND n = ? AND owner_epoch = ? AND hold_state = 'held';
 -- The whole call, where it never held anything; else only its end.
 -- name: close_call
 INSERT INTO call (id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed,
-                  generation, received_ns, deadline_ns, prompt_bytes, route, request_hash, cache_outcome, cache_reason,
+                  generation, received_ns, deadline_ns, prompt_bytes, route, request_hash, prefix_hashes, cache_outcome, cache_reason,
                   owner_epoch, receipt, answer_of, avoided_input, avoided_output, avoided_nanos,
                   first_event_ns, last_event_ns, finish_reasons, error_code, end_state)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE
 SET first_event_ns = excluded.first_event_ns, last_event_ns = excluded.last_event_ns,
     finish_reasons = excluded.finish_reasons, error_code = excluded.error_code,

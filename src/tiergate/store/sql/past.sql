@@ -98,3 +98,16 @@ JOIN attempt ON attempt.call_id = call.id
 WHERE call.id >= :first AND call.id < :last AND call.end_state = 'success'
       AND call.request_hash IS NOT NULL AND call.cache_reason LIKE 'dry-run%'
 ORDER BY call.id;
+
+-- Calls whose prompt's beginnings were recorded, in the order of their coming.
+-- name: prefixed
+SELECT call.key, coalesce(call.team, ''), coalesce(call.tag, ''), call.asked_model, call.class,
+       attempt.provider || '/' || attempt.model, attempt.tier, call.received_ns / :slot_ns,
+       call.received_ns, call.prefix_hashes,
+       attempt.input + attempt.cache_read + attempt.cache_write_5m + attempt.cache_write_1h + attempt.audio_in,
+       attempt.cache_read
+FROM call
+JOIN attempt ON attempt.call_id = call.id
+     AND attempt.n = (SELECT max(n) FROM attempt AS other WHERE other.call_id = call.id)
+WHERE call.id >= :first AND call.id < :last AND call.prefix_hashes IS NOT NULL
+ORDER BY call.id;

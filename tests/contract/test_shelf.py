@@ -383,3 +383,40 @@ def test_a_locked_file_is_told(tmp_path: Path) -> None:
         assert await put(shelf, HERE)
 
     on_disk(path, test)
+
+
+def test_a_file_that_is_damaged_within_is_made_anew(tmp_path: Path) -> None:
+    """Pages of it are nonsense; its beginning is not."""
+    path = tmp_path / CACHE_FILE
+
+    async def fill(shelf: Shelf) -> None:
+        for number in range(300):
+            await put(shelf, place(number), bytes([number % 256]) * 1_000)
+
+    on_disk(path, fill)
+    whole = path.read_bytes()
+    third = len(whole) // 3
+    path.write_bytes(whole[:third] + b"\xff" * third + whole[2 * third :])
+
+    async def test(shelf: Shelf) -> None:
+        assert await put(shelf, HERE)
+        assert await got(shelf, HERE) == b"value"
+
+    on_disk(path, test)
+
+
+def test_a_crowd_is_no_failure_of_redis(redis: RedisServer) -> None:
+    """More look at once than there are connections; so many tenants are purged, too."""
+
+    async def test() -> None:
+        async with redis_shelf(redis.url) as shelf:
+            places = [place(number, f"team:{number}") for number in range(250)]
+            await asyncio.gather(*(put(shelf, one) for one in places))
+            assert None not in await asyncio.gather(*(got(shelf, one) for one in places))
+            await shelf.purge(None, "m")
+            assert set(await asyncio.gather(*(got(shelf, one) for one in places))) == {None}
+            await asyncio.gather(*(put(shelf, one) for one in places))
+            await shelf.purge(None, None)
+            assert set(await asyncio.gather(*(got(shelf, one) for one in places))) == {None}
+
+    asyncio.run(test())

@@ -10,6 +10,7 @@ import pytest
 from admin import admin
 from flow.plain_http import Answer, ask
 from house import NO_BREAKERS, GatewayProcess, calls_of, cli, until
+from postgres import Server
 from redis_server import RedisServer, serving_redis
 from tiergate.testing import MockProcess
 
@@ -24,6 +25,12 @@ def mock() -> Iterator[MockProcess]:
 def redis() -> Iterator[RedisServer]:
     with serving_redis() as server:
         yield server
+
+
+@pytest.fixture
+def store(postgres_server: Server) -> Iterator[str]:
+    with postgres_server.schema() as address:
+        yield address
 
 
 def settings(mock: MockProcess, redis: RedisServer | None, **more: Any) -> dict[str, Any]:
@@ -54,9 +61,11 @@ def text(answer: Answer) -> str:
     return str(answer.json["choices"][0]["message"]["content"])
 
 
-def test_gateways_find_each_others_answers(mock: MockProcess, redis: RedisServer, tmp_path: Path) -> None:
+def test_gateways_find_each_others_answers(
+    mock: MockProcess, redis: RedisServer, store: str, tmp_path: Path
+) -> None:
     """And a purge at one of them reaches the other; one that starts anew finds what is there."""
-    shared = settings(mock, redis)
+    shared = settings(mock, redis, store=store)
     before = len(calls_of(mock, "m"))
     with GatewayProcess(tmp_path / "one", shared) as one, GatewayProcess(tmp_path / "two", shared) as two:
         first, second = chat(one, "shared"), chat(two, "shared")
@@ -70,6 +79,12 @@ def test_gateways_find_each_others_answers(mock: MockProcess, redis: RedisServer
         assert done.status == 200
         assert chat(one, "shared", "only-if-cached").status == 504
         until(lambda: chat(two, "shared", "only-if-cached").status == 504, what="the purge")
+        # An erasure at one of them gives the other another salt: what it had is not found any more.
+        chat(one, "again"), chat(two, "again")
+        assert admin(one, "/api/erase", body={"key": "local"}).status == 200
+        until(lambda: chat(two, "again", "only-if-cached").status == 504, what="the erasure")
+        chat(two, "again")
+        assert status(chat(one, "again")).endswith("detail=redis")
 
 
 @pytest.mark.parametrize("how", ["frozen", "killed"])
@@ -113,10 +128,10 @@ def test_it_starts_without_redis(mock: MockProcess, redis: RedisServer, tmp_path
 
 
 def test_a_redis_that_is_full_or_damaged_gives_no_wrong_answer(
-    mock: MockProcess, redis: RedisServer, tmp_path: Path
+    mock: MockProcess, redis: RedisServer, store: str, tmp_path: Path
 ) -> None:
     """F25, F26: what cannot be written is not; what cannot be read is asked anew."""
-    shared = settings(mock, redis)
+    shared = settings(mock, redis, store=store)
     with GatewayProcess(tmp_path / "one", shared) as one, GatewayProcess(tmp_path / "two", shared) as two:
         right = {name: text(chat(one, name)) for name in ("a", "b", "c")}
         keys = [line for line in redis.ask("KEYS", "*:answer:*").split("\r\n") if ":answer:" in line]

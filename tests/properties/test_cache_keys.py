@@ -1,7 +1,9 @@
 """Two questions share a key only if they are the same question."""
 
+import json
 from typing import Any
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -137,3 +139,17 @@ def test_a_tenant_with_another_salt_has_other_keys() -> None:
     assert keys.key(ASKED, {}) not in (before, None)
     salts.clear()
     assert keys.key(ASKED, {}) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"functions": [{"name": "f", "parameters": {"b": 1, "a": 2}}]},
+        {"guided_json": {"b": 1, "a": 2}},
+        {"structured_outputs": {"json": {"b": 1, "a": 2}}},
+    ],
+)
+def test_schemas_of_other_kinds_are_read_in_order_too(body: dict[str, Any]) -> None:
+    """Of the calls before tools, and of engines."""
+    other = json.loads(json.dumps(body).replace('"b": 1, "a": 2', '"a": 2, "b": 1'))
+    assert words(body) != words(other)

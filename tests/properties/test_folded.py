@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -130,3 +131,58 @@ def test_however_a_stream_was_cut_it_is_the_same_answer(reply: dict[str, Any], r
 def test_what_is_no_answer_is_none(events: list[bytes]) -> None:
     """Nobody fails for it."""
     assert fold(events) is None
+
+
+def pieces(*deltas: dict[str, Any], **beside: Any) -> list[bytes]:
+    """Give a stream of deltas, and its end."""
+    told = [{"choices": [{"index": 0, "delta": delta, **beside}]} for delta in deltas]
+    return [*map(dumps, told), dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})]
+
+
+def test_what_a_provider_says_beside_its_pieces_is_not_said_twice() -> None:
+    """Some give all that was said so far with each piece."""
+    so_far = {"role": "assistant", "content": "one two"}
+    answer = fold(pieces({"content": "one "}, {"content": "two"}, message=so_far))
+    assert answer is not None and answer.text == "one two"
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        [{"content": [{"type": "text", "text": "one "}]}, {"content": [{"type": "text", "text": "two"}]}],
+        [{"content": [{"type": "thinking"}]}, {"content": "text"}],
+        [{"content": "text"}, {"content": {"type": "text"}}],
+        [{"tool_calls": [{"id": "1"}]}, {"tool_calls": [{"id": "2"}]}],
+        [{"thinking_blocks": [{"thinking": "a"}]}, {"thinking_blocks": [{"thinking": "b"}]}],
+        [{"unheard_of": "a"}, {"unheard_of": "b"}],
+    ],
+)
+def test_what_would_be_lost_is_not_put_together(deltas: list[dict[str, Any]]) -> None:
+    """Nobody knows whether the later piece goes on with the one before, or stands for it."""
+    assert fold(pieces(*deltas)) is None
+
+
+def test_summaries_of_reasoning_go_on() -> None:
+    """As its text does."""
+    details = [
+        {"reasoning_details": [{"index": 0, "type": "summary", "summary": word}]} for word in ("a", "b")
+    ]
+    answer = fold(pieces({"content": "x"}, *details))
+    assert answer is not None
+    assert answer.choices[0].message["reasoning_details"][0]["summary"] == "ab"
+
+
+@pytest.mark.parametrize("event", [b'{"choices":5}', b'{"choices":true}', b'{"choices":{}}'])
+def test_choices_that_are_none_are_no_answer(event: bytes) -> None:
+    """Whatever they are."""
+    assert fold([event]) is None
+
+
+def test_what_is_large_is_said_once() -> None:
+    """A field that nobody has heard of is not in every piece."""
+    more = {"id": "1", "model": "m", "prompt_token_ids": list(range(5_000))}
+    message = {"role": "assistant", "content": "x" * 100_000}
+    answer = fold([dumps({**more, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})])
+    assert answer is not None
+    written = write_pieces(answer)
+    assert sum(map(len, written)) < 200_000 and fold(written) == answer

@@ -80,6 +80,8 @@ async def _erase(house: House, team: str | None, key: str | None) -> int:
     assert tenant is not None
     house.rooms.flights.keep_nothing_of(tenant)
     count = await house.tenants.erase(tenant)
+    # What has come meanwhile was looked up before.
+    house.rooms.flights.keep_nothing_of(tenant)
     await _purge(house, team, key, None)
     return count
 

@@ -246,7 +246,6 @@ async def open_house(
         await book.balances(clock.wall_ns())  # so that no call waits for them
         tenants = Tenants(journal)
         cache = open_cache(stack, settings, CacheKeys(secret, tenants.salt), secret, clock=clock, tell=tell)
-        tenants.on_gone(cache.forget)
         await tenants.open(_tenants_of(settings, cabinet))
         in_background(stack, sweep(cache), "Deleting old answers", tell)
         in_background(stack, tenants.run(), "Following what is erased", tell)
@@ -260,6 +259,7 @@ async def open_house(
             receipts_kept_s=settings.retention.receipts,
         )
         stack.push_async_callback(flights.aclose)
+        tenants.on_gone(flights.keep_nothing_of, cache.forget)
         delay = LoopDelay()
         in_background(stack, delay.run(), "Watching the event loop", tell)
         lines = Lines()

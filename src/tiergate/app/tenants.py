@@ -34,10 +34,12 @@ class Tenants:
 
     def __init__(self, store: TenantStore) -> None:
         self._store = store
-        self._gone: Callable[[str], object] | None = None
+        self._gone: tuple[Callable[[str], object], ...] = ()
         self._salts: Mapping[str, bytes] = {}
         self._wanted: set[str] = set()
         self._news = asyncio.Event()
+        self._one = asyncio.Lock()
+        """One at a time: what was read before an erasure must not come after it."""
 
     def salt(self, tenant: str) -> bytes | None:
         """Give the salt of a tenant; None: it has none yet, and will in a moment."""
@@ -47,7 +49,7 @@ class Tenants:
             self._news.set()
         return found
 
-    def on_gone(self, tell: Callable[[str], object]) -> None:
+    def on_gone(self, *tell: Callable[[str], object]) -> None:
         """Say whom to tell of a tenant whose salt is another one now: nothing of it may be left in memory."""
         self._gone = tell
 
@@ -76,15 +78,21 @@ class Tenants:
         Raises:
             StorageUnavailable: not now.
         """
-        count = await self._store.erase(tenant)
-        self._wanted.add(tenant)
-        await self._refresh()
+        async with self._one:
+            count = await self._store.erase(tenant)
+            self._wanted.add(tenant)
+            await self._refreshed()
         return count
 
     async def _refresh(self) -> None:
+        async with self._one:
+            await self._refreshed()
+
+    async def _refreshed(self) -> None:
         wanted = {name: os.urandom(_SALT_BYTES) for name in self._wanted}
         before, self._salts = self._salts, await self._store.salts(wanted)
         self._wanted.difference_update(self._salts)
         for name, salt in before.items():
-            if self._gone is not None and self._salts.get(name) != salt:
-                self._gone(name)
+            if self._salts.get(name) != salt:
+                for tell in self._gone:
+                    tell(name)

@@ -47,8 +47,12 @@ _decode: Final = msgspec.msgpack.Decoder(CachedAnswer).decode
 
 
 def write_cached(answer: CachedAnswer) -> bytes | None:
-    """Give its bytes: version, checksum, compressed record; None: they are too many."""
-    packed = zlib.compress(_encode(answer), _LEVEL)
+    """Give its bytes: version, checksum, compressed record; None: they are too many, or cannot be written."""
+    try:
+        packed = zlib.compress(_encode(answer), _LEVEL)
+    except (msgspec.MsgspecError, OverflowError, RecursionError, ValueError):
+        # A number of more than 64 bits, say, in a field that nobody has heard of.
+        return None
     written = _VERSION + _checksum(packed) + packed
     return written if len(written) <= BYTES_MAX else None
 

@@ -106,6 +106,7 @@ class Cache:
         self._keys = keys
         self._memory = memory
         self._opened = OpenedAnswers(memory.bytes_max // _OPENED_SHARE)
+        memory.on_drop = self._opened.drop
         self._shelf = shelf
         self._purges = 0
         self._wall_ns = wall_ns
@@ -181,7 +182,8 @@ class Cache:
             answer = None if found.value is None else read_cached(found.value, look.key)
             judged = self._judged(look, answer, self._shelf.name, now_ns, allowed)
             look = msgspec.structs.replace(judged, ticket=found.ticket)
-            if look.answer is not None and found.value is not None:
+            is_kept = look.answer is not None and look.purges == self._purges
+            if look.answer is not None and is_kept and found.value is not None:
                 assert look.policy is not None
                 self._remember(place, found.value, look.answer.kept_ns + _life_ns(look.policy), now_ns)
         if look.wish.only_if_cached and look.answer is None:
@@ -226,6 +228,8 @@ class Cache:
         why = why_not_kept(folded, choices=choices, policy=look.policy)
         if why is not None:
             return Kept(None, why)
+        if self.is_dry:
+            return Kept(None, NotKept.DRY_RUN)
         now_ns = self._wall_ns()
         answer = CachedAnswer(
             key=look.key,
@@ -282,14 +286,12 @@ class Cache:
         """Delete what memory keeps of them, and give how many answers it were."""
         self._purges += 1
         self._keys.forget()
-        self._opened.clear()
         return self._memory.purge(tenant, entry)
 
     async def sweep(self) -> None:
         """Delete some of what is too old to be given to anybody."""
         now_ns = self._wall_ns()
-        if self._memory.sweep(now_ns):
-            self._opened.clear()
+        self._memory.sweep(now_ns)
         if self._shelf is not None:
             await self._shelf.sweep(now_ns)
 

@@ -82,7 +82,9 @@ def bypass(body: Mapping[str, Any], policy: CachePolicy, control: Control) -> By
         return Bypass.SERVER_TOOLS
     if _has_server_tool(body.get("tools")):
         return Bypass.SERVER_TOOLS
-    if "audio" in (body.get("modalities") or ()) or body.get("audio") is not None:
+    modalities = body.get("modalities")
+    is_text = modalities is None or (isinstance(modalities, list) and "audio" not in modalities)
+    if not is_text or body.get("audio") is not None:
         return Bypass.AUDIO
     return _of_parts(body.get("messages"))
 

@@ -64,7 +64,9 @@ class GuardedShelf:
         await self._shelf.purge(tenant, entry)
 
     async def sweep(self, now_ns: int) -> None:
-        """Delete some of what is too old."""
+        """Delete some of what is too old, while it is there: what costs it nothing shows nothing."""
+        if not self.is_there:
+            return
 
         async def sweep() -> bool:
             await self._shelf.sweep(now_ns)

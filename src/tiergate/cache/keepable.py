@@ -18,6 +18,8 @@ class NotKept(StrEnum):
     FILTERED = "filtered"
     REFUSAL = "refusal"
     EMPTY = "empty"
+    DRY_RUN = "dry-run"
+    """The settings have said so since it was asked for."""
     PURGED = "purged"
     """Somebody has purged since it was asked for."""
     TOOL_CALLS = "tool-calls"

@@ -18,6 +18,8 @@ WITHOUT_A_SAY: Final = frozenset({"stream", "stream_options", "user", "metadata"
 """Fields that change nothing in an answer's words. The model has its own place in the key."""
 _BESIDE_KEYS: Final = b"hint"
 """No key of an answer begins so: its first part says how long it is."""
+_SCHEMAS: Final = ("guided_json", "structured_outputs")
+"""Fields of engines that hold a schema."""
 _PURPOSE: Final = b"tiergate cache 1\x00"
 _TENANTS: Final = 4_096
 
@@ -88,9 +90,19 @@ def words(body: Mapping[str, Any]) -> bytes:
     tools, form = asked.get("tools"), asked.get("response_format")
     if isinstance(tools, list):
         asked["tools"] = [_kept(tool, "function", "parameters") for tool in tools]
+    if isinstance(asked.get("functions"), list):
+        asked["functions"] = [_as_it_came(function, "parameters") for function in asked["functions"]]
+    asked = _as_it_came(asked, *_SCHEMAS)
     if isinstance(form, dict):
         asked["response_format"] = _kept(form, "json_schema", "schema")
     return canonical(asked)
+
+
+def _as_it_came(holder: Any, *names: str) -> Any:
+    """Give an object some of whose values will be written in the order in which they came."""
+    if not isinstance(holder, dict):
+        return holder
+    return holder | {name: verbatim(dumps(holder[name])) for name in names if name in holder}
 
 
 def _kept(value: Any, outer: str, inner: str) -> Any:

@@ -1,6 +1,7 @@
 """Answers in the memory of this process: the newest ones, up to a number of bytes."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final, NamedTuple, TypeVar
 
 _BESIDE_BYTES: Final = 400
@@ -28,6 +29,8 @@ class MemoryShelf:
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
+        self.on_drop: Callable[[bytes], object] = _nothing
+        """Is told the key of each answer that is kept no longer."""
         self.bytes = 0
         self.evicted = 0
         """Answers that had to make room for others."""
@@ -52,11 +55,11 @@ class MemoryShelf:
 
     def put(self, key: bytes, value: bytes, *, tenant: str, entry: str, expires_ns: int) -> bool:
         """Keep an answer; False: it is too large. Those that nobody has asked for longest make room."""
+        if key in self._places:
+            self._drop(key)
         size = len(value) + _BESIDE_BYTES
         if size > self.bytes_max // _SHARE_MAX:
             return False
-        if key in self._places:
-            self._drop(key)
         self._places[key] = _Place(value, expires_ns, tenant, entry)
         self._of_tenant.setdefault(tenant, set()).add(key)
         self._of_slot.setdefault(expires_ns // _SLOT_NS, set()).add(key)
@@ -92,9 +95,14 @@ class MemoryShelf:
 
     def _drop(self, key: bytes) -> None:
         place = self._places.pop(key)
+        self.on_drop(key)
         self.bytes -= len(place.value) + _BESIDE_BYTES
         _forget(self._of_tenant, place.tenant, key)
         _forget(self._of_slot, place.expires_ns // _SLOT_NS, key)
+
+
+def _nothing(key: bytes) -> None:
+    """Nobody is told."""
 
 
 def _forget(groups: dict[Name, set[bytes]], name: Name, key: bytes) -> None:

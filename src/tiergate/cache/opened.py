@@ -51,10 +51,11 @@ class OpenedAnswers:
         self._bytes_max = bytes_max
         self._make_room()
 
-    def clear(self) -> None:
-        """Forget all."""
-        self._answers.clear()
-        self._bytes = 0
+    def drop(self, key: bytes) -> None:
+        """Forget one, if it is there."""
+        gone = self._answers.pop(key, None)
+        if gone is not None:
+            self._bytes -= _size(gone)
 
     def _make_room(self) -> None:
         while self._bytes > self._bytes_max and self._answers:

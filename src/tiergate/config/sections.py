@@ -26,6 +26,7 @@ from tiergate.config.values import (
     Day,
     DayTime,
     Duration,
+    DurationOrZero,
     Effort,
     Engine,
     FilePath,
@@ -247,7 +248,7 @@ class ExactCache(Section):
         "can be kept. never: none is kept.",
     )
     ttl: Duration = Field(default=3600.0, description="How long an answer is fresh.")
-    stale_if_error: Duration = Field(
+    stale_if_error: DurationOrZero = Field(
         default=3600.0,
         description="How long after that it is given where every target fails, and said to be old. 0: never.",
     )
@@ -257,8 +258,8 @@ class ExactCache(Section):
     )
     keep: Literal["memory", "store"] = Field(
         default="memory",
-        description="memory: in each gateway's own. store: also in Redis, for all gateways, where `redis` is "
-        "set; else in a file of data_dir, `cache.db`, which outlives a restart.",
+        description="memory: in each gateway's own. store: also in Redis where `redis` is set, for all "
+        "gateways with the same `store`; else in a file of data_dir, `cache.db`, which outlives a restart.",
     )
     max_mb: Annotated[int, whole(1, 1_000_000)] = Field(default=256, description="Most MiB of answers kept.")
 
@@ -284,7 +285,7 @@ class ModelCache(Section):
     ttl: Annotated[Duration | None, OPTIONAL] = Field(
         default=None, description="How long an answer is fresh."
     )
-    stale_if_error: Annotated[Duration | None, OPTIONAL] = Field(
+    stale_if_error: Annotated[DurationOrZero | None, OPTIONAL] = Field(
         default=None, description="How long after that it is given where every target fails."
     )
     tool_calls: Annotated[Truth | None, OPTIONAL] = Field(

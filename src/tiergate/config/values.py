@@ -100,14 +100,23 @@ def number(low: str, high: str) -> Scalar:
 
 def _duration(value: object) -> float:
     what = "a time such as 90d, 24h, 15m, 30s, or a number of seconds, above 0 and up to 100y"
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
-    else:
-        match = _DURATION.fullmatch(text_of(value, what).strip())
-        if match is None:
-            needs(what)
-        seconds = float(Decimal(match[1]) * _SECONDS[match[2] or "s"])
+    seconds = _seconds(value, what)
     return seconds if 0 < seconds <= _LONGEST_S else needs(what)
+
+
+def _duration_or_none(value: object) -> float:
+    what = "a time such as 90d, 24h, 15m, 30s, or a number of seconds, up to 100y, or 0"
+    seconds = _seconds(value, what)
+    return seconds if 0 <= seconds <= _LONGEST_S else needs(what)
+
+
+def _seconds(value: object, what: str) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    match = _DURATION.fullmatch(text_of(value, what).strip())
+    if match is None:
+        needs(what)
+    return float(Decimal(match[1]) * _SECONDS[match[2] or "s"])
 
 
 def duration_text(seconds: float) -> str:
@@ -305,6 +314,18 @@ Duration = Annotated[
         {
             "type": ["number", "string"],
             "exclusiveMinimum": 0,
+            "pattern": rf"^[0-9]+(\.[0-9]+)?\s*[smhdwy]?$|{_VARIABLE}",
+        },
+    ),
+]
+DurationOrZero = Annotated[
+    float,
+    Scalar(
+        _duration_or_none,
+        "time",
+        {
+            "type": ["number", "string"],
+            "minimum": 0,
             "pattern": rf"^[0-9]+(\.[0-9]+)?\s*[smhdwy]?$|{_VARIABLE}",
         },
     ),

@@ -10,14 +10,16 @@ from tiergate.core import (
     CacheSaid,
     Call,
     Chunk,
-    DeadlineExceeded,
     NoTargetAvailable,
     Origin,
     Reply,
     Target,
+    TargetFull,
+    TargetThrottled,
     TiergateError,
     Unaffordable,
     UpstreamError,
+    UpstreamTimeout,
 )
 from tiergate.ledger import Shared
 from tiergate.metering import Account
@@ -152,10 +154,12 @@ async def keep(
 
 
 def _has_failed(error: TiergateError) -> bool:
-    """Tell whether a failure says that nobody can answer, and not that the question cannot be answered."""
+    """Tell whether a failure says that nobody can answer: not this question, or not in this time."""
+    is_late = isinstance(error, UpstreamTimeout) and error.phase == "total"
+    is_full = isinstance(error, TargetFull) and not isinstance(error, TargetThrottled)
     if isinstance(error, UpstreamError):
-        return error.elsewhere and not isinstance(error, Unaffordable)
-    return isinstance(error, NoTargetAvailable | DeadlineExceeded)
+        return error.elsewhere and not (is_late or is_full or isinstance(error, Unaffordable))
+    return isinstance(error, NoTargetAvailable)
 
 
 def _form(folded: FoldedAnswer, *, streamed: bool) -> Any:

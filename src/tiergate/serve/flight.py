@@ -26,7 +26,9 @@ from tiergate.serve.doors import Doors
 from tiergate.serve.kept import KEPT_BYTES_MAX, KeptAnswer, Recalled, write_kept
 from tiergate.serve.stream import StreamReply
 
-Scope = tuple[str, str, bytes] | tuple[bytes, tuple[Target, ...], bool, CallClass]
+Wish = tuple[int | None, int | None, int | None]
+"""How old an answer may be that is there already."""
+Scope = tuple[str, str, bytes] | tuple[bytes, tuple[Target, ...], Wish, bool, CallClass]
 """What a flight is known by: the scope of its receipt, or the key of its answer and who may join."""
 _AHEAD_BYTES_MAX: Final = 256 * 1024
 """So far may the upstream be ahead of the slowest reader, where the answer is too long to be kept."""

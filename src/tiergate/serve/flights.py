@@ -1,13 +1,25 @@
 """All flights in the air: whoever asks what is being asked already joins, everybody else opens one."""
 
 import asyncio
+from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
 from msgspec import structs
 
-from tiergate.cache import Cache
-from tiergate.core import Call, CallClass, Clock, DeadlineExceeded, Emit, IdempotencyKeyInUse
+from tiergate.cache import Cache, NotKept
+from tiergate.core import (
+    CacheSaid,
+    Call,
+    CallClass,
+    Chunk,
+    Clock,
+    DeadlineExceeded,
+    Emit,
+    IdempotencyKeyInUse,
+    Notice,
+    Target,
+)
 from tiergate.ledger import (
     Answered,
     Book,
@@ -19,8 +31,9 @@ from tiergate.ledger import (
     compare,
     judge,
 )
+from tiergate.metering import Account
 from tiergate.serve.asking import Asking
-from tiergate.serve.books import STOPPING, CallBooks, free_books
+from tiergate.serve.books import STOPPING, CallBooks, Stopping, free_books
 from tiergate.serve.cached import keep, recalled
 from tiergate.serve.flight import Ask, Flight, Scope
 from tiergate.serve.kept import Recalled, read_answered
@@ -63,6 +76,7 @@ class Flights:
         self._emit = emit
         self._by_scope: dict[Scope, Flight] = {}
         self._all: set[Flight] = set()
+        self._is_closed = False
         self.receipts_kept_s = receipts_kept_s
 
     async def board(self, asking: Asking, ask: Ask) -> Reader:
@@ -71,8 +85,11 @@ class Flights:
         Raises:
             IdempotencyKeyReused: the call's receipt is of another question.
             IdempotencyKeyInUse: the flight has gone too far to be joined.
+            Stopping: nobody is answered any more.
         """
         receipt = await self._receipt(asking.call)
+        if self._is_closed:
+            raise Stopping
         scopes = _scopes(asking) if receipt is None else [receipt.scope]
         flight = next((self._by_scope[scope] for scope in scopes if scope in self._by_scope), None)
         if flight is not None and receipt is None and not flight.is_joinable:
@@ -89,7 +106,7 @@ class Flights:
             receipt,
             scope=scope,
             recall=partial(self._recall, asking, receipt),
-            keep=partial(keep, self._cache),
+            keep=self._keep,
             close=self._close,
         )
         self._all.add(flight)
@@ -118,10 +135,23 @@ class Flights:
 
     async def aclose(self) -> None:
         """End all flights; returns when their books are closed."""
-        flights = tuple(self._all)
-        for flight in flights:
-            flight.task.cancel(STOPPING)
-        await asyncio.gather(*(flight.task for flight in flights), return_exceptions=True)
+        self._is_closed = True
+        while self._all:
+            flights = tuple(self._all)
+            for flight in flights:
+                flight.task.cancel(STOPPING)
+            await asyncio.gather(*(flight.task for flight in flights), return_exceptions=True)
+
+    async def _keep(
+        self, asking: Asking, chunks: Iterable[Chunk], *, target: Target, account: Account
+    ) -> CacheSaid:
+        """Keep an answer, if it can be; whatever fails in that takes nothing from those who read it."""
+        try:
+            return await keep(self._cache, asking, chunks, target=target, account=account)
+        except Exception as error:  # noqa: BLE001 - a border: keeping is beside the call
+            message = f"An answer of {target.name} could not be kept: a bug of ours ({type(error).__name__})."
+            self._emit(Notice(word="bug", message=message, severe=True))
+            return structs.replace(asking.look.said, detail=NotKept.UNKNOWN.value)
 
     async def _recall(self, asking: Asking, receipt: Receipt | None) -> tuple[Asking, Fresh | Recalled]:
         """Look up what a receipt says, then the cache where that takes a moment.
@@ -193,4 +223,5 @@ def _scopes(asking: Asking) -> list[Scope]:
     if call.call_class is not CallClass.INTERACTIVE:
         classes.append(call.call_class)
     forms = [True] if call.streamed else [True, False]
-    return [(look.key, asking.resolved.targets, form, name) for name in classes for form in forms]
+    wish = (look.wish.max_age_s, look.wish.min_fresh_s, look.wish.max_stale_s)
+    return [(look.key, asking.resolved.targets, wish, form, name) for name in classes for form in forms]

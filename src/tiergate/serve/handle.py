@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from tiergate.core import Call, NoTargetAvailable, Reply, TiergateError
+from tiergate.core import Call, NoTargetAvailable, Refused, Reply, TiergateError, Unaffordable
 from tiergate.ledger import Receipt
 from tiergate.resilience import drive
 from tiergate.serve.asking import Asking
@@ -50,16 +50,18 @@ async def _share(rooms: Rooms, asking: Asking, doors: Doors) -> Reply | SharedSt
 
     Only what asks comes through the entrance, and is inside until its flight has ended.
     """
-    ask = partial(_fly, rooms)
-    reader = doors.open(await rooms.flights.board(asking, ask))
-    try:
-        await reader.begin()
-    except TiergateError as error:
-        if not reader.may_ask_itself(error):
-            raise
-        reader.step_off()
-        reader = doors.open(await rooms.flights.board(asking, ask))
-        await reader.begin()
+    failures = 0
+    while True:
+        reader = doors.open(await rooms.flights.board(asking, partial(_fly, rooms)))
+        try:
+            await reader.begin()
+            break
+        except TiergateError as error:
+            # What a caller is refused is its own; of targets that fail the others try once more, together.
+            failures += not isinstance(error, Refused | Unaffordable)
+            if failures > 1 or not reader.may_ask_itself(error):
+                raise
+            reader.step_off()
     if asking.call.streamed:
         return SharedStream(reader, doors.hand_over())
     return reader.whole()

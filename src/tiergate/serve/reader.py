@@ -121,7 +121,7 @@ class Reader:
 
     def may_ask_itself(self, error: TiergateError) -> bool:
         """Tell whether what kept the flight from an answer says nothing of this call."""
-        is_told_all = isinstance(error, UpstreamRejected)
+        is_told_all = isinstance(error, UpstreamRejected | Stopping)
         return not self.pays and self._flight.receipt is None and not is_told_all
 
     def _use(self) -> ReceiptUse | None:

@@ -224,7 +224,8 @@ def kept_without_reply(row: Row) -> Row:
 
 def freed_row(closed: CallClosed, epoch: int) -> Row | None:
     """Give the row of `free`; None: the call has none, or its receipt is done."""
-    if closed.opened.receipt is None or closed.end is EndState.SUCCESS:
+    has_own_answer = closed.end is EndState.SUCCESS and closed.shared is None
+    if closed.opened.receipt is None or has_own_answer:
         return None
     return closed.last_event_ns, closed.opened.call.id, epoch
 

@@ -56,12 +56,12 @@ class SqliteShelf:
         self.bytes_max = bytes_max
         self._statements = statements("cache")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tiergate-cache")
+        self._bytes = 0
         try:
             self._connection = self._thread.submit(self._open).result()
         except BaseException:
             self._thread.shutdown()
             raise
-        self._bytes: int = self._thread.submit(lambda: self._rows("total")[0][0]).result()
 
     async def get(self, place: ShelfPlace, now_ns: int) -> Found:
         """Look for an answer; see `cache.Shelf`."""
@@ -115,6 +115,8 @@ class SqliteShelf:
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             migrate(connection, "cache")
+            # It reads all of the table, so a file that is damaged is found now.
+            self._bytes = connection.execute(self._statements["total"]).fetchone()[0]
         except BaseException:
             connection.close()
             raise

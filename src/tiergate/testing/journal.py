@@ -114,7 +114,7 @@ class MemoryJournal:
             return
         self._opened.setdefault(call_id, closed.opened)
         self._ends[call_id] = closed
-        if closed.end is not EndState.SUCCESS:
+        if closed.end is not EndState.SUCCESS or closed.shared is not None:
             self._end_receipt(closed.opened, ReceiptState.FREED, None)
         self.closed.append(closed)
 

@@ -13,10 +13,16 @@ import msgspec
 from tiergate.wire.jsontext import dumps, loads
 
 _JOINED: Final = frozenset(
-    {"content", "reasoning_content", "reasoning", "refusal", "arguments", "input", "text", "thinking"}
+    {
+        *("content", "reasoning_content", "reasoning", "refusal", "arguments", "input", "text"),
+        *("thinking", "summary"),
+    }
 )
 """Fields whose pieces are text that goes on."""
 _OF_THE_FORM: Final = frozenset({"object", "choices", "usage", "obfuscation", "nonce"})
+_OF_EACH: Final = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier"})
+_REPEATED: Final = frozenset({"role", "id", "name", "type", "format", "status"})
+"""Fields that may be said again in each piece, also empty."""
 _PIECE_CHARS: Final = 2_000
 """Longer text is sent in several pieces, so that no event is too long for anybody."""
 
@@ -70,10 +76,16 @@ def fold(events: Sequence[bytes]) -> FoldedAnswer | None:
             name: value for name, value in said.items() if name not in _OF_THE_FORM and value is not None
         }
         usage = report if isinstance(report := said.get("usage"), dict) else usage
-        for choice in said.get("choices") or ():
+        told = said.get("choices")
+        if not isinstance(told, list | None):
+            return None
+        for choice in told or ():
             if not isinstance(choice, dict) or type(choice.get("index", 0)) is not int:
                 return None
-            _take(found.setdefault(choice.get("index", 0), {}), choice)
+            try:
+                _take(found.setdefault(choice.get("index", 0), {}), choice)
+            except _OddError:
+                return None
     choices = [_choice(index, found[index]) for index in sorted(found)]
     if not choices or None in choices:
         return None
@@ -99,11 +111,13 @@ def write_whole(answer: FoldedAnswer) -> bytes:
 
 def write_pieces(answer: FoldedAnswer) -> list[bytes]:
     """Write it as the events of a stream: of each choice its beginning, text and end; then the usage."""
-    frame = {**answer.more, "object": "chat.completion.chunk"}
-    events = []
+    first = {**answer.more, "object": "chat.completion.chunk"}
+    # What is in every piece of a live stream; the rest, which may be large, is said once.
+    frame = {name: value for name, value in first.items() if name in _OF_EACH}
+    events: list[bytes] = []
     for choice in answer.choices:
-        pieces = [_piece(choice, delta) for delta in _deltas(choice.message)]
-        events += [dumps({**frame, "choices": [piece]}) for piece in pieces]
+        for delta in _deltas(choice.message):
+            events.append(dumps({**(frame if events else first), "choices": [_piece(choice, delta)]}))
         last = {**choice.more, **_piece(choice, {})}
         last |= {"logprobs": choice.logprobs, "finish_reason": choice.finish}
         events.append(dumps({**frame, "choices": [last]}))
@@ -114,9 +128,11 @@ def write_pieces(answer: FoldedAnswer) -> list[bytes]:
 
 def _take(known: dict[str, Any], choice: Mapping[str, Any]) -> None:
     """Add a choice, or a piece of one, to what is known of it."""
+    has_delta = isinstance(choice.get("delta"), dict)
     for name, value in choice.items():
         if name in ("delta", "message"):
-            if isinstance(value, dict):
+            # Beside its pieces a provider may say all that it has said so far.
+            if isinstance(value, dict) and (name == "delta" or not has_delta):
                 _join(known.setdefault("message", {}), value)
         elif name == "logprobs" and isinstance(value, dict):
             _join(known.setdefault("logprobs", {}), value, extends=True)
@@ -138,8 +154,20 @@ def _join(known: dict[str, Any], piece: Mapping[str, Any], *, extends: bool = Fa
             known[name] = _numbered(before or [], value)
         elif extends and isinstance(before, list) and isinstance(value, list):
             known[name] = before + value
-        else:
+        elif before in (None, "", []) or before == value or _is_plain(before, value):
             known[name] = value
+        elif not (isinstance(before, str) and isinstance(value, str) and name in _REPEATED):
+            raise _OddError
+        elif value:
+            known[name] = value
+
+
+class _OddError(Exception):  # a step of folding, not an error that leaves this module
+    """A piece that is something else than what was there: joined by guess, some of it would be lost."""
+
+
+def _is_plain(before: object, value: object) -> bool:
+    return isinstance(before, int | float) and isinstance(value, int | float)
 
 
 def _is_numbered(value: object) -> bool:

@@ -82,3 +82,26 @@ def test_after_an_erasure_the_salt_is_another_one_everywhere() -> None:
         running.cancel()
 
     run_virtual(test())
+
+
+def test_what_was_read_before_an_erasure_does_not_come_after_it() -> None:
+    """A look that is on its way brings no old salt back."""
+
+    class Slow(Store):
+        async def salts(self, wanted: Mapping[str, bytes]) -> Mapping[str, bytes]:
+            found = await super().salts(wanted)
+            await asyncio.sleep(1)
+            return found
+
+    async def test() -> None:
+        tenants = Tenants(Slow())
+        await tenants.open(["team:x"])
+        before = tenants.salt("team:x")
+        running = asyncio.create_task(tenants.run())
+        await asyncio.sleep(5.5)  # in the middle of a look
+        await tenants.erase("team:x")
+        await asyncio.sleep(0.9)
+        assert tenants.salt("team:x") != before
+        running.cancel()
+
+    run_virtual(test())

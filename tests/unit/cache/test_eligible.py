@@ -90,3 +90,10 @@ def test_a_spoken_answer_before_is_a_name_that_expires() -> None:
 def test_odd_messages_are_no_matter_of_the_cache(messages: object) -> None:
     """Whoever answers says what is wrong with them."""
     assert bypass(ZERO | {"messages": messages}, CachePolicy(), SAYS_NOTHING) is None
+
+
+@pytest.mark.parametrize("modalities", [True, 5, "text", {"text": 1}, ["text", "audio"]])
+def test_odd_modalities_are_asked(modalities: object) -> None:
+    """They may be anything; nobody knows what comes of them."""
+    assert bypass({**ZERO, "modalities": modalities}, CachePolicy(), SAYS_NOTHING) is Bypass.AUDIO
+    assert bypass({**ZERO, "modalities": ["text"]}, CachePolicy(), SAYS_NOTHING) is None

@@ -88,3 +88,23 @@ def test_a_purge_is_tried_whatever_was_before() -> None:
         await stage.shelf.purge("team:x", None)
 
     stage.run(test)
+
+
+def test_sweeping_brings_nothing_back() -> None:
+    """It may cost a shelf nothing, and shows nothing of it."""
+    stage = Stage()
+    stage.behind.is_gone = True
+
+    async def test() -> None:
+        await stage.shelf.get(HERE, 0)
+        stage.behind.is_gone = False
+        for _ in range(10):
+            await asyncio.sleep(5)
+            await stage.shelf.sweep(0)
+        assert not stage.shelf.is_there and stage.behind.asked == 1
+        assert await stage.shelf.get(HERE, 0) is not None
+        await stage.shelf.sweep(0)
+        assert stage.behind.asked == 3
+
+    stage.run(test)
+    assert stage.words == ["cache_gone", "cache_back"]

@@ -289,3 +289,12 @@ def test_whole_numbers_are_whole(value: object) -> None:
         Settings.model_validate(
             {"providers": {"a": {"base_url": "http://a"}}, "resilience": {"attempts": value}}
         )
+
+
+@pytest.mark.parametrize("given", ["0", "0s", "'0'"])
+def test_a_time_that_may_be_none(given: str) -> None:
+    """Old answers are never given then; a time to live of nothing is a mistake."""
+    text = "providers: {a: {base_url: http://a}}\ncache: {exact: {%s: %s}}"
+    assert load_text(text % ("stale_if_error", given), {}).settings.cache.exact.stale_if_error == 0
+    with pytest.raises(SettingsError):
+        load_text(text % ("ttl", given), {})

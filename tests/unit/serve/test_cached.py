@@ -20,12 +20,14 @@ from tiergate.core import (
     RateLimited,
     ReceiptUse,
     Reply,
+    TiergateError,
     UpstreamRejected,
     UpstreamUnreachable,
     Usage,
 )
 from tiergate.ledger import CallClosed
-from tiergate.serve import GivenStream, ModelEntry, SharedStream, handle
+from tiergate.resilience import ProviderLimits
+from tiergate.serve import GivenStream, ModelEntry, SharedStream, Stopping, handle
 from tiergate.wire import dumps, fold, loads, read_chunk, read_reply
 from unit.serve.stage import RACK, A, Answer, B, House, run, turn, unreachable
 
@@ -646,3 +648,141 @@ def test_the_clock_of_the_house_is_the_clock_of_answers() -> None:
     run(house, ask(house))
     house.clock.jump_wall(-3_600)
     assert said(run(house, ask(house))).ttl_s == 3600.0
+
+
+# What must not take an answer away from who has paid for it.
+
+
+@pytest.mark.parametrize(
+    "more",
+    [b',"odd":123456789012345678901234567890', b',"odd":{"a":[18446744073709551616]}'],
+)
+def test_an_answer_that_cannot_be_kept_is_given(more: bytes) -> None:
+    """A number beyond 64 bits in a field that nobody has heard of."""
+    body = WHOLE.steps[1][0].data  # type: ignore[index,union-attr]  # the step of a chunk
+    house = House({"a": Answer(([read_reply(body[:-1] + more + b"}")],))})
+    for _ in range(2):
+        reply = run(house, ask(house))
+        assert reply.text == "one two" and not said(reply).stored
+    assert len(house.upstream.sent) == 2
+    check(house)
+
+
+def test_an_event_that_is_no_piece_is_given_and_nothing_is_kept() -> None:
+    """Nor is it put together for who wants it whole: they ask themselves."""
+    good = streamed("one ", "two")
+    odd = Answer((*good.steps[:2], [read_chunk(b'{"choices":true,"usage":null,"x":1}')], *good.steps[2:]))
+    house = House({"a": odd})
+
+    async def both() -> Any:
+        joining = asyncio.create_task(later(0.5, ask(house)))
+        first = await ask(house, streamed=True)
+        house.upstream._answers = {"a": WHOLE}
+        return first, await joining
+
+    (_, seen), reply = run(house, both())
+    assert len(seen) == 5 and reply.text == "one two"
+    assert house.cache.kept["unknown-form"] == 1
+
+
+def test_a_call_with_a_receipt_that_was_given_an_old_answer_is_asked_anew() -> None:
+    """Its key is free again: what it was given was nobody's answer to it."""
+    house = House({"a": WHOLE}, targets=(A,))
+
+    async def story() -> list[Any]:
+        await ask(house)
+        await asyncio.sleep(4_000)
+        house.upstream._answers = {"a": Answer(refusal=unreachable())}
+        old = await ask(house, idempotency_key="k")
+        house.upstream._answers = {"a": whole("new")}
+        return [old, await ask(house, idempotency_key="k"), await ask(house, idempotency_key="k")]
+
+    old, new, again = run(house, story())
+    assert said(old).outcome == "stale" and [new.text, again.text] == ["new", "new"]
+    assert (new.origin.receipt, again.origin.receipt) == (ReceiptUse.NEW, ReceiptUse.REPLAYED)
+    check(house)
+
+
+def test_nobody_is_told_what_stopped_the_second_either() -> None:
+    """Two keys of a team are at their limits; who asks with a third is answered."""
+    house = House({"a": WHOLE})
+    names = ["one", "two", "free"]
+    callers = [Caller(key=name, team="x") for name in names]
+    limits = {name: KeyLimits(rpm=1) for name in names[:2]}
+    house.rooms.admission.use(Keyring([], limits=limits, is_open=True))
+    for caller in callers[:2]:
+        run(house, ask(house, caller=caller, body={**ZERO, "seed": 1}, cache_control="no-cache"))
+
+    async def crowd() -> Any:
+        return await asyncio.gather(
+            *(ask(house, caller=caller) for caller in callers), return_exceptions=True
+        )
+
+    *refused, answered = run(house, crowd())
+    assert [str(error).split("'")[1] for error in refused] == ["one", "two"]
+    assert answered.text == "one two"
+    check(house)
+
+
+def test_the_first_ones_short_time_gives_nobody_an_old_answer() -> None:
+    """The target is well, and has a place in a moment: who has more time is answered by it."""
+    house = House({"a": WHOLE}, targets=(A,), limits={"a": ProviderLimits(concurrency=1)})
+
+    async def story() -> Any:
+        await ask(house)
+        await asyncio.sleep(4_000)
+        house.upstream._answers = {"a": whole("new")}
+        before = asyncio.create_task(ask(house, cache_control="no-store", body={**ZERO, "seed": 1}))
+        await asyncio.sleep(1.2)
+        return await asyncio.gather(before, ask(house, time_limit_s=0.5), ask(house), return_exceptions=True)
+
+    _, hasty, patient = run(house, story())
+    assert isinstance(hasty, TiergateError)
+    assert (patient.text, said(patient).outcome) == ("new", "stale") and said(patient).forwarded is not None
+    check(house)
+
+
+def test_when_the_gateway_stops_nobody_asks_again() -> None:
+    """Those who wait are told; no new flight begins."""
+    house = House({"a": WHOLE})
+
+    async def story() -> Any:
+        asking = [asyncio.create_task(ask(house)) for _ in range(3)]
+        await asyncio.sleep(0.5)
+        await house.rooms.flights.aclose()
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+    assert all(isinstance(error, Stopping) for error in run(house, story()))
+    assert len(house.upstream.sent) == 1
+    check(house)
+
+
+def test_a_dry_run_that_begins_meanwhile_keeps_nothing() -> None:
+    """Settings may be read again while a call runs."""
+    house = House({"a": WHOLE})
+
+    async def story() -> Any:
+        asking = asyncio.create_task(ask(house))
+        await asyncio.sleep(1)
+        house.cache.use(bytes_max=1 << 20, is_dry=True, records_prefixes=False)
+        return await asking
+
+    assert said(run(house, story())).detail == "dry-run"
+    assert house.cache.held().answers == 0
+
+
+def test_text_does_not_outlive_its_answer() -> None:
+    """What was read and written for many goes with what is kept, whoever finds that its time is over."""
+    house = House({"a": WHOLE})
+
+    async def story() -> None:
+        for _ in range(3):
+            await ask(house)
+        assert len(house.cache._opened) == 1
+        await asyncio.sleep(8_000)
+        await ask(house, cache_control="no-store")
+        with pytest.raises(NotCached):
+            await ask(house, cache_control="only-if-cached")
+
+    run(house, story())
+    assert len(house.cache._opened) == 0

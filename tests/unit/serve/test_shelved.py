@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tiergate.cache import Cache, GuardedShelf, MemoryShelf
+from tiergate.cache import Cache, Found, GuardedShelf, MemoryShelf, Place
 from tiergate.core import NotCached, Reply
 from tiergate.testing import FakeShelf
 from unit.serve.stage import KEYS, A, Answer, House, run, unreachable
@@ -160,3 +160,44 @@ def test_a_value_that_is_none_is_a_miss() -> None:
         shelf._answers[key] = (place, wrong, ticket, expires_ns)
         fresh = replica(shelf)
         assert said(run(fresh, ask(fresh))).outcome == "miss"
+
+
+def test_each_is_given_what_is_young_enough_for_itself() -> None:
+    """Those who ask together may want different things of what lies there."""
+    shelf = FakeShelf()
+    one, other = replica(shelf), replica(shelf, whole("new"))
+    run(one, ask(one))
+
+    async def crowd() -> Any:
+        await asyncio.sleep(3_650)
+        shelf.delay_s = 0.01
+        wishes = ["max-stale=3000", None, "max-age=60"]
+        return await asyncio.gather(*(ask(other, cache_control=wish) for wish in wishes))
+
+    lenient, plain, strict = run(other, crowd())
+    assert [reply.text for reply in (lenient, plain, strict)] == ["one two", "new", "new"]
+    check(other)
+
+
+def test_a_look_that_was_on_its_way_brings_nothing_back_after_a_purge() -> None:
+    """It is given to who asked before, and is not in memory afterwards."""
+    shelf = FakeShelf()
+    one, other = replica(shelf), replica(shelf)
+    run(one, ask(one))
+
+    async def story() -> Any:
+        looked = shelf.get
+
+        async def late(place: Place, now_ns: int) -> Found:
+            found = await looked(place, now_ns)
+            await asyncio.sleep(0.02)
+            return found
+
+        shelf.get = late  # type: ignore[method-assign]  # answers late, with what it saw
+        asking = asyncio.create_task(ask(other))
+        await asyncio.sleep(0.01)
+        await other.cache.purge("key:local")
+        await asking
+        return other.cache.held().answers
+
+    assert run(other, story()) == 0

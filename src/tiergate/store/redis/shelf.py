@@ -6,7 +6,6 @@ good only while they are the same: a purge sets another stamp, and what was put 
 found again and goes with its time. Plain commands only: those of Redis 6, Valkey and managed services.
 """
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -14,7 +13,7 @@ from hashlib import sha256
 from hmac import digest
 from typing import Any, Final, NamedTuple
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError
@@ -26,7 +25,8 @@ _ANSWER_S: Final = 0.25
 """Whoever looks waits less; a purge waits for this."""
 _STAMP_BYTES: Final = 16
 _PURPOSE: Final = b"tiergate answers in redis v1"
-_AT_ONCE: Final = 500
+_AT_ONCE: Final = 100
+_CONNECTIONS: Final = 16
 
 
 class _Names(NamedTuple):
@@ -53,12 +53,16 @@ class RedisShelf:
 
     def __init__(self, url: str, *, secret: str) -> None:
         try:
-            self._redis: Any = Redis.from_url(
+            # Who comes when all connections are taken waits for one: a crowd is no failure of the server.
+            pool = BlockingConnectionPool.from_url(
                 url,
+                max_connections=_CONNECTIONS,
+                timeout=_ANSWER_S,
                 socket_timeout=_ANSWER_S,
                 socket_connect_timeout=_ANSWER_S,
                 retry=Retry(NoBackoff(), 0),
             )
+            self._redis: Any = Redis.from_pool(pool)
         except ValueError as error:
             raise CannotStart("The setting `redis` is no address of a Redis server.") from error
         # Names of tenants and models say something to whoever reads the keys; these do not.
@@ -125,8 +129,11 @@ class RedisShelf:
         raise ShelfUnavailable("its stamps cannot be set")
 
     async def _stamp(self, tags: Sequence[str], entry: str | None) -> None:
-        names = [f"{tag}:tenant" if entry is None else f"{tag}:model:{self._hash(entry)}" for tag in tags]
-        await asyncio.gather(*(self._redis.set(name, os.urandom(_STAMP_BYTES)) for name in names))
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for tag in tags:
+                name = f"{tag}:tenant" if entry is None else f"{tag}:model:{self._hash(entry)}"
+                pipe.set(name, os.urandom(_STAMP_BYTES))
+            await pipe.execute()
 
     async def _tags(self) -> AsyncIterator[list[str]]:
         """Give the tags of all tenants of this house that have answers."""

@@ -41,18 +41,13 @@ async def show_cache(loaded: Loaded, environ: Mapping[str, str], *, as_json: boo
 async def purge_cache(
     loaded: Loaded, environ: Mapping[str, str], wish: Mapping[str, Any], *, as_json: bool
 ) -> None:
-    """Delete what is kept of a tenant, of a model, or all.
-
-    Raises:
-        CannotStart: no gateway runs.
-    """
-    check_running(loaded, _WHAT)
+    """Delete what is kept of a tenant, of a model, or all; where no gateway runs, on the disk or in Redis."""
     async with administered(loaded, environ) as ask:
         done = await ask("/api/cache/purge", wish)
     if as_json:
         print(dumps(done).decode())
     else:
-        print(f"{done['purged']:,} answers are gone.")
+        print(f"None of it is given again; {done['purged']:,} answers of it were in memory.")
 
 
 async def erase_tenant(

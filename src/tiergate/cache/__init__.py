@@ -1,4 +1,4 @@
-"""Have we answered this before: key, freshness, exact and similar tiers, one flight per question."""
+"""Have we answered this before: which questions, under which key, how fresh, and where it is kept."""
 
 from tiergate.cache.answer import CachedAnswer
 from tiergate.cache.cache import DRY_RUN, Cache, Held, Kept, Look

@@ -1,8 +1,9 @@
 """A flight: one question on its way upstream, in a task of its own, and what has come back of it so far.
 
-    LOOKING ──answered before──────────────────────► LANDED     nothing is asked; the answer is the kept one
+    LOOKING ──answered before──────────────────────► LANDED     nothing is asked: a receipt, or the cache
        │
        └─asks──► OPEN ──first content──► BEGUN ──end──► LANDED     the books say success, the answer is kept
+                  ├──every target fails, an old answer──► LANDED     it is given; the receipt is free again
                   │                       │
                   └──────failure──────────┴──────────► FAILED     the receipt is free again
                   └──last reader left─────┴──────────► ABANDONED  at once, or when it has been drained

@@ -27,7 +27,7 @@ from tiergate.serve.books import CallBooks, CallerLeft, Stopping, meaning
 from tiergate.serve.doors import Doors
 from tiergate.serve.flight import Flight, size_of
 from tiergate.serve.given import GivenStream
-from tiergate.serve.stream import StreamEnd, StreamReply, end_of
+from tiergate.serve.stream import LeavableStream, StreamEnd, StreamReply, end_of
 from tiergate.wire import fold, read_reply, write_whole
 
 
@@ -245,7 +245,7 @@ class Reader:
         return end_of(self._flight.account, books, cash_nanos=self.cash_nanos)
 
 
-class SharedStream:
+class SharedStream(LeavableStream):
     """A stream read from a flight; the same to its receiver as a `StreamReply`."""
 
     def __init__(self, reader: Reader, doors: Doors) -> None:
@@ -264,22 +264,6 @@ class SharedStream:
         """Give the account of a complete answer."""
         assert self._end is not None, "the stream has not ended"
         return self._end
-
-    def close(self) -> None:
-        """Leave, now; does nothing where the stream has ended."""
-        self._leave(CallerLeft())
-
-    def __enter__(self) -> "SharedStream":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        left = error is None or isinstance(error, GeneratorExit)
-        self._leave(CallerLeft() if left else meaning(error))
-
-    def __aiter__(self) -> "SharedStream":
-        return self
 
     async def __anext__(self) -> Sequence[Chunk]:
         if not self._is_open:

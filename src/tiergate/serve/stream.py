@@ -7,9 +7,11 @@
 Whoever receives it uses it as a context. Closing is synchronous: no cancellation can come between.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import Enum
 from types import TracebackType
+from typing import Self
 
 import msgspec
 
@@ -40,7 +42,35 @@ class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
     cash_nanos: int | None
 
 
-class StreamReply:
+class LeavableStream(ABC):
+    """What all streams have in common for their receiver: a context, which leaves them."""
+
+    def close(self) -> None:
+        """Leave, now; does nothing where the stream has ended."""
+        self._leave(CallerLeft())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        left = error is None or isinstance(error, GeneratorExit)
+        self._leave(CallerLeft() if left else meaning(error))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    @abstractmethod
+    async def __anext__(self) -> Sequence[Chunk]:
+        """Wait for what arrives next."""
+
+    @abstractmethod
+    def _leave(self, error: BaseException | None) -> None:
+        """Close the books, once; None: the answer is complete."""
+
+
+class StreamReply(LeavableStream):
     """Iterates over what arrives together; ends normally only when the answer was complete.
 
     Raises while iterating:
@@ -65,22 +95,6 @@ class StreamReply:
         """Give the account of a complete answer."""
         books = self._books
         return end_of(books.account, books, cash_nanos=books.cash_nanos())
-
-    def close(self) -> None:
-        """Leave, now; does nothing where the stream has ended."""
-        self._leave(CallerLeft())
-
-    def __enter__(self) -> "StreamReply":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        left = error is None or isinstance(error, GeneratorExit)
-        self._leave(CallerLeft() if left else meaning(error))
-
-    def __aiter__(self) -> "StreamReply":
-        return self
 
     async def __anext__(self) -> Sequence[Chunk]:
         if self.state is StreamState.READY:

@@ -1,4 +1,4 @@
-"""Keeps ledger entries, keys, jobs and cached answers in SQLite or PostgreSQL; all SQL lives here."""
+"""Keeps ledger entries, keys, jobs and cached answers; all SQL and all Redis commands live here."""
 
 from tiergate.store.backup import back_up, damage, restore
 from tiergate.store.folder import kept_secret

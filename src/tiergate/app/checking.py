@@ -67,6 +67,8 @@ def _missing(
             return None if _is_model(name, rules) else "there is no model of this name"
         case Scope.TIER:
             return None if Tier(name) in rules.providers.values() else "no provider is of this tier"
+        case Scope.JOB:
+            return None  # settings name none
 
 
 def _is_model(name: str, rules: Rules) -> bool:
@@ -116,7 +118,7 @@ def _refused(rules: Rules, ceilings: Sequence[Ceiling], lacks: Callable[[Target]
 def _may_cover(ceiling: Ceiling, model: str, target: Target) -> bool:
     """Tell whether a call of a model at a target can count against a ceiling, whoever makes it."""
     match ceiling.scope:
-        case Scope.ALL | Scope.KEY | Scope.TEAM:
+        case Scope.ALL | Scope.KEY | Scope.TEAM | Scope.JOB:
             return True
         case Scope.MODEL:
             return ceiling.name == model

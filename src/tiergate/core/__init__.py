@@ -12,6 +12,7 @@ from tiergate.core.call import (
     DataClass,
     EndState,
     Goal,
+    JobLine,
     ReceiptUse,
     checked_idempotency_key,
 )
@@ -109,6 +110,7 @@ __all__ = [
     "IdempotencyKeyReused",
     "InvalidKey",
     "InvalidRequest",
+    "JobLine",
     "ModelNotFound",
     "NoTargetAvailable",
     "NotCached",

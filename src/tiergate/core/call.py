@@ -130,6 +130,17 @@ LOCAL = Caller(key="local")
 """The caller in open mode."""
 
 
+class JobLine(msgspec.Struct, frozen=True, kw_only=True):
+    """Which line of which job a call answers; the two together are its idempotency key.
+
+    `resent_of`: the call that asked the same before, whose end nobody saw; None: there is none.
+    """
+
+    job: str
+    n: int
+    resent_of: str | None = None
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One question by one caller, read and checked, before anything was decided about it.
 
@@ -162,6 +173,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """What its caller says of caching, as `Cache-Control` came; None: nothing."""
     idempotency_key: str | None = None
     """Calls of one key with the same one, and the same body, are one question; None: each is its own."""
+    line: JobLine | None = None
+    """The line of a job that it answers; None: it is of no job."""
 
 
 _IDEMPOTENCY_KEY_MAX: Final = 255

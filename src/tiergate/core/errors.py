@@ -196,12 +196,19 @@ class TargetResting(UpstreamError):
 
 
 class Unaffordable(UpstreamError):
-    """A ceiling does not allow the worst case of this target; nothing was held and nothing was sent."""
+    """A ceiling does not allow the worst case of this target; nothing was held and nothing was sent.
+
+    `budget` is the ceiling's id, `until_ns` when it begins anew, nanoseconds since 1970; None: never.
+    """
 
     blame = Blame.CALLER
 
-    def __init__(self, message: str, *, target: str = "") -> None:
+    def __init__(
+        self, message: str, *, target: str = "", budget: str = "", until_ns: int | None = None
+    ) -> None:
         super().__init__(message, target=target, delivery=Delivery.NONE)
+        self.budget = budget
+        self.until_ns = until_ns
 
 
 class BudgetExceeded(Unaffordable):

@@ -6,8 +6,9 @@ it is given back. So whatever part of its records a crash leaves keeps every cei
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from tiergate.core import (
@@ -24,6 +25,8 @@ from tiergate.ledger.ceilings import (
     Claim,
     Key,
     Reservation,
+    Scope,
+    SpentBy,
     Total,
     Whose,
     about,
@@ -32,7 +35,7 @@ from tiergate.ledger.ceilings import (
 )
 from tiergate.ledger.ports import SoleJournal
 from tiergate.ledger.records import CallClosed, Held, Settled, not_sent
-from tiergate.ledger.slices import LapsedSlice, lapsed_of, must_draw, slice_of
+from tiergate.ledger.slices import LapsedSlice, claim_of, lapsed_of, must_draw, slice_of
 from tiergate.ledger.verdict import busy, must_wait
 from tiergate.ledger.windows import Window
 
@@ -90,9 +93,13 @@ class SoleBook:
         before = {(one.ceiling, one.start_ns): one.nanos for one in await self._journal.lapsed_slices()}
         by_window: dict[Window, dict[Whose, Total]] = {}
         for dead in await self._journal.dead_slices():
-            spent = by_window.get(dead.window)
-            if spent is None:
-                spent = totals(await self._journal.spent(dead.window.start_ns, dead.window.end_ns))
+            ceiling = claim_of(dead).ceiling
+            if ceiling.scope is Scope.JOB:
+                spent = totals(await self._journal.spent_of_jobs([ceiling.name]))
+            else:
+                spent = by_window.get(dead.window) or totals(
+                    await self._journal.spent(dead.window.start_ns, dead.window.end_ns)
+                )
                 by_window[dead.window] = spent
             # What lapsed before is in the mark, and in no record.
             lapsed = max(0, lapsed_of(dead, spent) - before.get((dead.ceiling, dead.window.start_ns), 0))
@@ -328,20 +335,29 @@ class SoleBook:
     async def _load(self, wanted: Sequence[Claim]) -> None:
         """Ask the ledger what was spent in windows that are not known yet, one span after the other."""
         async with self._loading:
-            spans: dict[tuple[int, int | None], list[Claim]] = {}
-            for ceiling, window in wanted:
-                if self._ceilings.balance(ceiling, window) is None:
-                    spans.setdefault((window.start_ns, window.end_ns), []).append(Claim(ceiling, window))
-            for (start_ns, end_ns), windows in spans.items():
-                self._ceilings.forget_before(start_ns)
-                self._ceilings.begin_load()
-                try:
-                    spent = await self._journal.spent(start_ns, end_ns)
-                except BaseException:
-                    self._ceilings.abandon_load()
-                    raise
-                self._ceilings.end_load(windows, spent)
-                self._admit()
+            missing = [Claim(*one) for one in wanted if self._ceilings.balance(*one) is None]
+            jobs = [claim for claim in missing if claim.ceiling.scope is Scope.JOB]
+            spans: dict[Window, list[Claim]] = {}
+            for claim in missing:
+                if claim.ceiling.scope is not Scope.JOB:
+                    spans.setdefault(claim.window, []).append(claim)
+            if jobs:
+                # All of a job is of one window, and asking for it costs no look at everything else.
+                names = [claim.ceiling.name for claim in jobs]
+                await self._load_span(jobs, partial(self._journal.spent_of_jobs, names))
+            for window, claims in spans.items():
+                self._ceilings.forget_before(window.start_ns)
+                await self._load_span(claims, partial(self._journal.spent, window.start_ns, window.end_ns))
+
+    async def _load_span(self, claims: Sequence[Claim], ask: Callable[[], Awaitable[list[SpentBy]]]) -> None:
+        self._ceilings.begin_load()
+        try:
+            spent = await ask()
+        except BaseException:
+            self._ceilings.abandon_load()
+            raise
+        self._ceilings.end_load(claims, spent)
+        self._admit()
 
 
 def _is_granted(granted: "asyncio.Future[bool]") -> bool:

@@ -29,6 +29,8 @@ class Scope(StrEnum):
     """A model by the name that callers ask for."""
     TIER = "tier"
     """All targets of a tier."""
+    JOB = "job"
+    """The lines of a job, by its id."""
 
 
 Whose = tuple[Scope, str]
@@ -42,6 +44,7 @@ class About(NamedTuple):
     team: str | None
     model: str
     tier: str
+    job: str | None = None
 
     def whose(self) -> Iterator[Whose]:
         """Give everybody whose ceilings count it."""
@@ -51,14 +54,26 @@ class About(NamedTuple):
             yield Scope.TEAM, self.team
         yield Scope.MODEL, self.model
         yield Scope.TIER, self.tier
+        if self.job is not None:
+            yield Scope.JOB, self.job
+
+
+class OfJob(NamedTuple):
+    """All attempts of a job together."""
+
+    job: str
+
+    def whose(self) -> Iterator[Whose]:
+        """Give whose ceilings count them, of those that are of this job alone."""
+        yield Scope.JOB, self.job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceiling:
     """An amount that may be spent in each window. Amounts are nano-dollars.
 
-    `name`: of the key, team, model or tier; empty for all. `allows_unbounded`: whether a call passes whose
-    worst case nobody can tell; it is held with nothing and charged with what it cost.
+    `name`: of the key, team, model or tier, the id of a job; empty for all. `allows_unbounded`: whether a call
+    passes whose worst case nobody can tell; it is held with nothing and charged with what it cost.
     """
 
     scope: Scope
@@ -142,7 +157,7 @@ class Claim(NamedTuple):
 class SpentBy(NamedTuple):
     """What attempts of one kind have cost in a span of time; `lapsed_nanos` is a part of `spent_nanos`."""
 
-    about: About
+    about: About | OfJob
     spent_nanos: int
     lapsed_nanos: int
 
@@ -377,13 +392,15 @@ _ABOUTS_MAX: Final = 10_000
 
 def about(opened: CallOpened, target: Target) -> About:
     """Tell what an attempt counts against."""
-    caller = opened.call.caller
-    return About(caller.key, caller.team, opened.call.asked_model, target.tier._value_)
+    call = opened.call
+    caller = call.caller
+    job = None if call.line is None else call.line.job
+    return About(caller.key, caller.team, call.asked_model, target.tier._value_, job)
 
 
 def about_entry(entry: Entry, attempt: AttemptEntry) -> About:
     """Tell the same of an attempt that was read back."""
-    return About(entry.key, entry.team, entry.asked_model, attempt.tier)
+    return About(entry.key, entry.team, entry.asked_model, attempt.tier, entry.job)
 
 
 def _key(ceiling: Ceiling, window: Window) -> Key:

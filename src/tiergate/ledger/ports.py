@@ -6,7 +6,16 @@ from typing import Protocol
 
 from tiergate.ledger.ceilings import Balance, Ceiling, Claim, SpentBy
 from tiergate.ledger.receipts import Receipt, ReceiptEntry
-from tiergate.ledger.records import CallClosed, Counted, Entry, EntryQuery, Held, Owner, Settled
+from tiergate.ledger.records import (
+    CallClosed,
+    Counted,
+    Entry,
+    EntryQuery,
+    Held,
+    LapsedLine,
+    Owner,
+    Settled,
+)
 from tiergate.ledger.slices import LapsedSlice, Slice
 
 
@@ -109,6 +118,22 @@ class Journal(Protocol):
 
         It sees everything that was handed in before, and nothing that comes after: lapsed holds at their
         worst case, holds of this owner not at all. `end_ns` is not included; None: no end.
+
+        Raises:
+            StorageUnavailable: it cannot be read now.
+        """
+        ...
+
+    async def spent_of_jobs(self, jobs: Sequence[str]) -> list[SpentBy]:
+        """Add up what jobs have cost, each by itself; sees what `spent` sees.
+
+        Raises:
+            StorageUnavailable: it cannot be read now.
+        """
+        ...
+
+    async def lapsed_lines(self, job: str) -> list[LapsedLine]:
+        """Give the attempts for a job's lines that a dead owner left and nobody has settled.
 
         Raises:
             StorageUnavailable: it cannot be read now.

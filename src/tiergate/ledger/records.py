@@ -5,7 +5,7 @@ or an answer, a key or a credential.
 """
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -166,6 +166,14 @@ class CallClosed(msgspec.Struct, frozen=True, kw_only=True):
     """What became of it at the cache, where that is another thing than at its beginning."""
 
 
+class LapsedLine(NamedTuple):
+    """An attempt for a line of a job that a dead owner left, and nobody has settled since."""
+
+    line: int
+    call_id: str
+    n: int
+
+
 class Counted(msgspec.Struct, frozen=True, kw_only=True):
     """The shape of a question and the input tokens that its target reported: what estimates learn from."""
 
@@ -222,6 +230,7 @@ class EntryQuery:
     tag: str | None = None
     model: str | None = None
     is_lapsed: bool = False
+    job: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +268,10 @@ class Entry:
     avoided_output: int = 0
     avoided_nanos: int | None = None
     looked: Looked = NOT_LOOKED
+    job: str | None = None
+    """The job that it answers a line of, and
+    line: the number of that line."""
+    line: int | None = None
     attempts: tuple[AttemptEntry, ...] = field(default=())
     adjustments: tuple[Adjustment, ...] = field(default=())
     """Read with `Journal.find` only."""

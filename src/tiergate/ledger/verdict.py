@@ -34,17 +34,24 @@ def must_wait(amount: int | None, target: Target, balances: Sequence[Balance], q
     exceeded: list[Balance] = []
     for balance in balances:
         if amount is None and not balance.ceiling.allows_unbounded:
-            raise BudgetUnbounded(unbounded_sentence(target, balance), target=target.name)
+            raise BudgetUnbounded(
+                unbounded_sentence(target, balance), target=target.name, budget=balance.ceiling.id
+            )
         if balance.refuses(amount or 0) or (amount is None and balance.spent_nanos >= balance.limit_nanos):
             exceeded.append(balance)
     if exceeded:
         # The tightest: whoever fits into it has not to ask again because of another.
         tightest = min(exceeded, key=lambda balance: balance.limit_nanos - balance.spent_nanos)
-        raise BudgetExceeded(exceeded_sentence(amount, tightest), target=target.name)
+        raise BudgetExceeded(
+            exceeded_sentence(amount, tightest),
+            target=target.name,
+            budget=tightest.ceiling.id,
+            until_ns=tightest.window.end_ns,
+        )
     return bool(amount) and any(balance.delays(amount or 0) or id(balance) in queued for balance in balances)
 
 
 def busy(amount: int | None, target: Target, balances: Sequence[Balance]) -> BudgetBusy:
     """Give what is said to a hold that has waited for too long."""
     tight = [balance for balance in balances if balance.delays(amount or 0)] or balances
-    return BudgetBusy(busy_sentence(amount or 0, tight[0]), target=target.name)
+    return BudgetBusy(busy_sentence(amount or 0, tight[0]), target=target.name, budget=tight[0].ceiling.id)

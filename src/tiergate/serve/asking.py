@@ -25,6 +25,8 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     ) -> CallOpened:
         """Give the part of its record that is known now. `is_given`: somebody else asks for it."""
         call, resolved, look = self.call, self.resolved, self.look
+        if call.line is not None:
+            resent_of = call.line.resent_of
         return CallOpened(
             call=call,
             generation=resolved.generation,

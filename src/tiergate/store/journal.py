@@ -19,6 +19,7 @@ from tiergate.ledger import (
     EntryQuery,
     Held,
     JournalStatistics,
+    LapsedLine,
     LapsedSlice,
     Owner,
     Receipt,
@@ -29,7 +30,7 @@ from tiergate.ledger import (
 )
 from tiergate.store.books import Books
 from tiergate.store.folder import make_folder
-from tiergate.store.past import spent_by
+from tiergate.store.past import lapsed_lines, spent_by, spent_of_jobs
 from tiergate.store.reader import (
     find_entries,
     read_counted,
@@ -195,6 +196,20 @@ class LedgerJournal:
         # The moment is fixed where the records are in order; the adding takes its time beside it.
         reading = await self._work(lambda books: books.snapshot())
         return await asyncio.to_thread(spent_by, reading, start_ns, end_ns)
+
+    async def spent_of_jobs(self, jobs: Sequence[str]) -> list[SpentBy]:
+        """Add up what jobs have cost; see `ledger.Journal`."""
+        reading = await self._work(lambda books: books.snapshot())
+        return await asyncio.to_thread(spent_of_jobs, reading, jobs)
+
+    async def lapsed_lines(self, job: str) -> list[LapsedLine]:
+        """Give what of a job's lines a dead owner left; see `ledger.Journal`."""
+        await self.until_written()
+        return await asyncio.to_thread(self._lapsed_lines, job)
+
+    def _lapsed_lines(self, job: str) -> list[LapsedLine]:
+        with self._look() as reading:
+            return lapsed_lines(reading, job)
 
     async def receipt(self, receipt: Receipt) -> ReceiptEntry | None:
         """Look a receipt up; see `ledger.Journal`."""

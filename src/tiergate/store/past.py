@@ -3,13 +3,13 @@
 What is added up already (`rollups.py`) is taken from the sums, the rest from the calls, all at one moment.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Final
 
 from tiergate.cache import read_prefixes
 from tiergate.core import Target, Tier, Usage, UsageSource
-from tiergate.ledger import About, SpentBy
+from tiergate.ledger import About, LapsedLine, OfJob, SpentBy
 from tiergate.reports import GROUPS, Marked, Prefixed, Span, Spent, Timed, Used
 from tiergate.reports.ports import SLOT_NS
 from tiergate.store.rows import Row, first_id
@@ -149,6 +149,30 @@ def spent_by(reading: Reading, start_ns: int, end_ns: int | None) -> list[SpentB
         for row in rows
         if row.attempts
     ]
+
+
+def spent_of_jobs(reading: Reading, jobs: Sequence[str]) -> list[SpentBy]:
+    """Add up what jobs have cost, each by itself, and close the look.
+
+    Raises:
+        StorageUnavailable: the ledger cannot be read.
+    """
+    with closing(reading):
+        return [SpentBy(OfJob(job), *_sums_of(reading, job)) for job in jobs]
+
+
+def lapsed_lines(reading: Reading, job: str) -> list[LapsedLine]:
+    """Give the attempts for a job's lines that a dead owner left and nobody has settled.
+
+    Raises:
+        StorageUnavailable: the ledger cannot be read.
+    """
+    return [LapsedLine(*row) for row in reading.rows("past", "lapsed_of_job", {"job": job})]
+
+
+def _sums_of(reading: Reading, job: str) -> tuple[int, int]:
+    ((spent, lapsed),) = reading.rows("past", "of_job", {"job": job})
+    return int(spent), int(lapsed)
 
 
 def _spent(reading: Reading, span: Span, *, slots: bool) -> list[Row]:

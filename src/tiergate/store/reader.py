@@ -51,6 +51,7 @@ def find_entries(look: Look, query: EntryQuery) -> list[Entry]:
         "tag": query.tag,
         "model": query.model,
         "lapsed": query.is_lapsed,
+        "job": query.job,
         "limit": query.limit,
     }
     with look() as reading:

@@ -35,6 +35,7 @@ SERVICE_TIER_CHARS: Final = 16
 FINISH_REASONS_CHARS: Final = 64
 
 _NO_RANDOMNESS: Final = bytes(10)
+_OF_NO_JOB: Final = (None, None)
 _INTEGER_MAX: Final = 2**63 - 1
 
 
@@ -68,6 +69,7 @@ def call_row(opened: CallOpened, epoch: int, looked: Looked | None = None) -> Ro
         looked.outcome,
         looked.reason,
         epoch,
+        *(_OF_NO_JOB if call.line is None else (call.line.job, call.line.n)),
         None if opened.receipt is None else opened.receipt_use,
         opened.resent_of,
     )
@@ -288,6 +290,8 @@ def entry_of(call: Row, attempts: Iterable[Row]) -> Entry:
         avoided_output=call[23] or 0,
         avoided_nanos=call[24],
         looked=Looked(request_hash=call[25], outcome=call[26], reason=call[27]),
+        job=call[28],
+        line=call[29],
         attempts=tuple(_attempt_of(row) for row in attempts),
     )
 

@@ -20,7 +20,9 @@ from tiergate.ledger import (
     Held,
     HoldState,
     JournalStatistics,
+    LapsedLine,
     LapsedSlice,
+    OfJob,
     Owner,
     Receipt,
     ReceiptEntry,
@@ -137,7 +139,7 @@ class MemoryJournal:
         for call_id in sorted(self._opened, reverse=True):
             entry = self._entry(self._opened[call_id])
             wanted = [(query.key, entry.key), (query.team, entry.team), (query.tag, entry.tag)]
-            wanted.append((query.model, entry.asked_model))
+            wanted += [(query.model, entry.asked_model), (query.job, entry.job)]
             is_wanted = all(asked is None or asked == has for asked, has in wanted)
             is_old = (query.before is None or call_id < query.before) and entry.received_ns >= query.since_ns
             if is_wanted and is_old and not query.is_lapsed:
@@ -169,6 +171,20 @@ class MemoryJournal:
             and start_ns <= attempt.held.opened.call.received_ns
             and (end_ns is None or attempt.held.opened.call.received_ns < end_ns)
         ]
+
+    async def spent_of_jobs(self, jobs: Sequence[str]) -> list[SpentBy]:
+        """Add up what jobs have cost; see `ledger.Journal`. Nothing lapses here."""
+        found = [SpentBy(OfJob(job), 0, 0) for job in jobs]
+        for attempt in self._attempts.values():
+            line = attempt.held.opened.call.line
+            if attempt.settled is not None and line is not None and line.job in jobs:
+                at = jobs.index(line.job)
+                found[at] = found[at]._replace(spent_nanos=found[at].spent_nanos + self._cost(attempt))
+        return found
+
+    async def lapsed_lines(self, job: str) -> list[LapsedLine]:
+        """Give none: nothing lapses here."""
+        return []
 
     async def receipt(self, receipt: Receipt) -> ReceiptEntry | None:
         """Look a receipt up; see `ledger.Journal`."""
@@ -271,6 +287,8 @@ class MemoryJournal:
             attempts=tuple(_attempt_entry(attempt) for attempt in attempts),
             receipt=opened.receipt_use,
             answer_of=opened.resent_of,
+            job=None if call.line is None else call.line.job,
+            line=None if call.line is None else call.line.n,
             looked=opened.looked,
         )
         if closed is None:

@@ -10,13 +10,14 @@ from tiergate.ledger import (
     Balance,
     BalanceMissing,
     Claim,
+    Scope,
     SpentBy,
     Total,
     busy,
     must_wait,
     totals,
 )
-from tiergate.store.past import spent_by
+from tiergate.store.past import spent_by, spent_of_jobs
 from tiergate.store.postgres.arrays import array
 from tiergate.store.rows import Row
 from tiergate.store.session import Facts, Place, Session
@@ -74,7 +75,7 @@ class DatabasePurse:
             _, _, start_ns, end_ns = _name(claim)
             spans.setdefault((start_ns, end_ns), []).append(claim)
         for (start_ns, end_ns), found in spans.items():
-            spent = spent_by(_Inside(self._session), start_ns, found[0].window.end_ns)
+            spent = self._spent(found)
             held = [
                 SpentBy(About(*about), int(nanos), 0)
                 for *about, nanos in self._session.rows(
@@ -91,6 +92,15 @@ class DatabasePurse:
                     for row, one in zip(rows, found, strict=True)
                 ],
             )
+
+    def _spent(self, claims: Sequence[Claim]) -> list[SpentBy]:
+        """Add up what was spent in the one window of these claims; a job by itself, wherever it is in it."""
+        jobs = [claim.ceiling.name for claim in claims if claim.ceiling.scope is Scope.JOB]
+        spent = spent_of_jobs(_Inside(self._session), jobs)
+        if len(jobs) < len(claims):
+            window = claims[0].window
+            spent += spent_by(_Inside(self._session), window.start_ns, window.end_ns)
+        return spent
 
     def tell(self, claim: Claim, share: float) -> bool:
         """Note that somebody is told of a spent share; see `Purse`."""

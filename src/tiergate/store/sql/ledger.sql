@@ -37,8 +37,8 @@ WHERE end_state IS NULL AND owner_epoch < :epoch;
 -- name: open_call
 INSERT INTO call (id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed,
                   generation, received_ns, deadline_ns, prompt_bytes, route, request_hash, prefix_hashes, cache_outcome, cache_reason,
-                  owner_epoch, receipt, answer_of, room)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, zeroblob(240))
+                  owner_epoch, job_id, line_n, receipt, answer_of, room)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, zeroblob(240))
 ON CONFLICT (id) DO NOTHING;
 
 -- 368 bytes are the most that `settle` can add: 4 for the state, 80 replica, 24 times, 15 outcome and blame,
@@ -61,9 +61,9 @@ WHERE call_id = ? AND n = ? AND owner_epoch = ? AND hold_state = 'held';
 -- name: close_call
 INSERT INTO call (id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed,
                   generation, received_ns, deadline_ns, prompt_bytes, route, request_hash, prefix_hashes, cache_outcome, cache_reason,
-                  owner_epoch, receipt, answer_of, avoided_input, avoided_output, avoided_nanos,
+                  owner_epoch, job_id, line_n, receipt, answer_of, avoided_input, avoided_output, avoided_nanos,
                   first_event_ns, last_event_ns, finish_reasons, error_code, end_state)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE
 SET first_event_ns = excluded.first_event_ns, last_event_ns = excluded.last_event_ns,
     finish_reasons = excluded.finish_reasons, error_code = excluded.error_code,
@@ -76,14 +76,14 @@ WHERE call.end_state IS NULL AND call.owner_epoch = excluded.owner_epoch;
 SELECT id, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed, generation,
        received_ns, first_event_ns, last_event_ns, prompt_bytes, route, finish_reasons, error_code, end_state,
        receipt, answer_of, avoided_input, avoided_output, avoided_nanos, request_hash, cache_outcome,
-       cache_reason
+       cache_reason, job_id, line_n
 FROM call WHERE id = ?;
 
 -- name: read_calls
 SELECT id, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed, generation,
        received_ns, first_event_ns, last_event_ns, prompt_bytes, route, finish_reasons, error_code, end_state,
        receipt, answer_of, avoided_input, avoided_output, avoided_nanos, request_hash, cache_outcome,
-       cache_reason
+       cache_reason, job_id, line_n
 FROM call WHERE id > :after ORDER BY id LIMIT :limit;
 
 -- name: read_counted
@@ -102,11 +102,12 @@ FROM attempt WHERE call_id BETWEEN :first AND :last ORDER BY call_id, n;
 SELECT id, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed, generation,
        received_ns, first_event_ns, last_event_ns, prompt_bytes, route, finish_reasons, error_code, end_state,
        receipt, answer_of, avoided_input, avoided_output, avoided_nanos, request_hash, cache_outcome,
-       cache_reason
+       cache_reason, job_id, line_n
 FROM call
 WHERE id < :before AND id >= :first
   AND (CAST(:key AS text) IS NULL OR key = :key) AND (CAST(:team AS text) IS NULL OR team = :team)
   AND (CAST(:tag AS text) IS NULL OR tag = :tag) AND (CAST(:model AS text) IS NULL OR asked_model = :model)
+  AND (CAST(:job AS text) IS NULL OR job_id = :job)
   AND (NOT :lapsed OR EXISTS (SELECT 1 FROM attempt WHERE attempt.call_id = call.id AND hold_state = 'lapsed'))
 ORDER BY id DESC LIMIT :limit;
 

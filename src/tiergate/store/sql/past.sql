@@ -111,3 +111,20 @@ JOIN attempt ON attempt.call_id = call.id
      AND attempt.n = (SELECT max(n) FROM attempt AS other WHERE other.call_id = call.id)
 WHERE call.id >= :first AND call.id < :last AND call.prefix_hashes IS NOT NULL
 ORDER BY call.id;
+
+-- What the attempts for a job's lines have cost; what lapsed at the worst case that was held.
+-- name: of_job
+SELECT coalesce(sum(CASE WHEN attempt.hold_state = 'lapsed' THEN coalesce(attempt.bound_nanos, 0)
+                         ELSE coalesce(attempt.cash_nanos, 0) END
+                    + coalesce((SELECT sum(delta_nanos) FROM adjustment
+                                WHERE adjustment.call_id = attempt.call_id AND adjustment.n = attempt.n), 0)), 0),
+       coalesce(sum(CASE WHEN attempt.hold_state = 'lapsed' THEN coalesce(attempt.bound_nanos, 0) ELSE 0 END), 0)
+FROM call JOIN attempt ON attempt.call_id = call.id
+WHERE call.job_id = :job;
+
+-- The attempts for a job's lines that a dead owner left, and nobody has settled since.
+-- name: lapsed_of_job
+SELECT call.line_n, call.id, attempt.n
+FROM attempt JOIN call ON call.id = attempt.call_id
+WHERE attempt.hold_state = 'lapsed' AND call.job_id = :job
+ORDER BY call.id;

@@ -17,10 +17,10 @@ INSERT INTO balance (scope, name, start_ns, end_ns, spent_nanos, lapsed_nanos, h
 VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING;
 
 -- name: held
-SELECT call.key, call.team, call.asked_model, attempt.tier, sum(coalesce(attempt.bound_nanos, 0))
+SELECT call.key, call.team, call.asked_model, attempt.tier, call.job_id, sum(coalesce(attempt.bound_nanos, 0))
 FROM attempt JOIN call ON call.id = attempt.call_id
 WHERE attempt.hold_state = 'held' AND call.received_ns >= :start_ns AND call.received_ns < :end_ns
-GROUP BY 1, 2, 3, 4;
+GROUP BY 1, 2, 3, 4, 5;
 
 -- name: tell
 UPDATE balance SET told_nanos = :nanos

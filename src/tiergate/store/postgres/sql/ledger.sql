@@ -69,10 +69,11 @@ WHERE end_state IS NULL AND owner_epoch IN (SELECT epoch FROM owner WHERE state 
 -- name: open_call
 INSERT INTO call (id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed,
                   generation, received_ns, deadline_ns, prompt_bytes, route, request_hash, prefix_hashes, cache_outcome, cache_reason,
-                  owner_epoch, receipt, answer_of)
+                  owner_epoch, job_id, line_n, receipt, answer_of)
 SELECT * FROM unnest(?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[],
                      ?::text[], ?::text[], ?::text[], ?::boolean[], ?::bigint[], ?::bigint[], ?::bigint[],
-                     ?::bigint[], ?::text[], ?::bytea[], ?::bytea[], ?::text[], ?::text[], ?::bigint[], ?::text[], ?::text[])
+                     ?::bigint[], ?::text[], ?::bytea[], ?::bytea[], ?::text[], ?::text[], ?::bigint[], ?::text[], ?::bigint[],
+                     ?::text[], ?::text[])
 ON CONFLICT (id) DO NOTHING;
 
 -- name: hold
@@ -119,20 +120,21 @@ WHERE attempt.call_id = told.call_id AND attempt.n = told.n AND attempt.owner_ep
 -- name: close_call
 INSERT INTO call (id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed,
                   generation, received_ns, deadline_ns, prompt_bytes, route, request_hash, prefix_hashes, cache_outcome, cache_reason,
-                  owner_epoch, receipt, answer_of, avoided_input, avoided_output, avoided_nanos, first_event_ns, last_event_ns, finish_reasons,
+                  owner_epoch, job_id, line_n, receipt, answer_of, avoided_input, avoided_output, avoided_nanos, first_event_ns, last_event_ns, finish_reasons,
                   error_code, end_state)
 SELECT id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class, data_class, streamed,
        generation, received_ns, deadline_ns, prompt_bytes, route, request_hash, prefix_hashes, cache_outcome, cache_reason,
-       owner_epoch, receipt, answer_of, avoided_input, avoided_output, avoided_nanos, first_event_ns, last_event_ns, finish_reasons, error_code,
+       owner_epoch, job_id, line_n, receipt, answer_of, avoided_input, avoided_output, avoided_nanos, first_event_ns, last_event_ns, finish_reasons, error_code,
        end_state
 FROM (SELECT DISTINCT ON (id) *
       FROM unnest(?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[],
                   ?::text[], ?::text[], ?::text[], ?::boolean[], ?::bigint[], ?::bigint[], ?::bigint[],
-                  ?::bigint[], ?::text[], ?::bytea[], ?::bytea[], ?::text[], ?::text[], ?::bigint[], ?::text[], ?::text[],
+                  ?::bigint[], ?::text[], ?::bytea[], ?::bytea[], ?::text[], ?::text[], ?::bigint[], ?::text[], ?::bigint[],
+                  ?::text[], ?::text[],
                   ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], ?::text[], ?::text[])
            WITH ORDINALITY AS row (id, parent, cause, key, team, tenant, tag, endpoint, asked_model, class,
                                     data_class, streamed, generation, received_ns, deadline_ns, prompt_bytes,
-                                    route, request_hash, prefix_hashes, cache_outcome, cache_reason, owner_epoch, receipt, answer_of,
+                                    route, request_hash, prefix_hashes, cache_outcome, cache_reason, owner_epoch, job_id, line_n, receipt, answer_of,
                                     avoided_input, avoided_output, avoided_nanos, first_event_ns, last_event_ns, finish_reasons, error_code,
                                     end_state, place)
       ORDER BY id, place) AS told

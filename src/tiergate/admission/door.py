@@ -85,6 +85,10 @@ class Admission:
         """
         return self._keyring.caller(credential)
 
+    def named(self, key: str) -> Caller | None:
+        """Give the caller of a key by its name; None: there is none that opens anything now."""
+        return self._keyring.named(key)
+
     async def visit(self, caller: Caller, tokens: Callable[[], int] = int) -> "Visitor":
         """Give the context that lets a call in, and keeps it inside until it ends.
 

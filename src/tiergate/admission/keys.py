@@ -47,6 +47,8 @@ class Keyring:
         """What each key may do, by name; where two have one name, the lower of each limit."""
         # Made once for each key: a call must not cost a new caller.
         self._callers = {_digest(secret): self._capped(caller) for secret, caller in keys}
+        self._named = {caller.key: caller for caller in self._callers.values()}
+        self._good = {key.name: key for key in virtual if key.revoked_ns is None}
         self._made = {key.name: self._capped(key.caller) for key in virtual}
         self._is_open = is_open
         self._virtual = digests(virtual)
@@ -72,6 +74,16 @@ class Keyring:
             if credential is None
             else "This key is not known here. Check it for missing characters, or ask for a new one."
         )
+
+    def named(self, name: str) -> Caller | None:
+        """Give the caller of a key by its name; None: there is none that opens anything now."""
+        if name == LOCAL.key:
+            return LOCAL
+        found = self._named.get(name)
+        if found is not None:
+            return found
+        made = self._good.get(name)
+        return self._made[name] if made is not None and made.is_good(self._wall_ns()) else None
 
     def _virtual_caller(self, credential: str) -> Caller | None:
         if self._virtual_digest is None:

@@ -13,6 +13,7 @@ from random import random
 from tiergate.admission import KeyMaker, Keyring
 from tiergate.app.alarm import SpendAlarm
 from tiergate.app.background import in_background
+from tiergate.app.batching import forget_batches, open_batches
 from tiergate.app.cabinet import KeyCabinet
 from tiergate.app.ledgers import ledger_place
 from tiergate.app.sharing import open_doors
@@ -20,6 +21,7 @@ from tiergate.app.shelves import open_cache, sweep
 from tiergate.app.tenants import Tenants
 from tiergate.app.upkeep import follow_keys, keep_up
 from tiergate.app.webhook import Webhook
+from tiergate.batch import Batches
 from tiergate.cache import CacheKeys
 from tiergate.config import Loaded, Settings, fill, first_snapshot
 from tiergate.config import reload as next_snapshot
@@ -53,6 +55,8 @@ class Sinks:
     """Those who hear of events; `tell` tells all of them."""
 
     tell: Emit
+    hearers: list[Emit]
+    """Whoever is added hears, too."""
     metrics: Metrics
     webhook: Webhook
     alarm: SpendAlarm
@@ -73,6 +77,7 @@ class House:
         sinks: "Sinks",
         cabinet: KeyCabinet,
         tenants: Tenants,
+        batches: Batches,
         leasing: Leasing | None,
         delay: LoopDelay,
         environ: Mapping[str, str],
@@ -86,6 +91,7 @@ class House:
         self._alarm = sinks.alarm
         self.cabinet = cabinet
         self.tenants = tenants
+        self.batches = batches
         cabinet.on_change(self._use_keys)
         self.journal = journal
         self.lock = lock
@@ -103,9 +109,14 @@ class House:
         return self._snapshot.settings
 
     def counts_all(self) -> bool:
-        """Tell whether a budget counts all that was ever spent."""
+        """Tell whether a budget counts all that was ever spent; that of a job counts its own calls."""
         ceilings = fill.ceilings(self.settings, self.cabinet.keys)
         return any(ceiling.period is Period.TOTAL for ceiling in ceilings)
+
+    def use_ceilings(self) -> None:
+        """Put all ceilings in force, as they are now: those of the settings, of keys and of jobs."""
+        ceilings = [*fill.ceilings(self.settings, self.cabinet.keys), *self.batches.ceilings()]
+        self.rooms.book.use(ceilings, alerts_at=self.settings.alerts.at)
 
     def on_reload(self, tell: Callable[[Settings], None]) -> None:
         """Say whom to tell when other settings are in force."""
@@ -126,7 +137,6 @@ class House:
         providers = fill.providers(new.settings)
         keyring = _keyring(new.settings, self.token, self.cabinet)
         rules = fill.rules(new.settings, generation=new.generation)
-        ceilings = fill.ceilings(new.settings, self.cabinet.keys)
         self._snapshot = new
         self.upstream.use(providers)
         self.rooms.permits.use(
@@ -135,7 +145,7 @@ class House:
         self.rooms.health.use(fill.breakers(new.settings))
         self.rooms.admission.use(keyring)
         self.rooms.rules = rules
-        self.rooms.book.use(ceilings, alerts_at=new.settings.alerts.at)
+        self.use_ceilings()
         self.rooms.cache.use(
             bytes_max=fill.cache_bytes(new.settings),
             is_dry=new.settings.cache.dry_run,
@@ -155,10 +165,8 @@ class House:
 
     def _use_keys(self) -> None:
         """Take the virtual keys as they are now."""
-        settings = self.settings
-        self.rooms.admission.use(_keyring(settings, self.token, self.cabinet))
-        ceilings = fill.ceilings(settings, self.cabinet.keys)
-        self.rooms.book.use(ceilings, alerts_at=settings.alerts.at)
+        self.rooms.admission.use(_keyring(self.settings, self.token, self.cabinet))
+        self.use_ceilings()
 
 
 def _tell_of_unknown(cabinet: KeyCabinet, tell: Emit) -> None:
@@ -280,6 +288,15 @@ async def open_house(
             clock=clock,
             emit=tell,
         )
+        batches = await open_batches(
+            stack,
+            settings,
+            rooms,
+            journal,
+            on_ceilings=lambda: house.use_ceilings(),
+            tell=tell,  # noqa: PLW0108 - the house is there by then
+        )
+        sinks.hearers.append(batches.hear)
         house = House(
             loaded=loaded,
             rooms=rooms,
@@ -290,6 +307,7 @@ async def open_house(
             sinks=sinks,
             cabinet=cabinet,
             tenants=tenants,
+            batches=batches,
             leasing=doors.leasing,
             delay=delay,
             environ=environ,
@@ -298,6 +316,9 @@ async def open_house(
         in_background(stack, upkeep, "Looking after the ledger", tell)
         if settings.store is not None:
             in_background(stack, follow_keys(cabinet), "Following the keys of other replicas", tell)
+        await batches.open()
+        forgetting = forget_batches(batches, lambda: house.settings, clock)
+        in_background(stack, forgetting, "Deleting old batches", tell)
         yield house
 
 
@@ -342,7 +363,7 @@ def _sinks(
     alarm = SpendAlarm(fill.spend_limit_nanos(settings), monotonic=SystemClock().monotonic, emit=tell)
     sinks += [webhook, alarm]
     in_background(stack, webhook.run(), "Delivering alerts", tell)
-    return Sinks(tell=tell, metrics=metrics, webhook=webhook, alarm=alarm)
+    return Sinks(tell=tell, hearers=sinks, metrics=metrics, webhook=webhook, alarm=alarm)
 
 
 def _secret(settings: Settings) -> str:

@@ -14,7 +14,15 @@ from tiergate.app.listing import price_line
 from tiergate.config import Address, Loaded, Settings, fill
 from tiergate.core import VERSION, CannotStart, Notice, SystemClock
 from tiergate.store import kept_secret
-from tiergate.web import LOOPBACK_NAMES, DataPlane, DoorPolicy, Listener, ListenerLimits, models_list
+from tiergate.web import (
+    LOOPBACK_NAMES,
+    DataPlane,
+    DoorPolicy,
+    FilePolicy,
+    Listener,
+    ListenerLimits,
+    models_list,
+)
 
 _MIB = 1 << 20
 _ADMIN_FILE = "admin.token"
@@ -44,7 +52,12 @@ async def serve(
         StoreOwned, CannotStart: before anything was served.
     """
     async with open_house(loaded, environ=environ, write_log=write_to_stderr) as house:
-        plane = DataPlane(house.rooms, policy=_door(loaded.settings, body_wait_s), randomness=os.urandom)
+        plane = DataPlane(
+            house.rooms,
+            policy=_door(loaded.settings, body_wait_s),
+            randomness=os.urandom,
+            batches=house.batches,
+        )
         house.on_reload(lambda settings: plane.use(_door(settings, body_wait_s)))
         address = loaded.settings.listen
         listener = Listener(plane, host=address.host, port=address.port, limits=limits)
@@ -63,7 +76,7 @@ async def serve(
             plane.is_ready = False
             house.emit(Notice(word="stopping", message=f"Finishing {listener.visits} requests."))
         finally:
-            await _stop(listener, grace_s=grace_s, drain_s=drain_s)
+            await _stop(house, listener, grace_s=grace_s, drain_s=drain_s)
             await admin.stop()
     say("Stopped.")
 
@@ -126,7 +139,7 @@ async def _reload_when_asked(house: House, asked: asyncio.Event) -> None:
         await house.reload()
 
 
-async def _stop(listener: Listener, *, grace_s: float, drain_s: float) -> None:
+async def _stop(house: House, listener: Listener, *, grace_s: float, drain_s: float) -> None:
     """Stop listening after the grace time, and end after the drain; a second signal cuts both short."""
     loop = asyncio.get_running_loop()
     again = asyncio.Event()
@@ -135,11 +148,17 @@ async def _stop(listener: Listener, *, grace_s: float, drain_s: float) -> None:
     hurry = asyncio.create_task(again.wait())
     await asyncio.wait({hurry}, timeout=grace_s)
     stopping = asyncio.create_task(listener.stop(drain_s=drain_s))
-    await asyncio.wait({hurry, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if not stopping.done():
-        await listener.stop(drain_s=0)
+    resting = asyncio.create_task(house.batches.aclose(drain_s))
+    both = asyncio.create_task(_all_of(stopping, resting))
+    await asyncio.wait({hurry, both}, return_when=asyncio.FIRST_COMPLETED)
+    if not both.done():
+        await asyncio.gather(listener.stop(drain_s=0), house.batches.aclose())
     hurry.cancel()
-    await stopping
+    await both
+
+
+async def _all_of(*tasks: "asyncio.Task[None]") -> None:
+    await asyncio.gather(*tasks)
 
 
 def _reached(address: Address) -> str:
@@ -157,6 +176,7 @@ def _door(settings: Settings, body_wait_s: float) -> DoorPolicy:
         body_bytes_max=int(settings.limits.body_mb * _MIB),
         heartbeat_s=settings.resilience.heartbeat_s,
         body_wait_s=body_wait_s,
+        files=FilePolicy(bytes_max=int(settings.limits.file_mb * _MIB), idle_s=body_wait_s),
     )
 
 

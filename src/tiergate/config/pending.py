@@ -60,7 +60,6 @@ PENDING: Final = (
         honoured_entries=1,
     ),
     Pending(path=("providers", "*", "cost"), stops=False, sentence="it is not recorded anywhere yet"),
-    Pending(path=("retention", "jobs"), stops=False, sentence="there are no jobs yet"),
 )
 
 

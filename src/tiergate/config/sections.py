@@ -123,6 +123,12 @@ class Limits(Section):
     event_mb: Annotated[float, number("0", "64")] = Field(
         default=1.0, description="Largest single event of an upstream's stream in MiB."
     )
+    file_mb: Annotated[float, number("0", "1048576")] = Field(
+        default=2048.0, description="Largest file of a batch in MiB; a larger one is answered with 413."
+    )
+    batches: Annotated[int, whole(1, 1000)] = Field(
+        default=4, description="Batches that are worked at one time; others wait for their turn."
+    )
 
 
 class ClassGoals(Section):

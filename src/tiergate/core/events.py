@@ -36,6 +36,8 @@ class CallEnded(msgspec.Struct, frozen=True, kw_only=True):
     cash_nanos: int | None
     generation: int
     receipt: ReceiptUse | None = None
+    job: str | None = None
+    """The job that it answered a line of."""
     time_limit_s: float | None = None
     """How long its caller gave it, if it said."""
     cache: str | None = None

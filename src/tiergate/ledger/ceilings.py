@@ -72,8 +72,8 @@ class OfJob(NamedTuple):
 class Ceiling:
     """An amount that may be spent in each window. Amounts are nano-dollars.
 
-    `name`: of the key, team, model or tier, the id of a job; empty for all. `allows_unbounded`: whether a call
-    passes whose worst case nobody can tell; it is held with nothing and charged with what it cost.
+    `name`: of the key, team, model or tier, the id of a job; empty for all. `allows_unbounded`: whether a
+    call passes whose worst case nobody can tell; it is held with nothing and charged with what it cost.
     """
 
     scope: Scope

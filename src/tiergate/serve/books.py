@@ -181,6 +181,7 @@ class CallBooks:
             usage_source=None if account is None else account.source,
             cash_nanos=None if account is None and shared is None else self._spent_nanos,
             generation=self.opened.generation,
+            job=None if call.line is None else call.line.job,
             time_limit_s=call.time_limit_s,
             receipt=self.opened.receipt_use if shared is None else shared.use,
             cache=looked.outcome,

@@ -2,6 +2,7 @@
 
 from tiergate.store.backup import back_up, damage, restore
 from tiergate.store.folder import kept_secret
+from tiergate.store.jobs import JOBS_FILE, SqliteJobs
 from tiergate.store.journal import LEDGER_FILE, LedgerJournal, open_journal
 from tiergate.store.owner import LiveOwner, OwnerLock, find_owner
 from tiergate.store.past import LedgerPast
@@ -13,12 +14,14 @@ from tiergate.store.writer import WriterLimits
 
 __all__ = [
     "CACHE_FILE",
+    "JOBS_FILE",
     "LEDGER_FILE",
     "LedgerJournal",
     "LedgerPast",
     "LiveOwner",
     "OwnerLock",
     "Place",
+    "SqliteJobs",
     "SqliteShelf",
     "WriterLimits",
     "back_up",

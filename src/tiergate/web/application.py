@@ -9,11 +9,12 @@ import asyncio
 import re
 import traceback
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple, NoReturn
 from urllib.parse import unquote
 
+from tiergate.batch import Batches
 from tiergate.core import Caller, InvalidRequest, Notice, Refused, Reply, TiergateError, new_id
 from tiergate.serve import Rooms, Stopping, Stream, handle
 from tiergate.web.answers import (
@@ -25,6 +26,7 @@ from tiergate.web.answers import (
     reply_headers,
     stream_headers,
 )
+from tiergate.web.batchplane import BATCHES, FILES, BatchPlane, Content, FilePolicy, is_batch_path
 from tiergate.web.calls import call_of
 from tiergate.web.estimates import estimate
 from tiergate.web.keys import key_object
@@ -50,12 +52,23 @@ class DoorPolicy:
     body_wait_s: float = 60
     heartbeat_s: float | None = 15
     """The silence in a stream after which a comment is sent; None: none is."""
+    files: FilePolicy = field(default_factory=FilePolicy)
 
 
 class DataPlane:
     """The application. `is_ready` is what the balancer sees."""
 
-    def __init__(self, rooms: Rooms, *, policy: DoorPolicy, randomness: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        rooms: Rooms,
+        *,
+        policy: DoorPolicy,
+        randomness: Callable[[int], bytes],
+        batches: Batches | None = None,
+    ) -> None:
+        self._batches = (
+            None if batches is None else BatchPlane(batches, policy=policy.files, randomness=randomness)
+        )
         self.policy = policy
         self.is_ready = True
         self._rooms = rooms
@@ -64,6 +77,8 @@ class DataPlane:
     def use(self, policy: DoorPolicy) -> None:
         """Take another policy; requests that are in stay in."""
         self.policy = policy
+        if self._batches is not None:
+            self._batches.policy = policy.files
 
     async def __call__(self, visit: Visit) -> None:
         """Answer one request."""
@@ -97,6 +112,9 @@ class DataPlane:
             await visit.answer(204, self._head(visit, *_preflight(visit)), b"")
             return
         caller = self._rooms.admission.identify(_credential(visit))
+        if self._batches is not None and is_batch_path(visit.path):
+            await self._batch(visit, caller, wall_ns)
+            return
         method, endpoint = _endpoint(visit.path)
         if visit.method != method:
             raise Unroutable(f"{visit.path} takes {method} only.", status=405, allow=method)
@@ -177,6 +195,18 @@ class DataPlane:
         body = await self._body(request.visit)
         asking = self._ask(request, read_plain_chat(body), "chat/stream", len(body))
         await self._stream(request, asking, PlainEvents)
+
+    async def _batch(self, visit: Visit, caller: Caller, wall_ns: int) -> None:
+        """Answer for files and batches."""
+        assert self._batches is not None
+        found = await self._batches.answer(visit, caller, wall_ns)
+        if not isinstance(found, Content):
+            await visit.answer(200, self._head(visit, _JSON), found)
+            return
+        await visit.start(200, self._head(visit, *found.headers))
+        async for piece in found.pieces:
+            await visit.write(piece)
+        await visit.end()
 
     async def _body(self, visit: Visit) -> bytes:
         kind = visit.header(b"content-type") or ""
@@ -273,7 +303,7 @@ class DataPlane:
         request_id = visit.id or self._new_id(self._rooms.clock.wall_ns())
         if isinstance(error, Refused | Unroutable | DoorRefused):
             # Whatever else fails has become a call before, and its end is told by the call.
-            endpoint = visit.path if visit.path in _ENDPOINTS else "other"
+            endpoint = visit.path if visit.path in _ENDPOINTS else _root(visit.path)
             self._rooms.emit(refusal_of(error, answer, endpoint))
         headers = self._head(visit, _JSON, (b"x-request-id", request_id.encode()), *answer.headers)
         await visit.answer(answer.status, headers, answer.body)
@@ -327,11 +357,16 @@ _MAY_BE_SENT: Final = re.compile(
 """What a page may send: what means something here, and what the official clients add by themselves."""
 
 
+def _root(path: str) -> str:
+    """Give the endpoint that a path with an id in it belongs to."""
+    return next((root for root in (FILES, BATCHES) if path == root or path.startswith(f"{root}/")), "other")
+
+
 def _preflight(visit: Visit) -> Headers:
     asked = (visit.header(b"access-control-request-headers") or "").lower().split(",")
     allowed = [name for name in map(str.strip, asked) if _MAY_BE_SENT.fullmatch(name)]
     return (
-        (b"access-control-allow-methods", b"GET, POST"),
+        (b"access-control-allow-methods", b"GET, POST, DELETE"),
         (b"access-control-allow-headers", ", ".join(allowed).encode()),
         (b"access-control-max-age", b"600"),
     )

@@ -1,12 +1,12 @@
 """What a key's holder may know of it: what it may do, what is left of its limits and of its own budgets."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from tiergate.admission import Allowance
 from tiergate.core import Caller, nanos_to_usd
 from tiergate.ledger import Balance, Scope
+from tiergate.web.moments import time_text
 from tiergate.web.ratelimits import limits_object
 
 
@@ -19,7 +19,7 @@ def key_object(caller: Caller, allowance: Allowance | None, balances: Sequence[B
         "models": caller.models,
         "tiers": caller.tiers,
         "data": caller.data_class.value,
-        "expires": None if caller.expires_ns is None else _time(caller.expires_ns),
+        "expires": None if caller.expires_ns is None else time_text(caller.expires_ns),
         **limits_object(allowance),
         "budgets": [_budget(balance) for balance in balances if _is_its_own(caller, balance)],
     }
@@ -41,9 +41,5 @@ def _budget(balance: Balance) -> dict[str, Any]:
         "spent_usd": nanos_to_usd(balance.spent_nanos),
         "held_usd": nanos_to_usd(balance.held_nanos),
         "left_usd": nanos_to_usd(balance.left_nanos),
-        "window_end": None if end_ns is None else _time(end_ns),
+        "window_end": None if end_ns is None else time_text(end_ns),
     }
-
-
-def _time(ns: int) -> str:
-    return datetime.fromtimestamp(ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -5,6 +5,7 @@ from math import ceil
 from random import random
 from typing import Final
 
+from tiergate.batch import NoSuchBatch
 from tiergate.core import (
     AnswerNotKept,
     BudgetBusy,
@@ -89,6 +90,7 @@ _STATUSES: Final[tuple[tuple[type[TiergateError], int, str], ...]] = (
     (IdempotencyKeyInUse, 409, "invalid_request_error"),
     (AnswerNotKept, 409, "invalid_request_error"),
     (ModelNotFound, 404, "invalid_request_error"),
+    (NoSuchBatch, 404, "invalid_request_error"),
     (RateLimited, 429, "rate_limit_error"),
     (TargetFull, 429, "rate_limit_error"),
     (TargetResting, 503, "upstream_error"),

@@ -7,7 +7,7 @@ is an `InvalidRequest`; the application turns it into an answer.
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -233,12 +233,7 @@ class Visit:
         """
         if not self._unread:
             return b""
-        if self.header(b"content-encoding") not in (None, "", "identity"):
-            raise InvalidRequest("Send the body without Content-Encoding: compressed ones are not read.")
-        length = self.header(b"content-length")
-        expected = None if length is None else int(length)
-        if expected is not None and expected > bytes_max:
-            raise _too_large(bytes_max)
+        expected = self._expected_bytes(bytes_max)
         task = asyncio.current_task()
         assert task is not None
         # As asyncio.timeout does it, at a third of its cost: nearly every body is here within a millisecond.
@@ -252,6 +247,46 @@ class Visit:
             raise
         finally:
             timer.cancel()
+
+    async def body_pieces(self, *, bytes_max: int, idle_s: float) -> AsyncIterator[bytes]:
+        """Give the body in pieces as they come, at most `bytes_max` bytes, the next within `idle_s` each.
+
+        Raises:
+            RequestTooLarge, UploadTooSlow, InvalidRequest: as `read_body`.
+        """
+        if not self._unread:
+            return
+        expected, received = self._expected_bytes(bytes_max), 0
+        while True:
+            try:
+                async with asyncio.timeout(idle_s):
+                    message = await self._receive()
+            except TimeoutError:
+                self._unread = False
+                raise UploadTooSlow(f"Nothing of the body arrived for {idle_s:g} seconds.") from None
+            if message["type"] != "http.request":
+                self._unread = False
+                raise InvalidRequest("The body broke off before its end.")
+            received += len(message["body"])
+            if received > bytes_max:
+                raise _too_large(bytes_max)
+            if message["body"]:
+                yield message["body"]
+            if received == expected or not message["more_body"]:
+                break
+        self._unread = self.uploading = False
+        if expected is not None and received != expected:
+            raise InvalidRequest("The body is shorter than its Content-Length.")
+
+    def _expected_bytes(self, bytes_max: int) -> int | None:
+        """Give the bytes that the body says to have; None: it does not say."""
+        if self.header(b"content-encoding") not in (None, "", "identity"):
+            raise InvalidRequest("Send the body without Content-Encoding: compressed ones are not read.")
+        length = self.header(b"content-length")
+        expected = None if length is None else int(length)
+        if expected is not None and expected > bytes_max:
+            raise _too_large(bytes_max)
+        return expected
 
     def _stop_reading(self, task: asyncio.Task[Any]) -> None:
         self._too_slow = True

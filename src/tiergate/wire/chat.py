@@ -36,7 +36,7 @@ def read_chat(data: bytes) -> ChatQuestion:
     Raises:
         InvalidRequest: not JSON, or a field that we must understand is wrong; `param` names it.
     """
-    return _question(read_object(data))
+    return chat_question(read_object(data))
 
 
 def read_plain_chat(data: bytes) -> ChatQuestion:
@@ -49,40 +49,15 @@ def read_plain_chat(data: bytes) -> ChatQuestion:
     stream = body.get("stream")
     if stream is not None and stream is not True:
         raise InvalidRequest("/v1/chat/stream always streams; remove `stream`.", param="stream")
-    return _question({**body, "stream": True})
+    return chat_question({**body, "stream": True})
 
 
-def render_chat(
-    body: Mapping[str, Any], model: str, streamed: bool, *, takes_stream_options: bool = True
-) -> bytes:
-    """Write the question for a target: its model name, and in streams the wish for usage; nothing else.
+def chat_question(body: Mapping[str, Any]) -> ChatQuestion:
+    """Check the body of a chat completion that was read already.
 
-    A provider that refuses `stream_options` reports usage by itself, and is not sent a client's either.
+    Raises:
+        InvalidRequest: a field that we must understand is wrong; `param` names it.
     """
-    sent = {**body, "model": model}
-    if streamed and takes_stream_options:
-        sent["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-    elif streamed:
-        sent.pop("stream_options", None)
-    return dumps(sent)
-
-
-def output_tokens_asked(body: Mapping[str, Any]) -> int | None:
-    """Give the limit of output tokens that the caller set for one choice, if it set one.
-
-    Of two different limits the larger counts: some servers know only one of the fields.
-    """
-    limits = [body.get(name) for name in ("max_completion_tokens", "max_tokens")]
-    return max((limit for limit in limits if type(limit) is int), default=None)
-
-
-def choices_asked(body: Mapping[str, Any]) -> int:
-    """Give the number of choices asked for."""
-    n = body.get("n")
-    return n if type(n) is int else 1
-
-
-def _question(body: dict[str, Any]) -> ChatQuestion:
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequest("`model` must be the name of a model; GET /v1/models lists them.", param="model")
@@ -119,6 +94,36 @@ def _question(body: dict[str, Any]) -> ChatQuestion:
         streamed=bool(stream),
         wants_usage=bool(options and options.get("include_usage")),
     )
+
+
+def render_chat(
+    body: Mapping[str, Any], model: str, streamed: bool, *, takes_stream_options: bool = True
+) -> bytes:
+    """Write the question for a target: its model name, and in streams the wish for usage; nothing else.
+
+    A provider that refuses `stream_options` reports usage by itself, and is not sent a client's either.
+    """
+    sent = {**body, "model": model}
+    if streamed and takes_stream_options:
+        sent["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    elif streamed:
+        sent.pop("stream_options", None)
+    return dumps(sent)
+
+
+def output_tokens_asked(body: Mapping[str, Any]) -> int | None:
+    """Give the limit of output tokens that the caller set for one choice, if it set one.
+
+    Of two different limits the larger counts: some servers know only one of the fields.
+    """
+    limits = [body.get(name) for name in ("max_completion_tokens", "max_tokens")]
+    return max((limit for limit in limits if type(limit) is int), default=None)
+
+
+def choices_asked(body: Mapping[str, Any]) -> int:
+    """Give the number of choices asked for."""
+    n = body.get("n")
+    return n if type(n) is int else 1
 
 
 def _check_count(body: Mapping[str, Any], name: str) -> None:

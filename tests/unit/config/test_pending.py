@@ -36,18 +36,6 @@ def test_refused_of_a_provider(line: str) -> None:
     assert "pass@" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("line", "place"),
-    [
-        ("retention: {jobs: 2d}", "tiergate.yaml:2:13: retention.jobs: "),
-    ],
-)
-def test_told(line: str, place: str) -> None:
-    """A setting whose neglect is harmless is told at the start."""
-    (notice,) = load_text(BASE + line, {}).notices
-    assert notice.startswith(place)
-
-
 def test_told_of_a_cost() -> None:
     """What a private server costs is recorded nowhere, and that is said."""
     text = "providers: {rack: {base_url: http://a, tier: private, cost: {gpu_hour_usd: 2}}}"

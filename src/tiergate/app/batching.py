@@ -1,0 +1,62 @@
+"""Batches of a house: where they rest, how their lines are asked, and what is forgotten of them."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from typing import Final
+
+from tiergate.batch import Batches, LineAsks, Said
+from tiergate.config import Settings
+from tiergate.core import Clock, Emit, StorageUnavailable, TiergateError
+from tiergate.serve import Rooms
+from tiergate.store import LedgerJournal, SqliteJobs
+from tiergate.web import answer_to
+
+_FORGET_EACH_S: Final = 600.0
+
+
+async def open_batches(
+    stack: AsyncExitStack,
+    settings: Settings,
+    rooms: Rooms,
+    journal: LedgerJournal,
+    *,
+    on_ceilings: Callable[[], None],
+    tell: Emit,
+) -> Batches:
+    """Open the batches of a data folder. They go on once `Batches.open` is called.
+
+    Raises:
+        CannotStart: they cannot be read.
+    """
+    jobs = SqliteJobs(settings.data_dir, epoch=journal.owner.epoch)
+    store = await stack.enter_async_context(jobs)
+    asks = LineAsks(rooms, caller_of=rooms.admission.named, say=_said, randomness=os.urandom)
+    batches = Batches(
+        store,
+        asks,
+        book=rooms.book,
+        journal=journal,
+        on_ceilings=on_ceilings,
+        clock=rooms.clock,
+        randomness=os.urandom,
+        emit=tell,
+        at_once=settings.limits.batches,
+    )
+    stack.push_async_callback(batches.aclose)
+    return batches
+
+
+async def forget_batches(batches: Batches, settings: Callable[[], Settings], clock: Clock) -> None:
+    """Delete old batches and files, again and again, until it is cancelled."""
+    while True:
+        await asyncio.sleep(_FORGET_EACH_S)
+        before_ns = clock.wall_ns() - int(settings().retention.jobs * 1e9)
+        with suppress(StorageUnavailable):  # nothing depends on it; the next turn tries again
+            await batches.store.forget(before_ns)
+
+
+def _said(error: TiergateError) -> Said:
+    answer = answer_to(error)
+    return Said(answer.status, answer.code, answer.body)

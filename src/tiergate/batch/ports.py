@@ -1,0 +1,161 @@
+"""What batches need from outside: a store that keeps files, jobs, their lines and their outputs."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tiergate.batch.records import Claimed, Finished, Job, NewLine, Output, Spooled, StoredFile
+
+
+class FileStore(Protocol):
+    """Keeps uploaded files.
+
+    Every method raises StorageUnavailable where it cannot be done now.
+    """
+
+    async def begin_file(self, file: StoredFile) -> None:
+        """Begin a file; nobody finds it before its end."""
+        ...
+
+    async def append_file(self, file_id: str, data: bytes) -> None:
+        """Write on at its end."""
+        ...
+
+    async def end_file(self, file_id: str, size: int, name: str) -> None:
+        """End a file of `size` bytes and give it a name; then no loss of power takes it away."""
+        ...
+
+    async def file(self, tenant: str, file_id: str) -> StoredFile | None:
+        """Give a tenant's file; None: it has none of this id."""
+        ...
+
+    async def files(
+        self, tenant: str, *, after: str | None = None, limit: int = 100, purpose: str | None = None
+    ) -> list[StoredFile]:
+        """Give a tenant's files, newest first, those that are older than `after`."""
+        ...
+
+    async def drop_file(self, tenant: str, file_id: str, now_ns: int) -> bool:
+        """Delete a file; jobs that read it read on. False: there is none."""
+        ...
+
+    async def read_file(self, file_id: str, offset: int, size: int) -> bytes:
+        """Read at most `size` bytes; fewer only at its end."""
+        ...
+
+
+class JobStore(FileStore, Protocol):
+    """Keeps jobs and their lines.
+
+    An end of a line is first spooled, then marked in the line: what is spooled outlives the process, what is
+    marked a loss of power. Whoever finds a job after its owner died marks what was spooled, and lets the rest
+    of what that owner had claimed wait again.
+    """
+
+    async def add(self, job: Job) -> Job:
+        """Add a job; gives it with its number."""
+        ...
+
+    async def job(self, job_id: str) -> Job | None:
+        """Give a job."""
+        ...
+
+    async def jobs(self, tenant: str | None, *, after: str | None = None, limit: int = 20) -> list[Job]:
+        """Give a tenant's jobs, newest first, those that are older than `after`; of all tenants for None."""
+        ...
+
+    async def open_jobs(self) -> list[Job]:
+        """Give those that have something left to do, the oldest first."""
+        ...
+
+    async def save(self, job: Job) -> None:
+        """Write down what was decided about a job; what is counted stays as it is."""
+        ...
+
+    async def add_input(self, no: int, file_id: str) -> int:
+        """Let a job read another file; gives its number among those."""
+        ...
+
+    async def inputs(self, no: int) -> Sequence[str]:
+        """Give the files that a job reads, in order."""
+        ...
+
+    async def add_lines(self, no: int, lines: Sequence[NewLine]) -> None:
+        """Add lines, which wait."""
+        ...
+
+    async def clear_lines(self, no: int) -> None:
+        """Delete all lines of a job whose input was read in part, and what was counted."""
+        ...
+
+    async def alike(self, no: int) -> list[tuple[int, int]]:
+        """Give waiting lines whose `custom_hash` is that of an earlier line: (earlier, later)."""
+        ...
+
+    async def line_text(self, no: int, n: int) -> bytes:
+        """Read a line."""
+        ...
+
+    async def claim(self, no: int, count: int, *, bytes_max: int) -> list[Claimed]:
+        """Claim waiting lines, in their order; of no more text than `bytes_max`, but of one line at least.
+
+        Where none is given, a pass over all of them is over. To be asked again once those of the pass have
+        been marked or let go: then the next begins, with whatever waits by then.
+        """
+        ...
+
+    async def begin(self, no: int, n: int) -> None:
+        """Note that a claimed line is asked now. Should its owner die before its end, `recover` tells."""
+        ...
+
+    async def release(self, no: int, lines: Sequence[tuple[int, int]]) -> None:
+        """Let claimed lines wait again, with the tries that they had: (n, tries)."""
+        ...
+
+    async def close_job(self, no: int) -> None:
+        """Let go of what is kept open for a job that is not worked any more."""
+        ...
+
+    async def spool(self, no: int, finished: Finished) -> Spooled:
+        """Write an end into the job's spool; when this returns it outlives the process.
+
+        Raises:
+            StorageUnavailable: nothing was written.
+        """
+        ...
+
+    async def finish(self, no: int, spooled: Sequence[Spooled]) -> None:
+        """Mark ends in their lines, and count them; when this returns a loss of power takes nothing away."""
+        ...
+
+    async def errors(self, no: int) -> dict[str, int]:
+        """Count the failed lines by their error codes, the most frequent first."""
+        ...
+
+    async def outputs(
+        self, no: int, *, done: bool, failed: bool, after: int = 0, limit: int = 500
+    ) -> list[Output]:
+        """Give outputs in the order of the input: those of lines after `after` that are there by now."""
+        ...
+
+    async def output_bytes(self, no: int, *, done: bool, failed: bool) -> int:
+        """Give how many bytes all of these outputs have."""
+        ...
+
+    async def retry(self, no: int, codes: Sequence[str] | None) -> int:
+        """Let lines wait again that failed or were cancelled; gives how many.
+
+        `codes`: those with these error codes; None: all.
+        """
+        ...
+
+    async def recover(self, no: int) -> list[Finished]:
+        """Take a job over: mark what was spooled, let wait what was claimed. Gives what was marked."""
+        ...
+
+    async def forget(self, before_ns: int) -> int:
+        """Delete some jobs that ended before a moment, and files that are as old; gives how many."""
+        ...
+
+    async def erase(self, tenant: str) -> int:
+        """Delete all files and jobs of a tenant, none of which is worked any more; gives how many."""
+        ...

@@ -1,0 +1,167 @@
+-- Files.
+
+-- name: add_file
+INSERT INTO file (id, tenant, name, purpose, created_ns) VALUES (:id, :tenant, :name, :purpose, :created_ns);
+
+-- name: end_file
+UPDATE file SET bytes = :bytes, name = :name WHERE id = :id;
+
+-- name: file
+SELECT id, tenant, name, purpose, bytes, created_ns FROM file
+WHERE id = :id AND tenant = :tenant AND bytes IS NOT NULL AND deleted_ns IS NULL;
+
+-- name: files
+SELECT id, tenant, name, purpose, bytes, created_ns FROM file
+WHERE tenant = :tenant AND bytes IS NOT NULL AND deleted_ns IS NULL AND id < :after
+  AND (:purpose IS NULL OR purpose = :purpose)
+ORDER BY id DESC LIMIT :limit;
+
+-- name: drop_file
+UPDATE file SET deleted_ns = :now_ns WHERE id = :id AND tenant = :tenant AND deleted_ns IS NULL;
+
+-- Files that are deleted or old, and that no job reads.
+-- name: files_gone
+SELECT id FROM file
+WHERE (deleted_ns IS NOT NULL OR created_ns < :before_ns)
+  AND NOT EXISTS (SELECT 1 FROM job_input WHERE job_input.file_id = file.id)
+LIMIT :most;
+
+-- What an owner that is gone received in part.
+-- name: files_torn
+SELECT id FROM file WHERE bytes IS NULL;
+
+-- name: forget_file
+DELETE FROM file WHERE id = :id;
+
+-- Jobs.
+
+-- name: add_job
+INSERT INTO job (id, tenant, key, tag, endpoint, model, data_class, input_file, budget_nanos, concurrency, is_strict,
+                 by_prefix, window_s, metadata, created_ns, deadline_ns)
+VALUES (:id, :tenant, :key, :tag, :endpoint, :model, :data_class, :input_file, :budget_nanos, :concurrency, :is_strict,
+        :by_prefix, :window_s, :metadata, :created_ns, :deadline_ns)
+RETURNING no;
+
+-- name: job
+SELECT * FROM job WHERE id = :id;
+
+-- name: jobs
+SELECT * FROM job WHERE (:tenant IS NULL OR tenant = :tenant) AND id < :after ORDER BY id DESC LIMIT :limit;
+
+-- name: open_jobs
+SELECT * FROM job WHERE ended_ns IS NULL AND failed_ns IS NULL ORDER BY no;
+
+-- What is decided about a job; what is counted is changed by its lines.
+-- name: save_job
+UPDATE job
+SET sha256 = :sha256, lines = :lines, budget_nanos = :budget_nanos, concurrency = :concurrency,
+    deadline_ns = :deadline_ns, read_ns = :read_ns, cancel_ns = :cancel_ns, expired_ns = :expired_ns,
+    failed_ns = :failed_ns, ended_ns = :ended_ns, problems = :problems, halt = :halt, halt_word = :halt_word,
+    halt_message = :halt_message, halt_until_ns = :halt_until_ns, worked_ms = :worked_ms
+WHERE no = :no;
+
+-- name: reset_counts
+UPDATE job
+SET done = 0, failed = 0, cancelled = 0, input_tokens = 0, cached_tokens = 0, output_tokens = 0, cash_nanos = 0,
+    hits = 0, interrupted = 0
+WHERE no = :no;
+
+-- name: add_input
+INSERT INTO job_input (job, source, file_id) VALUES (:job, :source, :file_id) ON CONFLICT DO NOTHING;
+
+-- name: inputs
+SELECT source, file_id FROM job_input WHERE job = :job ORDER BY source;
+
+-- Lines.
+
+-- name: add_line
+INSERT INTO line (job, n, source, offset, bytes, custom_hash, rank) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- Lines that may have the custom_id of an earlier one.
+-- name: alike
+SELECT first_n, n FROM (
+    SELECT n, state, min(n) OVER (PARTITION BY custom_hash) AS first_n
+    FROM line WHERE job = :job AND custom_hash IS NOT NULL
+) WHERE n > first_n AND state = 'waiting' ORDER BY n;
+
+-- name: where_line
+SELECT source, offset, bytes FROM line WHERE job = :job AND n = :n;
+
+-- name: due
+SELECT n, source, offset, bytes, tries, interrupted, rank FROM line
+WHERE job = :job AND state = 'waiting' AND (rank, n) > (:rank, :n) ORDER BY rank, n LIMIT :count;
+
+-- name: tried
+UPDATE line SET tries = ? WHERE job = ? AND n = ? AND state = 'waiting';
+
+-- name: finish
+UPDATE line SET state = ?, epoch = ?, out_offset = ?, out_bytes = ?, error_code = ?
+WHERE job = ? AND n = ? AND state = 'waiting';
+
+-- name: count
+UPDATE job
+SET done = done + :done, failed = failed + :failed, cancelled = cancelled + :cancelled, input_tokens = input_tokens + :input_tokens,
+    cached_tokens = cached_tokens + :cached_tokens, output_tokens = output_tokens + :output_tokens,
+    cash_nanos = cash_nanos + :cash_nanos, hits = hits + :hits
+WHERE no = :job;
+
+-- name: mark
+INSERT INTO spool (job, epoch, marked) VALUES (:job, :epoch, :marked)
+ON CONFLICT (job, epoch) DO UPDATE SET marked = max(marked, excluded.marked);
+
+-- name: spools
+SELECT epoch, marked FROM spool WHERE job = :job;
+
+-- name: interrupted
+UPDATE line SET interrupted = interrupted + 1 WHERE job = :job AND n = :n AND state = 'waiting';
+
+-- name: count_interrupted
+UPDATE job SET interrupted = interrupted + :count WHERE no = :job;
+
+-- name: errors
+SELECT error_code, count(*) FROM line
+WHERE job = :job AND (state = 'failed' OR state = 'cancelled') GROUP BY error_code ORDER BY 2 DESC, 1;
+
+-- name: outputs
+SELECT n, state, epoch, out_offset, out_bytes FROM line
+WHERE job = :job AND n > :after AND epoch IS NOT NULL
+  AND ((state = 'done' AND :done) OR (state <> 'done' AND :failed))
+ORDER BY n LIMIT :limit;
+
+-- name: output_bytes
+SELECT coalesce(sum(out_bytes), 0) FROM line
+WHERE job = :job AND epoch IS NOT NULL
+  AND ((state = 'done' AND :done) OR (state <> 'done' AND :failed));
+
+-- name: uncount
+UPDATE job
+SET failed = failed - (SELECT count(*) FROM line WHERE job = :job AND state = 'failed' AND error_code = :code),
+    cancelled = cancelled
+                - (SELECT count(*) FROM line WHERE job = :job AND state = 'cancelled' AND error_code = :code)
+WHERE no = :job;
+
+-- name: retry
+UPDATE line SET state = 'waiting', tries = 0, interrupted = 0, epoch = NULL, out_offset = NULL, out_bytes = NULL,
+                error_code = NULL
+WHERE job = :job AND (state = 'failed' OR state = 'cancelled') AND error_code = :code;
+
+-- Old and erased ones.
+
+-- name: jobs_gone
+SELECT no FROM job
+WHERE (coalesce(ended_ns, failed_ns) < :before_ns OR tenant = :tenant) LIMIT :most;
+
+-- name: forget_lines
+DELETE FROM line WHERE job = :job AND n IN (SELECT n FROM line WHERE job = :job LIMIT :most);
+
+-- name: forget_job
+DELETE FROM job WHERE no = :job;
+
+-- name: forget_inputs
+DELETE FROM job_input WHERE job = :job;
+
+-- name: forget_spools
+DELETE FROM spool WHERE job = :job;
+
+-- name: files_of
+SELECT id FROM file WHERE tenant = :tenant;

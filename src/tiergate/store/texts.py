@@ -1,0 +1,160 @@
+"""Files of text in a folder: written at their ends, read at any place, under names that are made here.
+
+Names are ids and numbers of ours, so none of them can lead anywhere else.
+"""
+
+import os
+import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from tiergate.core import CannotStart, StorageUnavailable
+from tiergate.store.folder import make_folder
+
+_NAME: Final = re.compile(r"[a-z0-9_-]{1,64}(/[a-z0-9_-]{1,64})?")
+
+
+class Texts:
+    """The files of a folder, which is made with mode 0700. Open files are kept open until they are closed.
+
+    Raises:
+        CannotStart: the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        make_folder(folder)
+        self._folder = folder
+        self._open: dict[str, int] = {}
+
+    def append(self, name: str, data: bytes) -> int:
+        """Write at the end of a file; gives where that was.
+
+        Raises:
+            StorageUnavailable: nothing was written.
+        """
+        try:
+            descriptor = self._descriptor(name)
+            at = os.lseek(descriptor, 0, os.SEEK_END)
+        except OSError as error:
+            raise _unwritable(error) from error
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(descriptor, data[written:] if written else data)
+        except OSError as error:
+            # Half a record is worse than none: whatever comes next would stand behind it.
+            os.ftruncate(descriptor, at)
+            raise _unwritable(error) from error
+        return at
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """Read a piece of a file; less than `size` only at its end, nothing where there is none.
+
+        Raises:
+            StorageUnavailable: it cannot be read.
+        """
+        try:
+            descriptor = self._open.get(name)
+            if descriptor is not None:
+                return os.pread(descriptor, size, offset)
+            with open(self._path(name), "rb", buffering=0) as file:  # noqa: PTH123 - one call, no Path made
+                return os.pread(file.fileno(), size, offset)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise StorageUnavailable(f"The folder of jobs cannot be read ({error.strerror}).") from error
+
+    def size(self, name: str) -> int:
+        """Give the bytes of a file; 0 where there is none."""
+        try:
+            return self._path(name).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def folder(self, name: str) -> Path:
+        """Give the folder of the files under a name, made where it is not there."""
+        path = self._path(name)
+        path.mkdir(mode=0o700, exist_ok=True)
+        return path
+
+    def list(self, name: str) -> list[int]:
+        """Give the names of the files under a name, which are numbers, the smallest first."""
+        try:
+            return sorted(int(path.name) for path in self._path(name).iterdir() if path.name.isdigit())
+        except FileNotFoundError:
+            return []
+
+    def truncate(self, name: str, size: int) -> None:
+        """Cut a file off."""
+        try:
+            os.truncate(self._path(name), size)
+        except OSError as error:
+            raise _unwritable(error) from error
+
+    def sync(self, name: str) -> None:
+        """Return when a loss of power takes nothing away of what was written to a file.
+
+        Raises:
+            StorageUnavailable: nobody knows what is on the disk.
+        """
+        try:
+            os.fdatasync(self._descriptor(name))
+        except OSError as error:
+            raise _unwritable(error) from error
+
+    def close(self, name: str) -> None:
+        """Let go of a file; it is opened again by whoever writes it next."""
+        descriptor = self._open.pop(name, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def delete(self, name: str) -> None:
+        """Delete a file, or everything under a name, if it is there."""
+        for known in [one for one in self._open if one == name or one.startswith(f"{name}/")]:
+            self.close(known)
+        path = self._path(name)
+        with suppress(FileNotFoundError):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def close_all(self) -> None:
+        """Let go of all files."""
+        for name in list(self._open):
+            self.close(name)
+
+    def _descriptor(self, name: str) -> int:
+        descriptor = self._open.get(name)
+        if descriptor is None:
+            path = self._path(name)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = self._open[name] = os.open(path, flags, 0o600)
+        return descriptor
+
+    def _path(self, name: str) -> Path:
+        assert _NAME.fullmatch(name), "names are made here"
+        return self._folder / name
+
+
+def jobs_folder(data_dir: Path) -> Path:
+    """Give the folder of a data folder that holds the texts of jobs, made where it is not there.
+
+    Raises:
+        CannotStart: it cannot be made.
+    """
+    folder = data_dir / "jobs"
+    if folder.is_symlink():
+        raise CannotStart(f"{folder} must be a folder of its own and no link.")
+    make_folder(folder)
+    return folder
+
+
+def _unwritable(error: OSError) -> StorageUnavailable:
+    return StorageUnavailable(
+        f"The folder of jobs cannot be written ({error.strerror}). Is its disk full? Nothing is lost; it "
+        "goes on when there is room."
+    )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Final
 
-from tiergate.batch import Batches, LineAsks, Said
+from tiergate.batch import Batches, Estimator, LineAsks, Said
 from tiergate.config import Settings
 from tiergate.core import Clock, Emit, StorageUnavailable, TiergateError
 from tiergate.serve import Rooms
@@ -36,6 +36,7 @@ async def open_batches(
     batches = Batches(
         store,
         asks,
+        Estimator(rooms, journal),
         book=rooms.book,
         journal=journal,
         on_ceilings=on_ceilings,

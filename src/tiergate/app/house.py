@@ -293,8 +293,8 @@ async def open_house(
             settings,
             rooms,
             journal,
-            on_ceilings=lambda: house.use_ceilings(),
-            tell=tell,  # noqa: PLW0108 - the house is there by then
+            on_ceilings=lambda: house.use_ceilings(),  # noqa: PLW0108 - the house comes after them
+            tell=tell,
         )
         sinks.hearers.append(batches.hear)
         house = House(

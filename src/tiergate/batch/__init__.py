@@ -11,6 +11,8 @@ from tiergate.batch.batches import (
     View,
     Wish,
 )
+from tiergate.batch.estimate import Estimate, Range
+from tiergate.batch.estimating import SAMPLE_MAX, Estimator
 from tiergate.batch.ports import FileStore, JobStore
 from tiergate.batch.records import (
     Claimed,
@@ -31,10 +33,13 @@ from tiergate.batch.runner import Progress, Runner
 __all__ = [
     "CONCURRENCY",
     "CONCURRENCY_MAX",
+    "SAMPLE_MAX",
     "WINDOW_S",
     "WINDOW_S_MAX",
     "Batches",
     "Claimed",
+    "Estimate",
+    "Estimator",
     "FileStore",
     "Finished",
     "Halt",
@@ -48,6 +53,7 @@ __all__ = [
     "Pause",
     "Problem",
     "Progress",
+    "Range",
     "Runner",
     "Said",
     "Spooled",

@@ -9,6 +9,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from tiergate.batch.asking import LineAsks
+from tiergate.batch.estimating import Estimator
 from tiergate.batch.input import InputReader
 from tiergate.batch.ports import JobStore
 from tiergate.batch.records import Finished, Halt, Job, JobState, Pause, StoredFile
@@ -48,6 +49,8 @@ class Wish:
     """What a batch is to be. `budget_nanos`: None: no ceiling of its own."""
 
     input_file: str
+    more_files: tuple[str, ...] = ()
+    """Whose lines follow those of the first one."""
     endpoint: str
     model: str | None = None
     data_class: DataClass = DataClass.ANY
@@ -91,6 +94,7 @@ class Batches:
     Args:
         store: keeps them.
         asks: how lines are asked.
+        estimator: tells what a batch will cost.
         book, journal: money.
         on_ceilings: told when jobs that have budgets came, changed or went.
         clock, randomness, emit: time, ids, and who hears of what happens.
@@ -101,6 +105,7 @@ class Batches:
         self,
         store: JobStore,
         asks: LineAsks,
+        estimator: Estimator,
         *,
         book: Book,
         journal: Journal,
@@ -111,6 +116,7 @@ class Batches:
         at_once: int = 4,
     ) -> None:
         self.store = store
+        self.estimator = estimator
         self._asks = asks
         self._book = book
         self._journal = journal
@@ -204,7 +210,9 @@ class Batches:
         """
         if wish.endpoint not in BATCH_URLS:
             raise InvalidRequest(f"`endpoint` must be one of {', '.join(BATCH_URLS)}.", param="endpoint")
-        await self.file(caller, wish.input_file)
+        files = (wish.input_file, *wish.more_files)
+        for file_id in files:
+            await self.file(caller, file_id)
         now_ns = self._clock.wall_ns()
         job = await self.store.add(
             Job(
@@ -224,7 +232,8 @@ class Batches:
                 metadata=wish.metadata,
                 created_ns=now_ns,
                 deadline_ns=now_ns + wish.window_s * 1_000_000_000,
-            )
+            ),
+            files,
         )
         opened = self._open[job.id] = _Open(job)
         self._on_ceilings()
@@ -291,20 +300,21 @@ class Batches:
         )
         self._on_ceilings()
 
-    async def extend(self, caller: Caller, job_id: str, file_id: str) -> None:
-        """Let a batch answer the lines of another file, too, after its own.
+    async def extend(self, caller: Caller, job_id: str, files: Sequence[str]) -> None:
+        """Let a batch answer the lines of more files, after its own.
 
         Raises:
             NoSuchBatch: the caller has none of this id, or no such file.
             InvalidRequest: its input is still being read.
         """
         job = await self._found(caller, job_id)
-        await self.file(caller, file_id)
+        for file_id in files:
+            await self.file(caller, file_id)
         if job.read_ns is None or job.failed_ns is not None or job.cancel_ns is not None:
             raise InvalidRequest(f"The batch {job_id} cannot grow now: it is {job.state.value}.")
         opened = await self._reopened(job)
-        reader = self._reader()
-        await self._change(opened, ended_ns=None, **(await reader.grow(opened.job, file_id)))
+        reader = self._reader(opened.job)
+        await self._change(opened, ended_ns=None, **(await reader.grow(opened.job, files)))
 
     async def retry(self, caller: Caller, job_id: str, codes: Sequence[str] | None) -> int:
         """Let failed lines be asked again, those with these error codes or all; gives how many.
@@ -384,8 +394,12 @@ class Batches:
             return job
         return replace(job, worked_ms=job.worked_ms + int((self._clock.monotonic() - opened.since) * 1e3))
 
-    def _reader(self) -> InputReader:
-        return InputReader(self.store, self._asks, self._clock)
+    def _reader(self, job: Job) -> InputReader:
+        def unpriced(models: set[str]) -> str | None:
+            caller = self._asks.caller_of(job.key)
+            return None if caller is None else self.estimator.unpriced(caller, models)
+
+        return InputReader(self.store, self._asks, self._clock, unpriced)
 
     async def _live(self, opened: _Open) -> None:
         """Work a job until it ends, or the house closes."""
@@ -438,7 +452,7 @@ class Batches:
         if self._is_closing or not opened.job.is_open:
             return
         if opened.job.read_ns is None:
-            await self._change(opened, **(await self._reader().read(opened.job)))
+            await self._change(opened, **(await self._reader(opened.job).read(opened.job)))
             if opened.job.failed_ns is not None:
                 return
         job = opened.job = await self._fresh(opened.job)

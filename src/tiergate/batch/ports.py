@@ -51,8 +51,8 @@ class JobStore(FileStore, Protocol):
     of what that owner had claimed wait again.
     """
 
-    async def add(self, job: Job) -> Job:
-        """Add a job; gives it with its number."""
+    async def add(self, job: Job, files: Sequence[str]) -> Job:
+        """Add a job that reads these files, one after the other; gives it with its number."""
         ...
 
     async def job(self, job_id: str) -> Job | None:
@@ -84,7 +84,7 @@ class JobStore(FileStore, Protocol):
         ...
 
     async def clear_lines(self, no: int) -> None:
-        """Delete all lines of a job whose input was read in part, and what was counted."""
+        """Delete all lines of a job whose input was read in part, and what was counted; its files stay."""
         ...
 
     async def alike(self, no: int) -> list[tuple[int, int]]:

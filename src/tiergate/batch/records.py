@@ -105,6 +105,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
     output_tokens: int = 0
     cash_nanos: int = 0
+    cash_squares: float = 0.0
+    """Of what each line that is done has cost, in USD: how far they lie apart."""
     hits: int = 0
     interrupted: int = 0
     """Times that a line was with an owner that died: its answer, if there was one, is paid and lost."""
@@ -215,5 +217,6 @@ def counts_of(finished: Finished) -> dict[str, Any]:
         "cached_tokens": finished.cached_tokens,
         "output_tokens": finished.output_tokens,
         "cash_nanos": finished.cash_nanos,
+        "cash_squares": (finished.cash_nanos / 1e9) ** 2,
         "hits": int(finished.is_hit),
     }

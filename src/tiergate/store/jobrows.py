@@ -15,7 +15,7 @@ _PLAIN: Final = (
 )
 _COUNTED: Final = (
     *("done", "failed", "cancelled", "input_tokens", "cached_tokens", "output_tokens", "cash_nanos"),
-    *("hits", "interrupted"),
+    *("cash_squares", "hits", "interrupted"),
 )
 _metadata: Final = msgspec.json.Decoder(dict[str, str]).decode
 _problems: Final = msgspec.json.Decoder(tuple[Problem, ...]).decode

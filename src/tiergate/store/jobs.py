@@ -128,10 +128,17 @@ class SqliteJobs:
 
     # Jobs.
 
-    async def add(self, job: Job) -> Job:
+    async def add(self, job: Job, files: Sequence[str]) -> Job:
         """Add a job; see `batch.JobStore`."""
-        ((no,),) = await self._do(lambda: self._rows("add_job", **job_facts(job)))
-        return msgspec.structs.replace(job, no=no)
+
+        def add() -> int:
+            with self._transaction():
+                ((no,),) = self._rows("add_job", **job_facts(job))
+                for source, file_id in enumerate(files):
+                    self._run("add_input", job=no, source=source, file_id=file_id)
+                return int(no)
+
+        return msgspec.structs.replace(job, no=await self._do(add))
 
     async def job(self, job_id: str) -> Job | None:
         """Give a job; see `batch.JobStore`."""
@@ -182,7 +189,6 @@ class SqliteJobs:
             self._let_go(no)
             self._texts.delete(f"s{no}")
             with self._transaction():
-                self._run("forget_inputs", job=no)
                 self._run("forget_spools", job=no)
                 self._run("reset_counts", no=no)
 

@@ -63,7 +63,7 @@ WHERE no = :no;
 -- name: reset_counts
 UPDATE job
 SET done = 0, failed = 0, cancelled = 0, input_tokens = 0, cached_tokens = 0, output_tokens = 0, cash_nanos = 0,
-    hits = 0, interrupted = 0
+    cash_squares = 0, hits = 0, interrupted = 0
 WHERE no = :no;
 
 -- name: add_input
@@ -102,7 +102,7 @@ WHERE job = ? AND n = ? AND state = 'waiting';
 UPDATE job
 SET done = done + :done, failed = failed + :failed, cancelled = cancelled + :cancelled, input_tokens = input_tokens + :input_tokens,
     cached_tokens = cached_tokens + :cached_tokens, output_tokens = output_tokens + :output_tokens,
-    cash_nanos = cash_nanos + :cash_nanos, hits = hits + :hits
+    cash_nanos = cash_nanos + :cash_nanos, cash_squares = cash_squares + :cash_squares, hits = hits + :hits
 WHERE no = :job;
 
 -- name: mark

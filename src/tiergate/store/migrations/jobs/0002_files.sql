@@ -54,6 +54,7 @@ CREATE TABLE job (
     cached_tokens INTEGER NOT NULL DEFAULT 0,
     output_tokens INTEGER NOT NULL DEFAULT 0,
     cash_nanos   INTEGER NOT NULL DEFAULT 0,
+    cash_squares REAL    NOT NULL DEFAULT 0,    -- of each line's USD: how far they lie apart
     hits         INTEGER NOT NULL DEFAULT 0,    -- lines that the cache answered
     interrupted  INTEGER NOT NULL DEFAULT 0     -- times that a line was with an owner that died
 ) STRICT;

@@ -22,8 +22,18 @@ from pathlib import Path
 from statistics import median
 
 import httpx2 as httpx
+
 from against import cpu_s
-from gateway import GATEWAY_CORE, GATEWAY_PORT, KEY, ROOT, SETTINGS, UPSTREAM_PORT, _resident_mb, reply_upstream
+from gateway import (
+    GATEWAY_CORE,
+    GATEWAY_PORT,
+    KEY,
+    ROOT,
+    SETTINGS,
+    UPSTREAM_PORT,
+    _resident_mb,
+    reply_upstream,
+)
 from page import write_part
 
 BASE = f"http://127.0.0.1:{GATEWAY_PORT}/v1"
@@ -109,7 +119,12 @@ def run(pid: int, lines: int) -> list[Seen]:
         while True:
             found = client.get(place).json()
             seen.append(
-                Seen(time.monotonic() - begin, found["request_counts"]["completed"], cpu_s(pid), _resident_mb(pid))
+                Seen(
+                    time.monotonic() - begin,
+                    found["request_counts"]["completed"],
+                    cpu_s(pid),
+                    _resident_mb(pid),
+                )
             )
             if found["status"] not in ("validating", "in_progress"):
                 break
@@ -180,7 +195,7 @@ def page(found: dict[str, list[tuple[float, float]]], large: list[Seen], lines: 
     return f"""## Batches
 
 {datetime.now(UTC):%Y-%m-%d}: one core for the house, an upstream that answers at once with 2.3 kB, {CONCURRENCY} lines asked at one time,
-{lines:,} lines of half a kilobyte, {len(found['ledger'])} turns of each kind, medians. The ledger leaves **{ratio:.2f}** of the lines a second.
+{lines:,} lines of half a kilobyte, {len(found["ledger"])} turns of each kind, medians. The ledger leaves **{ratio:.2f}** of the lines a second.
 `make bench-batch`.
 
 | | lines/s | best | CPU µs a line |

@@ -6,14 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tiergate.app import ledgers
+import uvloop
+
 from tiergate.app.house import open_house
 from tiergate.app.serving import _calm_collector, opened_doors
 from tiergate.config import load
 from tiergate.ledger import CallClosed, Claim, Held, Settled
 from tiergate.store import LedgerJournal
-
-import uvloop
 
 
 async def _no_hold(self: LedgerJournal, held: Held, claims: Sequence[Claim] = ()) -> None:
@@ -28,10 +27,9 @@ async def main(config: Path, *, has_ledger: bool) -> None:
     """Serve until killed."""
     if not has_ledger:
         LedgerJournal.hold = _no_hold  # type: ignore[method-assign]  # what this script is for
-        LedgerJournal.settle = _no_record  # type: ignore[assignment, method-assign]
-        LedgerJournal.close = _no_record  # type: ignore[assignment, method-assign]
+        LedgerJournal.settle = _no_record  # type: ignore[assignment, method-assign]  # the same
+        LedgerJournal.close = _no_record  # type: ignore[assignment, method-assign]  # the same
     loaded = load(config, os.environ)
-    assert ledgers
     with Path(config).with_name("house.log").open("wb", buffering=0) as log:
         async with open_house(loaded, environ=os.environ, write_log=log.write) as house:
             async with opened_doors(house):

@@ -9,7 +9,7 @@ from pathlib import Path
 import uvloop
 
 from tiergate.app.house import open_house
-from tiergate.app.serving import _calm_collector, opened_doors
+from tiergate.app.serving import opened_doors
 from tiergate.config import load
 from tiergate.ledger import CallClosed, Claim, Held, Settled
 from tiergate.store import LedgerJournal
@@ -31,10 +31,11 @@ async def main(config: Path, *, has_ledger: bool) -> None:
         LedgerJournal.close = _no_record  # type: ignore[assignment, method-assign]  # the same
     loaded = load(config, os.environ)
     with Path(config).with_name("house.log").open("wb", buffering=0) as log:
-        async with open_house(loaded, environ=os.environ, write_log=log.write) as house:
-            async with opened_doors(house):
-                _calm_collector()
-                await asyncio.Event().wait()
+        async with (
+            open_house(loaded, environ=os.environ, write_log=log.write) as house,
+            opened_doors(house),
+        ):
+            await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ async def _erase(house: House, team: str | None, key: str | None) -> int:
     assert tenant is not None
     house.rooms.flights.keep_nothing_of(tenant)
     count = await house.tenants.erase(tenant)
+    count += await house.batches.erase(tenant)
     # What has come meanwhile was looked up before.
     house.rooms.flights.keep_nothing_of(tenant)
     await _purge(house, team, key, None)

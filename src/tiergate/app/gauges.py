@@ -20,6 +20,7 @@ def gauges(house: House, balances: Sequence[Balance]) -> Iterator[Family]:
     yield from _of_targets(house)
     yield from _of_breakers(house)
     yield from _of_the_cache(house)
+    yield from _of_batches(house)
     yield from _of_the_house(house)
 
 
@@ -125,6 +126,23 @@ def _of_the_cache(house: House) -> Iterator[Family]:
         "Complete answers to questions that may be kept, by whether they were, or why not.",
         ("result",),
         [((result,), count) for result, count in house.rooms.cache.kept.items()],
+    )
+
+
+def _of_batches(house: House) -> Iterator[Family]:
+    batches = house.batches
+    yield gauge(
+        "batches",
+        "Batches that have something left to do, by what they are doing.",
+        ("state",),
+        [((state,), count) for state, count in batches.at_work().items()],
+    )
+    yield gauge("batch_lines_asked", "Lines that are asked now.", (), [((), batches.asking())])
+    yield gauge(
+        "batch_lines_ended",
+        "Lines that came to their end since the start, by how they ended.",
+        ("state",),
+        [((state,), count) for state, count in batches.ended.items()],
     )
 
 

@@ -155,6 +155,7 @@ class House:
         self._webhook.use(fill.webhook(new.settings))
         self._alarm.use(fill.spend_limit_nanos(new.settings))
         self.metrics.goals = fill.goals(new.settings)
+        self.batches.use(at_once=new.settings.limits.batches)
         self._reloaded(new.settings)
         _tell_of_shared(self.cabinet, new.settings, self.emit)
         for notice in new.notices:

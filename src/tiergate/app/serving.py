@@ -58,7 +58,6 @@ async def serve(
         told, reload_asked = _on_signals()
         doors = opened_doors(house, limits=limits, body_wait_s=body_wait_s, grace_s=grace_s, drain_s=drain_s)
         async with doors as opened:
-            _calm_collector()
             say(_welcome(loaded, f"http://{opened.address}", admin=f"http://{opened.admin}"))
             await _until_told(house, opened.listener, told, reload_asked)
             opened.plane.is_ready = False
@@ -115,6 +114,7 @@ async def opened_doors(
         reached = f"{_reached(address)}:{listener.port}"
         administered = f"{_reached(admin_listen or settings.admin.listen)}:{admin.port}"
         house.lock.publish(reached, house.token, admin=administered, admin_token=admin_token)
+        _calm_collector()
         yield Doors(plane, listener, reached, administered)
     finally:
         await _stop(house, listener, grace_s=grace_s, drain_s=drain_s)

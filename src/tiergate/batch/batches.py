@@ -86,6 +86,7 @@ class _Open:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     since: float | None = None
     """When the present run began."""
+    is_erased: bool = False
 
 
 class Batches:
@@ -125,7 +126,11 @@ class Batches:
         self._randomness = randomness
         self._emit = emit
         self._open: dict[str, _Open] = {}
-        self._turns = asyncio.Semaphore(at_once)
+        self.ended: dict[str, int] = {}
+        """Lines that came to their end here, by how they ended."""
+        self._at_once = at_once
+        self._at_work = 0
+        self._turn = asyncio.Event()
         self._is_closing = False
 
     # Its own life.
@@ -165,6 +170,7 @@ class Batches:
     async def aclose(self, drain_s: float = 0.0) -> None:
         """Ask nothing more, wait at most so long for what is asked, and leave the rest for the next start."""
         self._is_closing = True
+        self._turn.set()
         tasks = []
         for opened in self._open.values():
             opened.wake.set()
@@ -343,6 +349,41 @@ class Batches:
             raise NoSuchBatch(f"There is no file {file_id[:100]!r} here.")
         return found
 
+    def use(self, *, at_once: int) -> None:
+        """Take another number of batches that are worked at one time; those that are, go on."""
+        self._at_once = at_once
+        self._turn.set()
+
+    async def erase(self, tenant: str) -> int:
+        """End all batches of a tenant at once, and delete them with their files; gives how many these were.
+
+        Raises:
+            StorageUnavailable: not all of them are gone.
+        """
+        opened = [one for one in self._open.values() if one.job.tenant == tenant]
+        for one in opened:
+            one.is_erased = True
+            one.wake.set()
+            if one.runner is not None:
+                one.runner.break_off()
+        await asyncio.gather(*(one.task for one in opened if one.task is not None), return_exceptions=True)
+        for one in opened:
+            self._open.pop(one.job.id, None)
+        self._on_ceilings()
+        return await self.store.erase(tenant)
+
+    def at_work(self) -> Mapping[str, int]:
+        """Count the batches that have something left to do, by what they are doing."""
+        found: dict[str, int] = {}
+        for opened in self._open.values():
+            found[opened.job.state.value] = found.get(opened.job.state.value, 0) + 1
+        return found
+
+    def asking(self) -> int:
+        """Count the lines that are asked now."""
+        runners = [opened.runner for opened in self._open.values() if opened.runner is not None]
+        return sum(runner.progress().in_flight for runner in runners)
+
     # Inside.
 
     async def _found(self, caller: Caller, job_id: str) -> Job:
@@ -404,7 +445,7 @@ class Batches:
     async def _live(self, opened: _Open) -> None:
         """Work a job until it ends, or the house closes."""
         try:
-            while opened.job.is_open and not self._is_closing:
+            while opened.job.is_open and not self._is_closing and not opened.is_erased:
                 await self._step(opened)
         except Exception as error:  # noqa: BLE001 - the border of a task: a bug stops one job, and is told
             message = f"The batch {opened.job.id} was stopped by an error ({type(error).__name__}: {error})."
@@ -424,12 +465,20 @@ class Batches:
             if await self._is_over(opened, pause):
                 await self._change(opened, pause=None)
             return
+        if self._at_work >= self._at_once:
+            # Those that came before are worked first.
+            self._turn.clear()
+            await self._turn.wait()
+            return
+        self._at_work += 1
         try:
-            async with self._turns:
-                await self._work(opened)
+            await self._work(opened)
         except StorageUnavailable as error:
             self._emit(Notice(word="batch_storage", message=str(error), severe=True))
             await self._rest(opened, _TRY_AGAIN_S)
+        finally:
+            self._at_work -= 1
+            self._turn.set()
 
     async def _is_over(self, opened: _Open, pause: Pause) -> bool:
         """Wait for the end of a pause, a change, or the job's own end; True: the pause is over."""
@@ -462,7 +511,7 @@ class Batches:
             store=self.store,
             asks=self._asks,
             on_pause=lambda pause: self._change(opened, pause=pause),
-            on_finished=_heard,
+            on_finished=self._count,
             clock=self._clock,
         )
         left_s = max(0.0, (job.deadline_ns - self._clock.wall_ns()) / 1e9)
@@ -478,14 +527,15 @@ class Batches:
         if is_done and opened.job.left <= 0:
             await self._change(opened, ended_ns=self._clock.wall_ns(), pause=None)
 
+    def _count(self, finished: Finished) -> None:
+        """Count an end that is in its spool."""
+        state = finished.state.value
+        self.ended[state] = self.ended.get(state, 0) + 1
+
     def _expire(self, opened: _Open) -> None:
         opened.job = replace(opened.job, expired_ns=self._clock.wall_ns())
         if opened.runner is not None:
             opened.runner.change(opened.job)
-
-
-def _heard(finished: Finished) -> None:
-    """Take no notice of an end: what is counted is read from the store."""
 
 
 def _counted(job: Job, found: Job) -> Job:

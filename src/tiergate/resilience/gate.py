@@ -23,6 +23,7 @@ from tiergate.rates import (
 from tiergate.resilience.lane import Hindrance, Lane
 from tiergate.resilience.learned import Entered, RateLeft
 from tiergate.resilience.outcomes import is_pushed_back
+from tiergate.resilience.reserve import Reserve
 from tiergate.resilience.waiting import Waiter, WaitingLine
 
 WAITING_MAX: Final = 1_000
@@ -87,6 +88,7 @@ class Gate:
         self.in_flight = 0
         self._places = self._shared_places()
         self._lanes: dict[str, Lane] = {}
+        self._reserve = Reserve()
         self.line = WaitingLine()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -133,11 +135,11 @@ class Gate:
             if isinstance(part, LeasedBucket | LeasedPlaces):
                 yield SharedLimit(f"provider:{self._provider}:{name}", part, self._limits.without_bank)
 
-    def try_enter(self, model: str, tokens: int) -> Entered | None:
+    def try_enter(self, model: str, tokens: int, call_class: CallClass) -> Entered | None:
         """Take a place if there is one."""
-        if self._hindrance(model, tokens, self._clock.monotonic()) is not None:
+        if self._hindrance(model, tokens, self._clock.monotonic(), call_class) is not None:
             return None
-        return self._enter(model, tokens)
+        return self._enter(model, tokens, call_class)
 
     def learn(self, model: str, said: Allowances, since: Entered, *, refused: int | None = None) -> None:
         """Take what an answer to an attempt in flight says of its model's rates.
@@ -154,12 +156,22 @@ class Gate:
         self.admit()
 
     def leave(
-        self, model: str, error: BaseException | None, *, took: int, used: int, sent: bool, output: int = 0
+        self,
+        model: str,
+        error: BaseException | None,
+        *,
+        took: int,
+        used: int,
+        sent: bool,
+        output: int = 0,
+        call_class: CallClass = CallClass.INTERACTIVE,
     ) -> None:
         """Give a place back; `error` is how the attempt ended, `used` what of the tokens `took` counts.
 
         `output`: what of `used` came out.
         """
+        if call_class is CallClass.INTERACTIVE:
+            self._reserve.leave()
         lane = self._lanes[model]
         if error is None:
             lane.adaptive.was_good(lane.in_flight)
@@ -196,7 +208,7 @@ class Gate:
         self._make_room(target, call_class)
         self.line.join(waiter)
         self.admit()
-        found = None if waiter.place.done() else self._hindrance(target.model, tokens, now)
+        found = None if waiter.place.done() else self._hindrance(target.model, tokens, now, call_class)
         # Who is in a hurry is not told of the mean time of a lease, which may come at once.
         if found is not None and (found.wait_s or 0.0) > max(wait_s, A_LEASE_S):
             self._step_out(waiter)
@@ -208,7 +220,7 @@ class Gate:
                 return await waiter.place
         except TimeoutError as error:
             self._give_up(waiter)
-            found = self._hindrance(target.model, tokens, self._clock.monotonic())
+            found = self._hindrance(target.model, tokens, self._clock.monotonic(), call_class)
             waited = f" None became free within {wait_s:g} s."
             raise self._full(target, found or Hindrance(self._taken()), waited) from error
         except asyncio.CancelledError:
@@ -236,7 +248,14 @@ class Gate:
         # The place may have been given in the same turn of the loop in which the wait was called off.
         if self._step_out(waiter) or waiter.place.exception() is not None:
             return
-        self.leave(waiter.model, asyncio.CancelledError(), took=waiter.tokens, used=0, sent=False)
+        self.leave(
+            waiter.model,
+            asyncio.CancelledError(),
+            took=waiter.tokens,
+            used=0,
+            sent=False,
+            call_class=waiter.call_class,
+        )
 
     def _step_out(self, waiter: Waiter) -> bool:
         """Go out of the line; who stood behind may be content with less. False: it was not in it any more."""
@@ -254,10 +273,10 @@ class Gate:
         for waiter in list(self.line.in_order(now)):
             if waiter.model in kept_back:
                 continue
-            found = self._hindrance(waiter.model, waiter.tokens, now)
+            found = self._hindrance(waiter.model, waiter.tokens, now, waiter.call_class)
             if found is None:
                 self.line.leave(waiter)
-                waiter.place.set_result(self._enter(waiter.model, waiter.tokens))
+                waiter.place.set_result(self._enter(waiter.model, waiter.tokens, waiter.call_class))
             elif found.for_all:
                 self._expect()
                 self._look_again_in(found.wait_s)
@@ -284,11 +303,18 @@ class Gate:
         if wait_s is not None:
             self._timer = asyncio.get_running_loop().call_later(wait_s, self.admit)
 
-    def _hindrance(self, model: str, tokens: int, now: float) -> Hindrance | None:
+    def _hindrance(
+        self, model: str, tokens: int, now: float, call_class: CallClass = CallClass.INTERACTIVE
+    ) -> Hindrance | None:
         """Tell what keeps an attempt out; nothing is counted."""
         limits = self._limits
-        if limits.concurrency is not None and self.in_flight >= limits.concurrency:
-            return Hindrance(self._taken())
+        if limits.concurrency is not None:
+            if self.in_flight >= limits.concurrency:
+                return Hindrance(self._taken())
+            free = limits.concurrency - self.in_flight
+            is_batch = call_class is not CallClass.INTERACTIVE
+            if is_batch and free <= self._reserve.places(limits.concurrency, now):
+                return Hindrance(f"Places at {self._provider} are kept free for interactive calls.")
         if self._places is not None and not self._places.has_room(now):
             return Hindrance(self._taken(), A_LEASE_S if self._places.may_be_leased() else None)
         for bucket, amount, name in ((self._requests, 1, "rpm"), (self.tokens, tokens, "tpm")):
@@ -301,8 +327,10 @@ class Gate:
             return None
         return lane.hindrance(tokens, now)
 
-    def _enter(self, model: str, tokens: int) -> Entered:
+    def _enter(self, model: str, tokens: int, call_class: CallClass) -> Entered:
         now = self._clock.monotonic()
+        if call_class is CallClass.INTERACTIVE:
+            self._reserve.enter(now)
         lane = self._lanes.get(model)
         if lane is None:
             lane = self._lanes[model] = Lane(f"{self._provider}/{model}")

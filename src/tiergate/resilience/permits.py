@@ -17,9 +17,20 @@ from tiergate.resilience.learned import Entered
 class Permit:
     """A place at a provider; a context that gives it back and hears how the attempt ended."""
 
-    __slots__ = ("_entered", "_gate", "_model", "_output", "_sent", "_took", "_used", "in_flight")
+    __slots__ = (
+        "_call_class",
+        "_entered",
+        "_gate",
+        "_model",
+        "_output",
+        "_sent",
+        "_took",
+        "_used",
+        "in_flight",
+    )
 
-    def __init__(self, gate: "Gate", model: str, took: int, entered: Entered) -> None:
+    def __init__(self, gate: "Gate", model: str, took: int, entered: Entered, call_class: CallClass) -> None:
+        self._call_class = call_class
         self._gate: Gate | None = gate
         self._model = model
         self._took = took
@@ -58,7 +69,15 @@ class Permit:
             gate.learn(
                 self._model, error.allowances, self._entered, refused=None if error.quota else self._took
             )
-        gate.leave(self._model, error, took=self._took, used=self._used, output=self._output, sent=self._sent)
+        gate.leave(
+            self._model,
+            error,
+            took=self._took,
+            used=self._used,
+            output=self._output,
+            sent=self._sent,
+            call_class=self._call_class,
+        )
 
 
 class Permits:
@@ -120,10 +139,10 @@ class Permits:
         amount = tokens() if gate.counts_tokens else 0
         entered = None
         if not gate.line.stands_before(call_class):
-            entered = gate.try_enter(target.model, amount)
+            entered = gate.try_enter(target.model, amount, call_class)
         if entered is None:
             entered = await gate.wait(target, amount, call_class, wait_s)
-        return Permit(gate, target.model, amount, entered)
+        return Permit(gate, target.model, amount, entered, call_class)
 
     def shared(self, *, urgent: bool) -> Iterator[SharedLimit]:
         """Give the limits that are shared with other processes, of providers that were used.

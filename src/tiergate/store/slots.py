@@ -40,7 +40,9 @@ class Slots:
         self._of: dict[int, int] = {}
 
     def begin(self, number: int) -> None:
-        """Write a number down."""
+        """Write a number down; once, however often it is begun."""
+        if number in self._of:
+            return
         if not self._free:
             self._grow()
         slot = self._of[number] = self._free.pop()

@@ -3,6 +3,7 @@
 from tiergate.testing.bank import MemoryRateBank
 from tiergate.testing.behaviour import Behaviour, ToolCall
 from tiergate.testing.clock import FakeClock, NothingWillHappen, run_virtual
+from tiergate.testing.jobs import MemoryJobs
 from tiergate.testing.journal import MemoryJournal
 from tiergate.testing.log import Ended, LogEntry, MockStatistics
 from tiergate.testing.process import MockProcess, run_mock
@@ -17,6 +18,7 @@ __all__ = [
     "FakeClock",
     "FakeShelf",
     "LogEntry",
+    "MemoryJobs",
     "MemoryJournal",
     "MemoryRateBank",
     "MockProcess",

@@ -226,8 +226,9 @@ class SqliteJobs:
     async def spool(self, no: int, finished: Finished) -> Spooled:
         """Write an end into the job's spool; see `batch.JobStore`."""
         data, output_at = write_record(finished)
+        slots = self._slots_of(no)
         at = self._texts.append(_spool(no, self._epoch), data)
-        self._slots_of(no).end(finished.n)
+        slots.end(finished.n)
         return Spooled(
             finished=finished,
             epoch=self._epoch,

@@ -107,6 +107,10 @@ class JobStore(FileStore, Protocol):
         """Note that a claimed line is asked now. Should its owner die before its end, `recover` tells."""
         ...
 
+    async def rest(self, no: int, n: int) -> None:
+        """Note that a line that was begun is not asked any more for now; it stays claimed."""
+        ...
+
     async def release(self, no: int, lines: Sequence[tuple[int, int]]) -> None:
         """Let claimed lines wait again, with the tries that they had: (n, tries)."""
         ...

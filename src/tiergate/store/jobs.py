@@ -225,11 +225,16 @@ class SqliteJobs:
         """Note that a claimed line is asked now; see `batch.JobStore`."""
         self._slots_of(no).begin(n)
 
+    async def rest(self, no: int, n: int) -> None:
+        """Note that a line is not asked any more for now; see `batch.JobStore`."""
+        self._slots_of(no).end(n)
+
     async def spool(self, no: int, finished: Finished) -> Spooled:
         """Write an end into the job's spool; see `batch.JobStore`."""
         data, output_at = write_record(finished)
+        slots = self._slots_of(no)
         at = self._texts.append(_spool(no, self._epoch), data)
-        self._slots_of(no).end(finished.n)
+        slots.end(finished.n)
         return Spooled(
             finished=finished,
             epoch=self._epoch,
@@ -296,7 +301,9 @@ class SqliteJobs:
 
     async def erase(self, tenant: str) -> int:
         """Delete all of a tenant; see `batch.JobStore`."""
-        count = await self._do(lambda: self._forget(-1, tenant))
+        count = 0
+        while forgotten := await self._do(lambda: self._forget(-1, tenant)):
+            count += forgotten
         return count + await self._do(lambda: self._erase_files(tenant))
 
     # In the thread.
@@ -411,7 +418,7 @@ class SqliteJobs:
             self._texts.delete(f"s{no}")
             with self._transaction():
                 for name in ("forget_inputs", "forget_spools", "forget_job"):
-                    self._run(name, **{"no" if name == "forget_job" else "job": no})
+                    self._run(name, job=no)
         return len(jobs)
 
     def _forget_lines(self, no: int) -> None:

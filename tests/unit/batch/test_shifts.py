@@ -200,7 +200,7 @@ def test_so_many_are_worked_at_one_time_and_all_in_the_end() -> None:
             await house.until(job_id, JobState.COMPLETED)
         assert house.most == 2
         house.shifts.use(at_once=5)
-        for job_id in [await house.job(2) for _ in range(5)]:
+        for job_id in [await house.job(500) for _ in range(5)]:
             await house.until(job_id, JobState.COMPLETED)
         assert house.most == 5
 

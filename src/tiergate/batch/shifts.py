@@ -19,6 +19,7 @@ from tiergate.ledger import Book, Ceiling, Journal, LineState, Scope
 
 _TRY_AGAIN_S: Final = 5.0
 _LET_GO_S: Final = 5.0
+_COUNTED_EACH_S: Final = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -321,10 +322,12 @@ class Shifts:
         opened.engine = self._make_engine(job, partial(self._paused, opened), self._count)
         left_s = max(0.0, (job.deadline_ns - self._clock.wall_ns()) / 1e9)
         expiry = asyncio.get_running_loop().call_later(left_s, self._expire, opened)
+        counting = asyncio.create_task(self._count_time(opened))
         try:
             is_done = await opened.engine.run()
         finally:
             expiry.cancel()
+            counting.cancel()
             opened.engine = None
             since, opened.since = opened.since, None
             await self._store.worked(job.no, self._ms_since(since))
@@ -332,6 +335,14 @@ class Shifts:
         if is_done:
             # Somebody may have let lines wait again in the meantime, or brought more of them.
             opened.job = await self._store.end(job.no, self._clock.wall_ns()) or opened.job
+
+    async def _count_time(self, opened: OpenJob) -> None:
+        """Write down now and then for how long a job is worked: a kill loses no more than that."""
+        while True:
+            await asyncio.sleep(_COUNTED_EACH_S)
+            since, opened.since = opened.since, self._clock.monotonic()
+            with suppress(StorageUnavailable):  # whoever needs it for more than this tells of it
+                await self._store.worked(opened.job.no, 0 if since is None else self._ms_since(since))
 
     async def _paused(self, opened: OpenJob, pause: Pause | None) -> None:
         await self.change(opened, pause=pause)

@@ -8,7 +8,7 @@ COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-engine guards check fix lock prices install-size bench-gateway bench-ledger bench-keys bench-outage bench-against bench-cache bench-rivals soak clean
+.PHONY: help install demo serve test test-engine guards check fix lock prices install-size bench-gateway bench-ledger bench-keys bench-outage bench-against bench-cache bench-batch bench-rivals soak clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ bench-outage: $(VENV)/.dev  ## Measure what callers and a provider see while it 
 
 bench-cache: $(VENV)/.dev  ## Measure hits, and what the cache costs other calls; writes BENCHMARKS.md
 	$(BIN)/python benchmarks/cache.py
+
+bench-batch: $(VENV)/.dev  ## Measure batches: lines a second, what the ledger costs, memory at a million lines; writes BENCHMARKS.md
+	$(BIN)/python benchmarks/batch.py $(ARGUMENTS)
 
 bench-against: $(VENV)/.dev  ## Measure this tree against an earlier commit (REVISION=...); writes BENCHMARKS.md
 	$(BIN)/python benchmarks/against.py $(REVISION)

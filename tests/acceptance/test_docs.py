@@ -56,7 +56,7 @@ def test_commands_in_the_documentation_exist(text: str) -> None:
         if words[:1] == ["tiergate"]:
             command = (
                 words[1:3]
-                if words[1] in ("report", "import", "entries", "keys", "cache", "targets")
+                if words[1] in ("report", "import", "entries", "keys", "cache", "targets", "batch")
                 else words[1:2]
             )
             help_text = subprocess.run(

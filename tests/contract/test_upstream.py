@@ -15,6 +15,8 @@ import uvloop
 import tiergate
 from contract.raw_server import Peer, RawServer, answers, chunk, chunked, refused_port, reply, silent
 from tiergate.core import (
+    Allowance,
+    Allowances,
     Chunk,
     Delivery,
     Target,
@@ -332,6 +334,38 @@ def test_an_upstream_request_id_is_sound_or_absent(run: Runner, said: bytes) -> 
                 return
             got = exchange.upstream_request_id
             assert got == {b"a" * 500: "a" * 128, b"id with spaces": "id with spaces"}.get(said)
+            await read(exchange)
+
+        run(body, provider(server.port))
+
+
+LIMITS = (
+    "X-RateLimit-Limit-Requests: 60",
+    "X-RateLimit-Remaining-Requests: 0",
+    "X-RateLimit-Reset-Requests: 1m0s",
+)
+USED_UP = Allowances(requests=Allowance(60, 0, 60))
+
+
+def with_headers(answer: bytes, *headers: str) -> bytes:
+    return answer.replace(b"\r\n\r\n", b"\r\n" + "\r\n".join(headers).encode() + b"\r\n\r\n", 1)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_a_provider_says_of_its_limits_is_told(run: Runner, streamed: bool) -> None:
+    """By the exchange as soon as it has begun, and by the failure where it was refused."""
+    good = chunked(says("x", "stop"), USAGE + DONE, headers=SSE) if streamed else reply(WHOLE)
+    refused = reply(b"{}", status="429 Too Many Requests")
+    with RawServer(answers(with_headers(good, *LIMITS), with_headers(refused, *LIMITS), good)) as server:
+
+        async def body(upstream: HttpUpstream) -> None:
+            exchange = await upstream.send(question(streamed=streamed))
+            assert exchange.allowances == USED_UP
+            await read(exchange)
+            refusal = await failure(ask(upstream, streamed=streamed), UpstreamThrottled)
+            assert refusal.allowances == USED_UP
+            exchange = await upstream.send(question(streamed=streamed))
+            assert exchange.allowances is None
             await read(exchange)
 
         run(body, provider(server.port))

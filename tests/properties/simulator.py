@@ -102,6 +102,7 @@ class Played:
 
     replica = "town:1"
     upstream_request_id = None
+    allowances = None
 
     def __init__(self, town: "Town", question: Question, weather: Weather, visit: "Visit") -> None:
         self._town = town

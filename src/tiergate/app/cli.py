@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from tiergate.app.cli_batch import batch
 from tiergate.app.cli_cache import cache
 from tiergate.app.cli_keys import keys
 from tiergate.app.cli_ledger import entries, report
@@ -29,7 +30,7 @@ cli = typer.Typer(
 
 
 def main() -> NoReturn:
-    """Run the command line: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run the command line: 0 done, 1 failed, 2 wrong usage, 3 stopped by a budget, 130 interrupted."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character shows another, and nothing fails for it.
         if isinstance(stream, io.TextIOWrapper):
@@ -312,6 +313,7 @@ def erase(
     run_to_end(erase_tenant(file_or_default(config, os.environ), os.environ, wish, as_json=as_json))
 
 
+cli.add_typer(batch, name="batch")
 cli.add_typer(report, name="report")
 cli.add_typer(entries, name="entries")
 cli.add_typer(keys, name="keys")

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import closing
 from decimal import Decimal
 from math import inf
+from secrets import token_hex
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from tiergate.cache import read_status
 from tiergate.core import (
@@ -27,6 +28,7 @@ from tiergate.upstream import Origin as Server
 from tiergate.wire import ChatStream, ErrorInStream, choices_asked, dumps, loads, read_error, read_reply
 
 _LABEL: Final = "the gateway"
+_LAST: Final = b"\r\n--%b--\r\n"
 ANSWER_S: Final = 30.0
 """How long the gateway may take for a document; nothing that it looks up takes so long while it lives."""
 
@@ -45,6 +47,7 @@ class GatewayClient:
 
     Args:
         address: `host:port`.
+        scheme: `http` or `https`.
         token: what it accepts from us.
         pid: of its process, to be named where it does not answer.
         answer_s: how long it may take for a document. Answers of models take as long as it lets them.
@@ -59,12 +62,15 @@ class GatewayClient:
         pid: int | None = None,
         answer_s: float = ANSWER_S,
         transport: Transport | None = None,
+        scheme: Literal["http", "https"] = "http",
     ) -> None:
         self._address, self._pid, self._answer_s = address, pid, answer_s
         host, _, port = address.rpartition(":")
-        self._server = Server(scheme="http", host=host.strip("[]"), port=int(port))
+        self._server = Server(scheme=scheme, host=host.strip("[]"), port=int(port))
         self._headers = () if token is None else (("authorization", f"Bearer {token}"),)
         self._transport = transport or open_transport()
+        self._boundary = token_hex(16)
+        """Between the parts of a form; nothing that is sent can know it."""
         self._endpoints: dict[tuple[str, str, tuple[tuple[str, str], ...]], Endpoint] = {}
 
     async def get(self, path: str) -> Any:
@@ -82,6 +88,42 @@ class GatewayClient:
             GatewayError: the gateway said no, or nothing in time.
         """
         return await self._document("POST", path, dumps(body))
+
+    async def delete(self, path: str) -> Any:
+        """Delete something and get a JSON document about it.
+
+        Raises:
+            GatewayError: the gateway said no, or nothing in time.
+        """
+        return await self._document("DELETE", path, b"")
+
+    async def upload(self, path: str, name: str, data: bytes, **fields: str) -> Any:
+        """Post a file in a form and get a JSON document about it.
+
+        Raises:
+            GatewayError: the gateway said no, or nothing in time.
+        """
+        boundary = self._boundary
+        parts = [
+            f'--{boundary}\r\ncontent-disposition: form-data; name="{one}"\r\n\r\n{value}\r\n'
+            for one, value in fields.items()
+        ]
+        head = f'--{boundary}\r\ncontent-disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
+        body = b"".join([*(part.encode() for part in parts), head.encode(), data, _LAST % boundary.encode()])
+        kind = {"content-type": f"multipart/form-data; boundary={boundary}"}
+        return await self._document("POST", path, body, kind)
+
+    async def download(self, path: str) -> AsyncIterator[bytes]:
+        """Get a file in pieces; ends normally only when all of it is here.
+
+        Raises:
+            GatewayError: the gateway said no.
+            UpstreamError: the gateway cannot be reached, or broke off.
+        """
+        response = await self._send("GET", path, b"", {})
+        with closing(response):
+            while (piece := await response.next_piece()) is not None:
+                yield piece
 
     async def chat(self, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None) -> Reply:
         """Ask for a whole reply.
@@ -124,9 +166,13 @@ class GatewayClient:
         """Close the connections."""
         await self._transport.aclose()
 
-    async def _document(self, method: str, path: str, body: bytes) -> Any:
+    async def _document(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> Any:
         try:
-            response = await self._send(method, path, body, {}, deadline=monotonic() + self._answer_s)
+            response = await self._send(
+                method, path, body, headers or {}, deadline=monotonic() + self._answer_s
+            )
             with closing(response):
                 return loads(await _whole(response))
         except (UpstreamTimeout, UpstreamUnreachable) as error:
@@ -159,7 +205,8 @@ class GatewayClient:
         key = (method, path, headers)
         endpoint = self._endpoints.get(key)
         if endpoint is None:
-            content = (("content-type", "application/json"),) if method == "POST" else ()
+            is_json = method == "POST" and not any(name == "content-type" for name, _ in headers)
+            content = (("content-type", "application/json"),) if is_json else ()
             endpoint = self._endpoints[key] = Endpoint(
                 label=_LABEL,
                 origin=self._server,

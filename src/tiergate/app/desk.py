@@ -14,7 +14,7 @@ from tiergate.app.ledgers import ledger_place
 from tiergate.cache import ShelfUnavailable
 from tiergate.core import StorageUnavailable, SystemClock
 from tiergate.ledger import Balance
-from tiergate.resilience import HealthReport
+from tiergate.resilience import HealthReport, PermitStatistics
 from tiergate.store import LedgerPast
 
 
@@ -80,6 +80,7 @@ async def _erase(house: House, team: str | None, key: str | None) -> int:
     assert tenant is not None
     house.rooms.flights.keep_nothing_of(tenant)
     count = await house.tenants.erase(tenant)
+    count += await house.batches.erase(tenant)
     # What has come meanwhile was looked up before.
     house.rooms.flights.keep_nothing_of(tenant)
     await _purge(house, team, key, None)
@@ -135,6 +136,7 @@ def _targets(house: House) -> list[Mapping[str, Any]]:
                 "requests_left": None if place is None else place.requests_left,
                 "tokens_left": None if place is None else place.tokens_left,
                 "learned_concurrency": {} if place is None else place.learned,
+                "learned_rates": {} if place is None else _rates_object(place),
                 "breakers": {report.part: _breaker_object(report) for report in own if not report.model},
                 "models": [
                     {"model": report.model, **_breaker_object(report), "throttled_s": report.throttled_s}
@@ -149,6 +151,13 @@ def _targets(house: House) -> list[Mapping[str, Any]]:
             }
         )
     return rows
+
+
+def _rates_object(place: PermitStatistics) -> dict[str, Any]:
+    return {
+        model: {what: {"limit": rate.limit, "left": round(rate.left, 1)} for what, rate in rates.items()}
+        for model, rates in place.learned_rates.items()
+    }
 
 
 def _breaker_object(report: HealthReport) -> dict[str, Any]:

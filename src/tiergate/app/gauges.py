@@ -17,8 +17,10 @@ def gauges(house: House, balances: Sequence[Balance]) -> Iterator[Family]:
     """Give all of them; `balances` are those of now."""
     yield from _of_budgets(balances)
     yield from _of_providers(house)
+    yield from _of_targets(house)
     yield from _of_breakers(house)
     yield from _of_the_cache(house)
+    yield from _of_batches(house)
     yield from _of_the_house(house)
 
 
@@ -63,6 +65,10 @@ def _of_providers(house: House) -> Iterator[Family]:
             if left is not None
         ],
     )
+
+
+def _of_targets(house: House) -> Iterator[Family]:
+    places = house.rooms.permits.statistics()
     yield gauge(
         "target_concurrency",
         "What a target that pushed back is given at one time.",
@@ -71,6 +77,17 @@ def _of_providers(house: House) -> Iterator[Family]:
             ((f"{name}/{model}",), limit)
             for name, place in places.items()
             for model, limit in list(place.learned.items())[:_BREAKERS_MAX]
+        ],
+    )
+    yield gauge(
+        "target_left",
+        "What a target's own answers say is left of its rates.",
+        ("target", "limit"),
+        [
+            ((f"{name}/{model}", what), rate.left)
+            for name, place in places.items()
+            for model, rates in list(place.learned_rates.items())[:_BREAKERS_MAX]
+            for what, rate in rates.items()
         ],
     )
 
@@ -109,6 +126,23 @@ def _of_the_cache(house: House) -> Iterator[Family]:
         "Complete answers to questions that may be kept, by whether they were, or why not.",
         ("result",),
         [((result,), count) for result, count in house.rooms.cache.kept.items()],
+    )
+
+
+def _of_batches(house: House) -> Iterator[Family]:
+    shifts = house.batches.shifts
+    yield gauge(
+        "batches",
+        "Batches that have something left to do, by what they are doing.",
+        ("state",),
+        [((state,), count) for state, count in shifts.at_work().items()],
+    )
+    yield gauge("batch_lines_asked", "Lines that are asked now.", (), [((), shifts.asking())])
+    yield gauge(
+        "batch_lines_ended",
+        "Lines that came to their end since the start, by how they ended.",
+        ("state",),
+        [((state,), count) for state, count in shifts.ended.items()],
     )
 
 

@@ -5,7 +5,9 @@ import gc
 import os
 import secrets
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from tiergate.admin import AdminListener, admin_plane
 from tiergate.app.desk import desk_of
@@ -52,36 +54,74 @@ async def serve(
         StoreOwned, CannotStart: before anything was served.
     """
     async with open_house(loaded, environ=environ, write_log=write_to_stderr) as house:
-        plane = DataPlane(
-            house.rooms,
-            policy=_door(loaded.settings, body_wait_s),
-            randomness=os.urandom,
-            batches=house.batches,
-        )
-        house.on_reload(lambda settings: plane.use(_door(settings, body_wait_s)))
-        address = loaded.settings.listen
-        listener = Listener(plane, host=address.host, port=address.port, limits=limits)
         # Whoever learns where we listen may send a signal at once.
         told, reload_asked = _on_signals()
-        await listener.start()
-        admin, admin_token = _admin(house)
-        try:
-            await admin.start(may_move="listen" not in loaded.settings.admin.model_fields_set)
-            reached = f"{_reached(address)}:{listener.port}"
-            administered = f"{_reached(loaded.settings.admin.listen)}:{admin.port}"
-            house.lock.publish(reached, house.token, admin=administered, admin_token=admin_token)
-            _calm_collector()
-            say(_welcome(loaded, f"http://{reached}", admin=f"http://{administered}"))
-            await _until_told(house, listener, told, reload_asked)
-            plane.is_ready = False
-            house.emit(Notice(word="stopping", message=f"Finishing {listener.visits} requests."))
-        finally:
-            await _stop(house, listener, grace_s=grace_s, drain_s=drain_s)
-            await admin.stop()
+        doors = opened_doors(house, limits=limits, body_wait_s=body_wait_s, grace_s=grace_s, drain_s=drain_s)
+        async with doors as opened:
+            say(_welcome(loaded, f"http://{opened.address}", admin=f"http://{opened.admin}"))
+            await _until_told(house, opened.listener, told, reload_asked)
+            opened.plane.is_ready = False
+            house.emit(Notice(word="stopping", message=f"Finishing {opened.listener.visits} requests."))
     say("Stopped.")
 
 
-def _admin(house: House) -> tuple[AdminListener, str]:
+class Doors(NamedTuple):
+    """Both planes of a house while they listen; addresses as this machine reaches them."""
+
+    plane: DataPlane
+    listener: Listener
+    address: str
+    admin: str
+
+
+@asynccontextmanager
+async def opened_doors(
+    house: House,
+    *,
+    listen: Address | None = None,
+    admin_listen: Address | None = None,
+    limits: ListenerLimits = _LIMITS,
+    body_wait_s: float = 60.0,
+    grace_s: float = 0.0,
+    drain_s: float = 0.0,
+) -> AsyncIterator[Doors]:
+    """Let a house listen, and tell the command line where, until the context ends.
+
+    Args:
+        house: behind the doors.
+        listen: where, instead of where the settings say, and
+        admin_listen: the same of the admin plane.
+        limits: how long slow clients are waited for, and
+        body_wait_s: the same of their bodies.
+        grace_s: how long calls are still taken at the end, and
+        drain_s: how long those that run are waited for; signals cut both short.
+
+    Raises:
+        CannotStart: an address is taken.
+    """
+    settings = house.settings
+    plane = DataPlane(
+        house.rooms, policy=_door(settings, body_wait_s), randomness=os.urandom, batches=house.batches
+    )
+    house.on_reload(lambda new: plane.use(_door(new, body_wait_s)))
+    address = listen or settings.listen
+    listener = Listener(plane, host=address.host, port=address.port, limits=limits)
+    await listener.start()
+    admin, admin_token = _admin(house, admin_listen or settings.admin.listen)
+    try:
+        may_move = admin_listen is not None or "listen" not in settings.admin.model_fields_set
+        await admin.start(may_move=may_move)
+        reached = f"{_reached(address)}:{listener.port}"
+        administered = f"{_reached(admin_listen or settings.admin.listen)}:{admin.port}"
+        house.lock.publish(reached, house.token, admin=administered, admin_token=admin_token)
+        _calm_collector()
+        yield Doors(plane, listener, reached, administered)
+    finally:
+        await _stop(house, listener, grace_s=grace_s, drain_s=drain_s)
+        await admin.stop()
+
+
+def _admin(house: House, address: Address) -> tuple[AdminListener, str]:
     """Make the admin plane of a house; give it with its token, which is made and kept where none is set."""
     settings = house.settings
     given = settings.admin.token
@@ -90,7 +130,6 @@ def _admin(house: House) -> tuple[AdminListener, str]:
         if given is not None
         else kept_secret(settings.data_dir / _ADMIN_FILE, lambda: secrets.token_urlsafe(32))
     )
-    address = settings.admin.listen
     hosts = frozenset({*settings.hosts, *LOOPBACK_NAMES, _reached(address)})
     plane = admin_plane(desk_of(house), emit=house.emit, token=token, hosts=hosts)
     return AdminListener(plane, host=address.host, port=address.port), token
@@ -148,11 +187,11 @@ async def _stop(house: House, listener: Listener, *, grace_s: float, drain_s: fl
     hurry = asyncio.create_task(again.wait())
     await asyncio.wait({hurry}, timeout=grace_s)
     stopping = asyncio.create_task(listener.stop(drain_s=drain_s))
-    resting = asyncio.create_task(house.batches.aclose(drain_s))
+    resting = asyncio.create_task(house.batches.shifts.aclose(drain_s))
     both = asyncio.create_task(_all_of(stopping, resting))
     await asyncio.wait({hurry, both}, return_when=asyncio.FIRST_COMPLETED)
     if not both.done():
-        await asyncio.gather(listener.stop(drain_s=0), house.batches.aclose())
+        await asyncio.gather(listener.stop(drain_s=0), house.batches.shifts.aclose())
     hurry.cancel()
     await both
 

@@ -21,7 +21,7 @@ async def list_targets(loaded: Loaded, environ: Mapping[str, str], *, as_json: b
     if as_json:
         print(dumps(answer).decode())
         return
-    table = plain_table("target", "tier", "state", "last failure", right=("in flight", "waiting"))
+    table = plain_table("target", "tier", "state", "last failure", right=("in flight", "waiting", "left"))
     for row in answer["data"]:
         state, because = _provider_state(row)
         table.add_row(
@@ -31,10 +31,13 @@ async def list_targets(loaded: Loaded, environ: Mapping[str, str], *, as_json: b
             shown(because),
             str(row["in_flight"]),
             str(row["waiting"]),
+            "",
         )
         for model in row["models"]:
             name = f"{row['provider']}/{model['model']}"
-            table.add_row(shown(name), row["tier"], _state(model), shown(model["because"] or ""), "", "")
+            left = _left(row["learned_rates"].get(model["model"], {}))
+            said = shown(model["because"] or "")
+            table.add_row(shown(name), row["tier"], _state(model), said, "", "", left)
     print_table(table)
 
 
@@ -64,6 +67,15 @@ def _provider_state(row: Mapping[str, Any]) -> tuple[str, str]:
         return "closed", ""
     part, breaker = breakers[0]
     return f"{part} {_state(breaker)}", breaker["because"] or ""
+
+
+def _left(rates: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say what a model's own answers say is left: `59 of 60 requests`."""
+    parts = []
+    for what, rate in rates.items():
+        of_all = "" if rate["limit"] is None else f" of {rate['limit']:.0f}"
+        parts.append(f"{rate['left']:.0f}{of_all} {what.replace('_', ' ')}")
+    return ", ".join(parts)
 
 
 def _state(breaker: Mapping[str, Any]) -> str:

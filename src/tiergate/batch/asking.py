@@ -67,7 +67,7 @@ class LineAsks:
         randomness: Callable[[int], bytes],
     ) -> None:
         self._rooms = rooms
-        self._caller_of = caller_of
+        self.caller_of = caller_of
         self._say = say
         self._randomness = randomness
         self.resent_of: dict[tuple[str, int], str] = {}
@@ -137,7 +137,7 @@ class LineAsks:
         return Finished(n=line.n, state=state, output=output, error_code=code)
 
     def _call(self, job: Job, line: Claimed, body: Any, model: str) -> Call:
-        caller = self._caller_of(job.key)
+        caller = self.caller_of(job.key)
         if caller is None:
             raise InvalidKey(f"The key {job.key!r}, which made this batch, opens nothing any more.")
         clock = self._rooms.clock

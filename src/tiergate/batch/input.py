@@ -1,7 +1,7 @@
 """Takes the input of a job into the store: its lines, and an end at once for those that ask nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
@@ -25,6 +25,7 @@ class _Taken:
     lines: int
     digest: Any
     problems: list[Problem] = field(default_factory=list)
+    models: set[str] = field(default_factory=set)
 
     def tell(self, problem: Problem) -> None:
         if len(self.problems) < _PROBLEMS_MAX:
@@ -32,9 +33,15 @@ class _Taken:
 
 
 class InputReader:
-    """Reads inputs. Text is checked in another thread: the event loop has calls to look after."""
+    """Reads inputs. Text is checked in another thread: the event loop has calls to look after.
 
-    def __init__(self, store: JobStore, asks: LineAsks, clock: Clock) -> None:
+    `unpriced` says which of some models has no price, where a budget needs one.
+    """
+
+    def __init__(
+        self, store: JobStore, asks: LineAsks, clock: Clock, unpriced: Callable[[set[str]], str | None]
+    ) -> None:
+        self._unpriced = unpriced
         self._store = store
         self._asks = asks
         self._clock = clock
@@ -47,11 +54,13 @@ class InputReader:
         """
         await self._store.clear_lines(job.no)
         taken = _Taken(0, sha256())
-        await self._take(job, job.input_file, taken)
+        for source, file_id in enumerate(await self._store.inputs(job.no)):
+            await self._take(job, file_id, source, taken)
+        await self._end_alike(job, taken, 0)
         return self._known(job, taken)
 
-    async def grow(self, job: Job, file_id: str) -> dict[str, Any]:
-        """Read another file; gives what is known of the job then.
+    async def grow(self, job: Job, files: Sequence[str]) -> dict[str, Any]:
+        """Read more files; gives what is known of the job then.
 
         Raises:
             StorageUnavailable: not now.
@@ -60,7 +69,10 @@ class InputReader:
         for known in await self._store.inputs(job.no):
             async for found in self._pieces(known):
                 await asyncio.to_thread(_digest, taken.digest, found)
-        await self._take(job, file_id, taken)
+        begins = taken.lines
+        for file_id in files:
+            await self._take(job, file_id, await self._store.add_input(job.no, file_id), taken)
+        await self._end_alike(job, taken, begins)
         return self._known(job, taken)
 
     def _known(self, job: Job, taken: _Taken) -> dict[str, Any]:
@@ -71,14 +83,20 @@ class InputReader:
             "problems": tuple(taken.problems),
             "read_ns": now_ns,
         }
-        if not taken.lines:
-            known["problems"] = (Problem(code="empty_file", message="The input has no lines."),)
-        is_refused = job.is_strict and bool(taken.problems)
-        return {**known, "failed_ns": now_ns} if is_refused or not taken.lines else known
+        refused = self._refused(taken)
+        if refused is not None:
+            known["problems"] = (refused, *taken.problems)
+        is_refused = refused is not None or (job.is_strict and bool(taken.problems))
+        return {**known, "failed_ns": now_ns} if is_refused else known
 
-    async def _take(self, job: Job, file_id: str, taken: _Taken) -> None:
-        source = await self._store.add_input(job.no, file_id)
-        begins = taken.lines
+    def _refused(self, taken: _Taken) -> Problem | None:
+        """Say why nothing of it can be worked; None: it can."""
+        if not taken.lines:
+            return Problem(code="empty_file", message="The input has no lines.")
+        unpriced = self._unpriced(taken.models)
+        return None if unpriced is None else Problem(code="price_unknown", message=unpriced)
+
+    async def _take(self, job: Job, file_id: str, source: int, taken: _Taken) -> None:
         async for found in self._pieces(file_id):
             first = taken.lines + 1
             checked = await asyncio.to_thread(
@@ -94,7 +112,7 @@ class InputReader:
             await self._store.add_lines(job.no, checked.lines)
             await self._end_bad(job, found, checked, taken, first)
             taken.lines += len(found)
-        await self._end_alike(job, taken, begins)
+            taken.models |= checked.models if job.budget_nanos is not None else set()
 
     async def _end_bad(
         self, job: Job, found: list[Found], checked: Checked, taken: _Taken, first: int

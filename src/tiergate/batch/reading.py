@@ -6,7 +6,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from tiergate.batch.records import NewLine
-from tiergate.wire import BadLine, BatchLine, read_batch_line
+from tiergate.wire import BadLine, read_batch_line
 
 LINE_BYTES_MAX: Final = 32 << 20
 _PREFIX_CHARS: Final = 2_000
@@ -77,8 +77,8 @@ class Checked:
 
     lines: list[NewLine] = field(default_factory=list)
     bad: dict[int, BadLine] = field(default_factory=dict)
-    asked: list[BatchLine] = field(default_factory=list)
-    """Lines that ask something."""
+    models: set[str] = field(default_factory=set)
+    """Those that are asked for."""
 
 
 def check_lines(
@@ -105,7 +105,7 @@ def check_lines(
             checked.bad[n] = error
             custom_id = error.custom_id
         else:
-            checked.asked.append(asked)
+            checked.models.add(asked.question.model)
             custom_id = asked.custom_id
             rank = _rank(asked.question.body) if by_prefix else 0
         if custom_id is not None:

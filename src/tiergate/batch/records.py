@@ -4,6 +4,7 @@ Times are nanoseconds since 1970 (`_ns`), amounts nano-dollars (`_nanos`). No re
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -105,6 +106,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
     output_tokens: int = 0
     cash_nanos: int = 0
+    cash_squares: float = 0.0
+    """Of what each line that is done has cost, in USD: how far they lie apart."""
     hits: int = 0
     interrupted: int = 0
     """Times that a line was with an owner that died: its answer, if there was one, is paid and lost."""
@@ -193,6 +196,17 @@ class Spooled(msgspec.Struct, frozen=True, kw_only=True):
     """Of the whole record."""
 
 
+@dataclass(slots=True)
+class Progress:
+    """What a runner is doing now; numbers of its own run."""
+
+    in_flight: int = 0
+    limit: int = 0
+    why: str = ""
+    again: dict[str, int] = field(default_factory=dict)
+    """Failures after which a line was to be asked again, by their word."""
+
+
 class Output(NamedTuple):
     """A line's output."""
 
@@ -215,5 +229,6 @@ def counts_of(finished: Finished) -> dict[str, Any]:
         "cached_tokens": finished.cached_tokens,
         "output_tokens": finished.output_tokens,
         "cash_nanos": finished.cash_nanos,
+        "cash_squares": (finished.cash_nanos / 1e9) ** 2,
         "hits": int(finished.is_hit),
     }

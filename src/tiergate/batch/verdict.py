@@ -1,7 +1,7 @@
 """What an error means to the line that met it, and to its job. Pure."""
 
 from collections.abc import Mapping
-from math import inf
+from math import isfinite
 from types import MappingProxyType
 from typing import Final
 
@@ -114,7 +114,9 @@ def _of_target(error: UpstreamError) -> Verdict:
             return Again(word="throttled", wait_s=error.retry_after_s, pushes=True, is_weather=True)
         case TargetResting():
             # Nobody was asked: it is no try of this line's.
-            wait_s = _LOOKED_AT_S if error.retry_after_s == inf else error.retry_after_s
+            wait_s = error.retry_after_s
+            if wait_s is None or not isfinite(wait_s):
+                wait_s = _LOOKED_AT_S
             return Again(word="outage", wait_s=wait_s, is_weather=True)
         case UpstreamTimeout():
             return Again(word="timeout", counts=True, pushes=True, is_weather=True)

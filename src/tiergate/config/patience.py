@@ -55,7 +55,7 @@ class Resilience(Section):
     adaptive_concurrency: Truth = Field(
         default=True,
         description="Whether a target that pushes back (429, 503, no sign of life) is given less at one "
-        "time, and slowly more again.",
+        "time, and slowly more again, and one whose answers tell its limits is asked no faster than that.",
     )
     breaker: Breakers = Field(default_factory=Breakers, description="When what fails is left alone.")
     first_event_s: Duration = Field(default=60.0, description="Longest wait for an upstream's first event.")

@@ -1,5 +1,6 @@
 """The shared nouns: call, reply, chunk, usage, money, target, outcome, events, errors, clock."""
 
+from tiergate.core.allowance import Allowance, Allowances
 from tiergate.core.caching import CacheSaid, Forwarded
 from tiergate.core.call import (
     LOCAL,
@@ -80,6 +81,8 @@ __all__ = [
     "NOTHING",
     "REASONING_EFFORTS",
     "VERSION",
+    "Allowance",
+    "Allowances",
     "AnswerNotKept",
     "AttemptFailed",
     "Blame",

@@ -39,6 +39,7 @@ A leaf carries facts; only `web` knows status codes. Messages are written by us:
 
 from typing import ClassVar
 
+from tiergate.core.allowance import Allowances
 from tiergate.core.outcome import Blame, Delivery
 
 
@@ -143,6 +144,7 @@ class UpstreamError(TiergateError):
         status: its HTTP status, if it gave one.
         retry_after_s: what it asked us to wait, if it said.
         should_retry: whether it wants the same request again, if it said (`x-should-retry`).
+        allowances: what it said of its own limits, if it did.
         elsewhere: whether another target may do better.
         tried: (`provider/model`, sentence) of the attempts of the same call that failed before it.
     """
@@ -164,6 +166,7 @@ class UpstreamError(TiergateError):
         self.status = status
         self.retry_after_s: float | None = None
         self.should_retry: bool | None = None
+        self.allowances: Allowances | None = None
         self.tried: tuple[tuple[str, str], ...] = ()
 
 

@@ -1,6 +1,7 @@
 """How much per minute and at one time, alone or shared with other processes: buckets, places, leases."""
 
 from tiergate.rates.buckets import A_LEASE_S, BURST_S, Bucket, LeasedBucket, RateBucket
+from tiergate.rates.learned import LearnedRate
 from tiergate.rates.leasing import (
     ASKED_S,
     Leased,
@@ -20,6 +21,7 @@ __all__ = [
     "A_LEASE_S",
     "BURST_S",
     "Bucket",
+    "LearnedRate",
     "Leased",
     "LeasedBucket",
     "LeasedPlaces",

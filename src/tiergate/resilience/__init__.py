@@ -4,6 +4,7 @@ from tiergate.resilience.breaker import Breaker, BreakerPolicy, StateName
 from tiergate.resilience.drive import Attempt, Facts, Failure, Stop, Try, drive, what_now
 from tiergate.resilience.gate import NO_LIMITS, PermitStatistics, ProviderLimits
 from tiergate.resilience.health import Health, HealthReport, Trial
+from tiergate.resilience.learned import RateLeft
 from tiergate.resilience.outcomes import Part, Verdict, judge, verdicts_of
 from tiergate.resilience.permits import Permit, Permits
 from tiergate.resilience.policy import RetryPolicy, budget_wait_s, permit_wait_s
@@ -23,6 +24,7 @@ __all__ = [
     "PermitStatistics",
     "Permits",
     "ProviderLimits",
+    "RateLeft",
     "RetryBudget",
     "RetryPolicy",
     "StateName",

@@ -1,15 +1,15 @@
 """The gate of one provider: what it takes from us at one time and per minute.
 
-A place needs all of it: room under the provider's concurrency, under what its model has shown that it can do,
-and enough of its requests and tokens per minute. All are looked at before any is counted.
+A place needs all of it: room under the provider's concurrency, under what its model has shown and said that
+it can do, and enough of its requests and tokens per minute. All are looked at before any is counted.
 """
 
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
-from tiergate.core import CallClass, Clock, Target, TargetFull, TargetThrottled
+from tiergate.core import Allowances, CallClass, Clock, Target, TargetFull, TargetThrottled
 from tiergate.rates import (
     A_LEASE_S,
     Bucket,
@@ -20,8 +20,10 @@ from tiergate.rates import (
     Sharing,
     WithoutBank,
 )
-from tiergate.resilience.adaptive import Adaptive
+from tiergate.resilience.lane import Hindrance, Lane
+from tiergate.resilience.learned import Entered, RateLeft
 from tiergate.resilience.outcomes import is_pushed_back
+from tiergate.resilience.reserve import Reserve
 from tiergate.resilience.waiting import Waiter, WaitingLine
 
 WAITING_MAX: Final = 1_000
@@ -47,7 +49,8 @@ NO_LIMITS: Final = ProviderLimits()
 class PermitStatistics:
     """A provider's places now. What is left of a rate is None where it has none.
 
-    `learned`: how many attempts at one time a model takes, of those that pushed back.
+    `learned`: how many attempts at one time a model takes, of those that pushed back; `learned_rates`: what
+    is left of the rates of those whose answers speak of them, by what is counted.
     """
 
     in_flight: int
@@ -57,28 +60,7 @@ class PermitStatistics:
     requests_left: float | None = None
     tokens_left: float | None = None
     learned: Mapping[str, int] = field(default_factory=dict)
-
-
-class _Hindrance(NamedTuple):
-    """Why nobody gets in now: in words, until when if that is known, and whether it holds for all models.
-
-    `at_most_s`: it may end at any time, and does after this.
-    """
-
-    why: str
-    wait_s: float | None = None
-    for_all: bool = True
-    at_most_s: float | None = None
-
-
-class _Lane:
-    """What is in flight at one model, and what it has shown that it can do."""
-
-    __slots__ = ("adaptive", "in_flight")
-
-    def __init__(self) -> None:
-        self.adaptive = Adaptive()
-        self.in_flight = 0
+    learned_rates: Mapping[str, Mapping[str, RateLeft]] = field(default_factory=dict)
 
 
 class Gate:
@@ -101,9 +83,12 @@ class Gate:
         now = clock.monotonic()
         self._requests = None if limits.rpm is None else self._bucket(limits.rpm, now)
         self.tokens = None if limits.tpm is None else self._bucket(limits.tpm, now)
+        self.counts_tokens = self.tokens is not None
+        """Whether anybody asks how many tokens an attempt may use."""
         self.in_flight = 0
         self._places = self._shared_places()
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._reserve = Reserve()
         self.line = WaitingLine()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -122,6 +107,11 @@ class Gate:
                 for model, lane in self._lanes.items()
                 if lane.adaptive.limit is not None
             },
+            learned_rates={
+                model: left
+                for model, lane in self._lanes.items()
+                if lane.learned is not None and (left := lane.learned.left(now))
+            },
         )
 
     def change(self, limits: ProviderLimits, *, is_adaptive: bool) -> None:
@@ -132,6 +122,10 @@ class Gate:
         self._requests = self._changed(self._requests, limits.rpm, now)
         self.tokens = self._changed(self.tokens, limits.tpm, now)
         self._places = self._shared_places(self._places)
+        self.counts_tokens = self.counts_tokens or self.tokens is not None
+        if not is_adaptive:
+            for lane in self._lanes.values():
+                lane.learned = None
         self.admit()
 
     def shared(self) -> Iterator[SharedLimit]:
@@ -141,25 +135,53 @@ class Gate:
             if isinstance(part, LeasedBucket | LeasedPlaces):
                 yield SharedLimit(f"provider:{self._provider}:{name}", part, self._limits.without_bank)
 
-    def try_enter(self, model: str, tokens: int) -> bool:
+    def try_enter(self, model: str, tokens: int, call_class: CallClass) -> Entered | None:
         """Take a place if there is one."""
-        if self._hindrance(model, tokens, self._clock.monotonic()) is not None:
-            return False
-        self._enter(model, tokens)
-        return True
+        if self._hindrance(model, tokens, self._clock.monotonic(), call_class) is not None:
+            return None
+        return self._enter(model, tokens, call_class)
 
-    def leave(self, model: str, error: BaseException | None, *, took: int, used: int, sent: bool) -> None:
-        """Give a place back; `error` is how the attempt ended, `used` what of the tokens `took` counts."""
+    def learn(self, model: str, said: Allowances, since: Entered, *, refused: int | None = None) -> None:
+        """Take what an answer to an attempt in flight says of its model's rates.
+
+        `since`: when that began; `refused`: where it was refused, the tokens that it might use.
+        """
+        if not self._is_adaptive:
+            return
+        lane = self._lanes[model]
+        lane.hear(said, since, self._clock.monotonic(), refused=refused)
+        self.counts_tokens = self.counts_tokens or (lane.learned is not None and lane.learned.counts_tokens)
+        if not self.line:
+            return
+        self.admit()
+
+    def leave(
+        self,
+        model: str,
+        error: BaseException | None,
+        *,
+        took: int,
+        used: int,
+        sent: bool,
+        output: int = 0,
+        call_class: CallClass = CallClass.INTERACTIVE,
+    ) -> None:
+        """Give a place back; `error` is how the attempt ended, `used` what of the tokens `took` counts.
+
+        `output`: what of `used` came out.
+        """
+        if call_class is CallClass.INTERACTIVE:
+            self._reserve.leave()
         lane = self._lanes[model]
         if error is None:
             lane.adaptive.was_good(lane.in_flight)
         elif self._is_adaptive and is_pushed_back(error):
             lane.adaptive.pushed_back(lane.in_flight, self._clock.monotonic())
         self.in_flight -= 1
-        lane.in_flight -= 1
+        lane.leave(took=took, used=used, output=output, sent=sent, is_good=error is None)
         if self._places is not None:
             self._places.give_back()
-        if not lane.in_flight and (lane.adaptive.limit is None or len(self._lanes) > _LANES_MAX):
+        if lane.is_empty or (not lane.in_flight and len(self._lanes) > _LANES_MAX):
             del self._lanes[model]
         if self._requests is not None and not sent:
             self._requests.correct(took=1, used=0)
@@ -168,7 +190,7 @@ class Gate:
         if self.line:
             self.admit()
 
-    async def wait(self, target: Target, tokens: int, call_class: CallClass, wait_s: float) -> None:
+    async def wait(self, target: Target, tokens: int, call_class: CallClass, wait_s: float) -> Entered:
         """Wait for a place, and enter.
 
         Raises:
@@ -186,7 +208,7 @@ class Gate:
         self._make_room(target, call_class)
         self.line.join(waiter)
         self.admit()
-        found = None if waiter.place.done() else self._hindrance(target.model, tokens, now)
+        found = None if waiter.place.done() else self._hindrance(target.model, tokens, now, call_class)
         # Who is in a hurry is not told of the mean time of a lease, which may come at once.
         if found is not None and (found.wait_s or 0.0) > max(wait_s, A_LEASE_S):
             self._step_out(waiter)
@@ -195,12 +217,12 @@ class Gate:
             self._sharing.soon()
         try:
             async with asyncio.timeout(wait_s):
-                await waiter.place
+                return await waiter.place
         except TimeoutError as error:
             self._give_up(waiter)
-            found = self._hindrance(target.model, tokens, self._clock.monotonic())
+            found = self._hindrance(target.model, tokens, self._clock.monotonic(), call_class)
             waited = f" None became free within {wait_s:g} s."
-            raise self._full(target, found or _Hindrance(self._taken()), waited) from error
+            raise self._full(target, found or Hindrance(self._taken()), waited) from error
         except asyncio.CancelledError:
             self._give_up(waiter)
             raise
@@ -217,7 +239,7 @@ class Gate:
         last = self.line.youngest_batch() if call_class is CallClass.INTERACTIVE else None
         if last is None:
             found = self._hindrance(target.model, 0, self._clock.monotonic())
-            raise self._full(target, found or _Hindrance(self._taken()), " As many wait already.")
+            raise self._full(target, found or Hindrance(self._taken()), " As many wait already.")
         self.line.leave(last)
         why = f"An interactive call took its place in the line at {target.name}."
         last.place.set_exception(TargetFull(why, target=target.name))
@@ -226,7 +248,14 @@ class Gate:
         # The place may have been given in the same turn of the loop in which the wait was called off.
         if self._step_out(waiter) or waiter.place.exception() is not None:
             return
-        self.leave(waiter.model, asyncio.CancelledError(), took=waiter.tokens, used=0, sent=False)
+        self.leave(
+            waiter.model,
+            asyncio.CancelledError(),
+            took=waiter.tokens,
+            used=0,
+            sent=False,
+            call_class=waiter.call_class,
+        )
 
     def _step_out(self, waiter: Waiter) -> bool:
         """Go out of the line; who stood behind may be content with less. False: it was not in it any more."""
@@ -239,18 +268,23 @@ class Gate:
         """Let in who waits, in order, as far as there is room."""
         now = self._clock.monotonic()
         again_s: float | None = None
+        kept_back: set[str] = set()
+        """Models; who stands behind and wants less of one does not go before."""
         for waiter in list(self.line.in_order(now)):
-            found = self._hindrance(waiter.model, waiter.tokens, now)
+            if waiter.model in kept_back:
+                continue
+            found = self._hindrance(waiter.model, waiter.tokens, now, waiter.call_class)
             if found is None:
                 self.line.leave(waiter)
-                self._enter(waiter.model, waiter.tokens)
-                waiter.place.set_result(None)
+                waiter.place.set_result(self._enter(waiter.model, waiter.tokens, waiter.call_class))
             elif found.for_all:
                 self._expect()
                 self._look_again_in(found.wait_s)
                 return
-            elif found.at_most_s is not None:
-                again_s = min(again_s or found.at_most_s, found.at_most_s)
+            else:
+                kept_back.add(waiter.model)
+                if found.at_most_s is not None:
+                    again_s = min(again_s or found.at_most_s, found.at_most_s)
         self._look_again_in(again_s)
 
     def _expect(self) -> None:
@@ -269,30 +303,37 @@ class Gate:
         if wait_s is not None:
             self._timer = asyncio.get_running_loop().call_later(wait_s, self.admit)
 
-    def _hindrance(self, model: str, tokens: int, now: float) -> _Hindrance | None:
+    def _hindrance(
+        self, model: str, tokens: int, now: float, call_class: CallClass = CallClass.INTERACTIVE
+    ) -> Hindrance | None:
         """Tell what keeps an attempt out; nothing is counted."""
         limits = self._limits
-        if limits.concurrency is not None and self.in_flight >= limits.concurrency:
-            return _Hindrance(self._taken())
+        if limits.concurrency is not None:
+            if self.in_flight >= limits.concurrency:
+                return Hindrance(self._taken())
+            free = limits.concurrency - self.in_flight
+            is_batch = call_class is not CallClass.INTERACTIVE
+            if is_batch and free <= self._reserve.places(limits.concurrency, now):
+                return Hindrance(f"Places at {self._provider} are kept free for interactive calls.")
         if self._places is not None and not self._places.has_room(now):
-            return _Hindrance(self._taken(), A_LEASE_S if self._places.may_be_leased() else None)
+            return Hindrance(self._taken(), A_LEASE_S if self._places.may_be_leased() else None)
         for bucket, amount, name in ((self._requests, 1, "rpm"), (self.tokens, tokens, "tpm")):
             wait_s = 0.0 if bucket is None else bucket.wait_s(amount, now)
             if bucket is not None and wait_s > 0:
                 what = f"The rate of {self._provider} is used up (limits.{name} {bucket.per_minute})."
-                return _Hindrance(what, wait_s)
+                return Hindrance(what, wait_s)
         lane = self._lanes.get(model)
-        if lane is not None and self._is_adaptive and not lane.adaptive.has_room(lane.in_flight, now):
-            what = f"{self._provider}/{model} has pushed back and is given {lane.in_flight} at a time."
-            return _Hindrance(what, for_all=False, at_most_s=lane.adaptive.forgotten_in_s(now))
-        return None
+        if lane is None or not self._is_adaptive:
+            return None
+        return lane.hindrance(tokens, now)
 
-    def _enter(self, model: str, tokens: int) -> None:
+    def _enter(self, model: str, tokens: int, call_class: CallClass) -> Entered:
         now = self._clock.monotonic()
+        if call_class is CallClass.INTERACTIVE:
+            self._reserve.enter(now)
         lane = self._lanes.get(model)
         if lane is None:
-            lane = self._lanes[model] = _Lane()
-        lane.in_flight += 1
+            lane = self._lanes[model] = Lane(f"{self._provider}/{model}")
         self.in_flight += 1
         if self._places is not None:
             self._places.take()
@@ -300,11 +341,12 @@ class Gate:
             self._requests.take(1, now)
         if self.tokens is not None:
             self.tokens.take(tokens, now)
+        return lane.enter(tokens, now)
 
     def _taken(self) -> str:
         return f"All places at {self._provider} are taken (limits.concurrency)."
 
-    def _full(self, target: Target, found: _Hindrance, more: str) -> TargetFull:
+    def _full(self, target: Target, found: Hindrance, more: str) -> TargetFull:
         if found.wait_s is None:
             return TargetFull(found.why + more, target=target.name)
         again = f" There is room in {found.wait_s:.1f} s."

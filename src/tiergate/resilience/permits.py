@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 
-from tiergate.core import CallClass, Clock, Target
+from tiergate.core import Allowances, CallClass, Clock, Target, UpstreamThrottled
 from tiergate.rates import SharedLimit, Sharing
 from tiergate.resilience.gate import (
     NO_LIMITS,
@@ -11,25 +11,47 @@ from tiergate.resilience.gate import (
     PermitStatistics,
     ProviderLimits,
 )
+from tiergate.resilience.learned import Entered
 
 
 class Permit:
     """A place at a provider; a context that gives it back and hears how the attempt ended."""
 
-    __slots__ = ("_gate", "_model", "_sent", "_took", "_used", "in_flight")
+    __slots__ = (
+        "_call_class",
+        "_entered",
+        "_gate",
+        "_model",
+        "_output",
+        "_sent",
+        "_took",
+        "_used",
+        "in_flight",
+    )
 
-    def __init__(self, gate: "Gate", model: str, took: int) -> None:
+    def __init__(self, gate: "Gate", model: str, took: int, entered: Entered, call_class: CallClass) -> None:
+        self._call_class = call_class
         self._gate: Gate | None = gate
         self._model = model
         self._took = took
+        self._entered = entered
         self._used = 0
+        self._output = 0
         self._sent = False
         self.in_flight = gate.in_flight
         """Attempts in flight when it was given, itself included."""
 
-    def count(self, tokens: int) -> None:
-        """Tell that the request was sent, and how many tokens count for the provider's rate."""
-        self._sent, self._used = True, tokens
+    def count(self, tokens: int, *, output: int = 0) -> None:
+        """Tell that the request was sent, and how many tokens count for the provider's rate.
+
+        `output`: how many of them came out.
+        """
+        self._sent, self._used, self._output = True, tokens, output
+
+    def learn(self, said: Allowances | None) -> None:
+        """Take what the provider's answer says of its own limits; a refusal's comes by itself."""
+        if said is not None and self._gate is not None:
+            self._gate.learn(self._model, said, self._entered)
 
     def __enter__(self) -> "Permit":
         return self
@@ -41,8 +63,21 @@ class Permit:
         trace: TracebackType | None = None,
     ) -> None:
         gate, self._gate = self._gate, None
-        if gate is not None:
-            gate.leave(self._model, error, took=self._took, used=self._used, sent=self._sent)
+        if gate is None:
+            return
+        if isinstance(error, UpstreamThrottled) and error.allowances is not None:
+            gate.learn(
+                self._model, error.allowances, self._entered, refused=None if error.quota else self._took
+            )
+        gate.leave(
+            self._model,
+            error,
+            took=self._took,
+            used=self._used,
+            output=self._output,
+            sent=self._sent,
+            call_class=self._call_class,
+        )
 
 
 class Permits:
@@ -51,7 +86,7 @@ class Permits:
     Args:
         limits: by provider; one that is not named has none.
         clock: monotonic seconds.
-        is_adaptive: whether less goes to a target that pushes back.
+        is_adaptive: whether less goes to a target that pushes back, or says that its rate is used up.
         sharing: who is asked where limits are shared with other processes; None: they are of this one alone.
     """
 
@@ -101,10 +136,13 @@ class Permits:
                 sharing=self._sharing,
             )
             self._gates[target.provider] = gate
-        amount = 0 if gate.tokens is None else tokens()
-        if gate.line.stands_before(call_class) or not gate.try_enter(target.model, amount):
-            await gate.wait(target, amount, call_class, wait_s)
-        return Permit(gate, target.model, amount)
+        amount = tokens() if gate.counts_tokens else 0
+        entered = None
+        if not gate.line.stands_before(call_class):
+            entered = gate.try_enter(target.model, amount, call_class)
+        if entered is None:
+            entered = await gate.wait(target, amount, call_class, wait_s)
+        return Permit(gate, target.model, amount, entered, call_class)
 
     def shared(self, *, urgent: bool) -> Iterator[SharedLimit]:
         """Give the limits that are shared with other processes, of providers that were used.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tiergate.core import CallClass
+from tiergate.resilience.learned import Entered
 
 _LATE: Final = 0.5
 """Who has waited so much of the time that it allows shows that not everybody will be served in time."""
@@ -20,7 +21,7 @@ class Waiter:
     call_class: CallClass
     since: float
     until: float
-    place: asyncio.Future[None] = field(repr=False)
+    place: asyncio.Future[Entered] = field(repr=False)
 
 
 class WaitingLine:

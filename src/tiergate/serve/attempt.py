@@ -85,6 +85,7 @@ async def attempt(
         try:
             exchange = await egress(rooms.upstream, question, resolved.data_class)
             doors.open(closing(exchange))
+            permit.learn(exchange.allowances)
             hold.exchange = exchange
             first = await _first_content(exchange, hold.meter, target)
             if not question.streamed:

@@ -80,7 +80,7 @@ class OpenHold:
         tokens = self.meter.rate_tokens(account)
         self._books.settle(account, tokens=tokens)
         if self._sent is not None:
-            self._permit.count(tokens)
+            self._permit.count(tokens, output=min(tokens, account.usage.output_tokens))
         self._books.finish = self.meter.finish
         kept = self._kept() if error is None else None
         self._book.settle(self._settled(error, account, now, kept))

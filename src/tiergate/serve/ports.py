@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from tiergate.core import Chunk, Target
+from tiergate.core import Allowances, Chunk, Target
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +46,11 @@ class Exchange(Protocol):
     @property
     def upstream_request_id(self) -> str | None:
         """The id that the upstream gave it, for its support desk."""
+        ...
+
+    @property
+    def allowances(self) -> Allowances | None:
+        """What the provider said of its own limits as it began to answer."""
         ...
 
     def __aiter__(self) -> "Exchange":

@@ -5,6 +5,7 @@ from tiergate.testing.behaviour import Behaviour, ToolCall
 from tiergate.testing.clock import FakeClock, NothingWillHappen, run_virtual
 from tiergate.testing.jobs import MemoryJobs
 from tiergate.testing.journal import MemoryJournal
+from tiergate.testing.limits import Limits
 from tiergate.testing.log import Ended, LogEntry, MockStatistics
 from tiergate.testing.process import MockProcess, run_mock
 from tiergate.testing.script import Rule, Script, When
@@ -17,6 +18,7 @@ __all__ = [
     "Ended",
     "FakeClock",
     "FakeShelf",
+    "Limits",
     "LogEntry",
     "MemoryJobs",
     "MemoryJournal",

@@ -12,7 +12,8 @@ from tiergate.testing.words import IMAGE_TOKENS, text_tokens
 
 _MARKER: Final = re.compile(r"\s*\[\[mock:(.*?)\]\]\s*", re.DOTALL)
 _CHOICES_MAX: Final = 128
-_TOKENS_MAX: Final = 1_000_000
+TOKENS_MAX: Final = 1_000_000
+"""Where a request sets no limit of its output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +102,7 @@ def _ask(wire: _Wire) -> Ask:
         model=wire.model,
         streamed=bool(wire.stream),
         choices=_within(1, 1 if wire.n is None else wire.n, _CHOICES_MAX, "n"),
-        tokens_max=_TOKENS_MAX if limit is None else _within(1, limit, _TOKENS_MAX, "max_tokens"),
+        tokens_max=TOKENS_MAX if limit is None else _within(1, limit, TOKENS_MAX, "max_tokens"),
         wants_usage=bool(wire.stream_options and wire.stream_options.include_usage),
         wants_json=form.get("type") in ("json_object", "json_schema"),
         schema=_inside(form, "json_schema", "schema"),

@@ -1,10 +1,10 @@
 """Jobs in memory: the same rules as the real store, everything readable, nothing on disk."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -12,9 +12,11 @@ from tiergate.batch import Claimed, Finished, Job, NewLine, Output, Spooled, Sto
 from tiergate.core import StorageUnavailable
 from tiergate.ledger import LineState
 
-_DECIDED: Final = (
-    *("sha256", "lines", "budget_nanos", "concurrency", "deadline_ns", "read_ns", "cancel_ns", "expired_ns"),
-    *("failed_ns", "ended_ns", "problems", "pause", "worked_ms"),
+_DECIDED: Final = frozenset(
+    {
+        *("sha256", "lines", "budget_nanos", "concurrency", "deadline_ns", "read_ns", "cancel_ns"),
+        *("expired_ns", "failed_ns", "ended_ns", "problems", "pause"),
+    }
 )
 _NOWHERE: Final = (-(1 << 62), 0)
 """Before all lines."""
@@ -176,11 +178,19 @@ class MemoryJobs:
         self._enter("open_jobs")
         return [kept.job for kept in self.kept.values() if kept.job.is_open]
 
-    async def save(self, job: Job) -> None:
+    async def change(self, no: int, what: Mapping[str, Any]) -> Job:
         """Write down what was decided about a job; see `batch.JobStore`."""
-        self._enter("save")
-        kept = self.kept[job.no]
-        kept.job = replace(kept.job, **{name: getattr(job, name) for name in _DECIDED})
+        self._enter("change")
+        assert set(what) <= _DECIDED
+        kept = self.kept[no]
+        kept.job = replace(kept.job, **what)
+        return kept.job
+
+    async def worked(self, no: int, worked_ms: int) -> None:
+        """Add to the time for which somebody worked on a job; see `batch.JobStore`."""
+        self._enter("worked")
+        kept = self.kept[no]
+        kept.job = replace(kept.job, worked_ms=kept.job.worked_ms + worked_ms)
 
     async def add_input(self, no: int, file_id: str) -> int:
         """Let a job read another file; see `batch.JobStore`."""

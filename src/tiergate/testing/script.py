@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import yaml
 
 from tiergate.capacity import EngineModel
 from tiergate.core import SettingsError
 from tiergate.testing.behaviour import Behaviour, Share
+from tiergate.testing.limits import Limits, Positive
 from tiergate.testing.reading import read_fields
-
-Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +62,8 @@ class Script:
     """The models that there are; none: any name is good."""
     rpm: int | None = None
     """Requests in any 60 s; more are answered 429, with the wait."""
+    limits: Limits | None = None
+    """Of each model; every answer's headers tell what is left, as OpenAI's do."""
     engine: EngineModel | None = None
     """Answers come from an engine with slots and a queue, and its pace replaces tokens_per_s."""
     tls: str | None = None
@@ -101,6 +101,7 @@ class Script:
             ),
             models=top.get("models", ()),
             rpm=top.get("rpm"),
+            limits=_limits(top["limits"], f"{source}.limits") if "limits" in top else None,
             engine=_engine(top["engine"], f"{source}.engine") if "engine" in top else None,
             tls=top.get("tls"),
             seed=top.get("seed", 0),
@@ -125,6 +126,7 @@ class _Top:
     seed: int
     models: tuple[str, ...]
     rpm: Positive
+    limits: Any
     tls: str
     engine: Any
     default: Any
@@ -150,6 +152,10 @@ def _rule(given: object, default: Behaviour, behaviours: Mapping[str, Behaviour]
         known = ", ".join(behaviours) or "none"
         raise SettingsError((f"{where}.then: no behaviour is named {then!r}; named are: {known}",))
     return Rule(when=when, then=behaviours[then])
+
+
+def _limits(given: object, where: str) -> Limits:
+    return Limits(**read_fields(Limits, given, where))
 
 
 def _engine(given: object, where: str) -> EngineModel:

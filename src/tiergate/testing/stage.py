@@ -10,9 +10,10 @@ from typing import Final
 from tiergate.capacity import EngineStatistics, Entrance
 from tiergate.core import Clock, InvalidRequest, SettingsError, SystemClock
 from tiergate.testing.answer import Answer, compose
-from tiergate.testing.ask import Ask
+from tiergate.testing.ask import TOKENS_MAX, Ask
 from tiergate.testing.behaviour import Behaviour
 from tiergate.testing.engine import EnginePace, EngineRunner
+from tiergate.testing.limits import Allowing
 from tiergate.testing.log import Ended, LogEntry, MockStatistics, RequestLog
 from tiergate.testing.pace import Pace, TimedPace
 from tiergate.testing.performance import perform
@@ -35,6 +36,7 @@ class Stage:
         self._player = Player(script)
         self._runner = None if script.engine is None else EngineRunner(script.engine, loop)
         self._rate = None if script.rpm is None else _Rate(script.rpm)
+        self._allowing = None if script.limits is None else Allowing(script.limits)
         self._number = 0
         self._replays = Replays(self._clock) if _is_steady(script) else None
 
@@ -155,6 +157,11 @@ class Stage:
             id=f"chatcmpl-{in_ids(self._number)}",
             created=self._clock.wall_ns() // 1_000_000_000,
         )
+        if self._allowing is not None:
+            granted = self._allowing.ask(ask.model, _tokens_counted(ask, answer), self._loop.time())
+            if granted.wait_s:
+                return _with_headers(_throttled(granted.wait_s), granted.headers), None, None
+            behaviour = _with_headers(behaviour, granted.headers)
         if not behaviour.answers:
             return behaviour, answer, None
         tokens = [choice.tokens for choice in answer.choices]
@@ -215,7 +222,17 @@ def _is_steady(script: Script) -> bool:
     default = script.default
     drawn = default.error_rate or default.truncate_rate
     hidden = default.encode or default.one_byte_chunks
-    return not (script.rules or script.rpm or script.engine or drawn or hidden)
+    return not (script.rules or script.rpm or script.limits or script.engine or drawn or hidden)
+
+
+def _tokens_counted(ask: Ask, answer: Answer) -> int:
+    """Give what a request counts before it is answered: what it allows of output, not what it gets."""
+    output = answer.tokens if ask.tokens_max == TOKENS_MAX else ask.tokens_max * ask.choices
+    return ask.prompt_tokens + output
+
+
+def _with_headers(behaviour: Behaviour, headers: Mapping[str, str]) -> Behaviour:
+    return replace(behaviour, headers={**headers, **behaviour.headers})
 
 
 def _refusal(status: int, message: str, **more: str | None) -> Behaviour:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from tiergate.core import (
+    Allowances,
     Chunk,
     Clock,
     Delivery,
@@ -35,6 +36,7 @@ from tiergate.testing.script import Script
 from tiergate.testing.server import CHAT_PATH, script_of
 from tiergate.testing.stage import Scene, Stage
 from tiergate.testing.steps import End, Headers, How, Pause, Status, Step, Token, Torn
+from tiergate.upstream import read_allowances
 from tiergate.wire import ChatStream, ErrorInStream, dumps, read_error, read_reply
 
 _E = TypeVar("_E", bound=UpstreamError)
@@ -127,6 +129,10 @@ class _ScriptedExchange:
     def upstream_request_id(self) -> str | None:
         return self._headers.get("x-request-id")
 
+    @property
+    def allowances(self) -> Allowances | None:
+        return _allowances(self._headers)
+
     def __aiter__(self) -> "_ScriptedExchange":
         return self
 
@@ -155,7 +161,9 @@ class _ScriptedExchange:
             raise self._failed(UpstreamProtocolError("The upstream compressed what was not to be."))
         status = self._scene.entry.status or 0
         if not 200 <= status < 300:
-            raise _refused(status, self._headers, await self._rest(), self._target)
+            refused = _refused(status, self._headers, await self._rest(), self._target)
+            refused.allowances = self.allowances
+            raise refused
         if self._question.streamed and not self._headers["content-type"].startswith("text/event-stream"):
             await self._rest()
             raise self._failed(UpstreamProtocolError("The upstream answered no event stream."))
@@ -323,6 +331,10 @@ def _refused(status: int, headers: dict[str, str], body: bytes, target: str) -> 
         param=None if said is None else said.param,
         upstream_code=None if said is None else said.code,
     )
+
+
+def _allowances(headers: dict[str, str]) -> Allowances | None:
+    return read_allowances({name.encode(): value.encode("latin-1") for name, value in headers.items()})
 
 
 def _retry_after_s(headers: dict[str, str]) -> float | None:

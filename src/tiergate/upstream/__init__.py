@@ -1,5 +1,6 @@
 """Speaks to hosted APIs and private servers over HTTP; turns their answers and failures into ours."""
 
+from tiergate.upstream.allowances import read_allowances
 from tiergate.upstream.openai import HttpUpstream, ReplicaStatistics, UpstreamStatistics
 from tiergate.upstream.opening import open_transport
 from tiergate.upstream.probe import Probe, probe
@@ -30,4 +31,5 @@ __all__ = [
     "UpstreamStatistics",
     "open_transport",
     "probe",
+    "read_allowances",
 ]

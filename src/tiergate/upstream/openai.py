@@ -8,6 +8,7 @@ from typing import Final, Self
 
 from tiergate.core import (
     VERSION,
+    Allowances,
     Chunk,
     Delivery,
     UpstreamError,
@@ -17,6 +18,7 @@ from tiergate.core import (
 )
 from tiergate.serve import Exchange, Question
 from tiergate.upstream import failures, translation
+from tiergate.upstream.allowances import read_allowances
 from tiergate.upstream.provider import Provider
 from tiergate.upstream.replicas import REST_S, Replica, Replicas
 from tiergate.upstream.transport import Response, Timing, Transport, TransportStatistics
@@ -191,6 +193,11 @@ class _Exchange:
         """The provider's id of this request, where it gave a sound one."""
         said = self._response.headers.get(b"x-request-id", b"")[:128].decode("latin-1").strip()
         return said if said and said.isascii() and said.isprintable() else None
+
+    @property
+    def allowances(self) -> Allowances | None:
+        """What the provider says of its own limits."""
+        return read_allowances(self._response.headers)
 
     def __aiter__(self) -> Self:
         return self

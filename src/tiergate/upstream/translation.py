@@ -21,6 +21,7 @@ from tiergate.core import (
     UpstreamRejected,
     UpstreamThrottled,
 )
+from tiergate.upstream.allowances import read_allowances
 from tiergate.upstream.provider import Credential, Provider
 from tiergate.wire import ErrorBody
 
@@ -114,6 +115,7 @@ def refusal(
     error.target = target.name
     error.delivery = Delivery.CONFIRMED
     error.status = status
+    error.allowances = read_allowances(headers)
     error.should_retry = _SHOULD_RETRY.get(headers.get(b"x-should-retry", b"").strip().lower())
     if isinstance(error, UpstreamFault) and status >= 500:
         error.retry_after_s = retry_after_s(headers)

@@ -3,7 +3,7 @@
 What that API has no word for stands under `tiergate`: budget, what is spent, why a batch stands still.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -12,8 +12,10 @@ from tiergate.batch import (
     CONCURRENCY_MAX,
     WINDOW_S,
     WINDOW_S_MAX,
+    Estimate,
     Job,
     JobState,
+    Range,
     View,
     Wish,
 )
@@ -31,12 +33,18 @@ _STATUS: Final = {
     JobState.EXPIRED: "expired",
     JobState.CANCELLED: "cancelled",
 }
-_OURS: Final = frozenset({"budget_usd", "concurrency", "strict", "by_prefix", "model", "tag", "data"})
+_OURS: Final = frozenset(
+    {"budget_usd", "concurrency", "strict", "by_prefix", "model", "tag", "data", "more_input_file_ids"}
+)
 _KNOWN: Final = frozenset({"input_file_id", "endpoint", "completion_window", "metadata", "tiergate"})
 _IGNORED: Final = frozenset({"output_expires_after"})
 _UNITS_S: Final = {"m": 60, "h": 3_600, "d": 86_400}
 _BUDGET_USD_MAX: Final = 1_000_000_000
 _METADATA_MAX: Final = 16
+_PROJECTED_FROM: Final = 20
+_EIGHT_OF_TEN: Final = 1.2816
+"""So many standard deviations lie on either side."""
+_MORE_FILES_MAX: Final = 5_000
 _TAG_CHARS: Final = 128
 
 
@@ -105,6 +113,7 @@ def wish_of(body: Mapping[str, Any]) -> Wish:
     _refuse_unknown(ours, _OURS)
     return Wish(
         input_file=_text(body, "input_file_id"),
+        more_files=files_of(ours, "more_input_file_ids"),
         endpoint=_text(body, "endpoint"),
         window_s=_window_s(body.get("completion_window", "24h")),
         metadata=_metadata(body.get("metadata")),
@@ -116,6 +125,21 @@ def wish_of(body: Mapping[str, Any]) -> Wish:
         is_strict=_truth(ours, "strict"),
         by_prefix=_truth(ours, "by_prefix"),
     )
+
+
+def files_of(body: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Read a list of ids of files; none where the field is not there.
+
+    Raises:
+        InvalidRequest: it is no such list.
+    """
+    given = body.get(name, [])
+    is_list = isinstance(given, list) and len(given) <= _MORE_FILES_MAX
+    if not is_list or not all(isinstance(one, str) for one in given):
+        raise InvalidRequest(
+            f"`{name}` must be a list of at most {_MORE_FILES_MAX} ids of files.", param=name
+        )
+    return tuple(given)
 
 
 def change_of(body: Mapping[str, Any]) -> dict[str, int | None]:
@@ -131,6 +155,30 @@ def change_of(body: Mapping[str, Any]) -> dict[str, int | None]:
         )
     _refuse_unknown(ours, frozenset({"budget_usd", "concurrency"}))
     return {"budget_nanos": budget_nanos_of(ours), "concurrency": concurrency_of(ours)}
+
+
+def estimate_object(found: Estimate) -> dict[str, Any]:
+    """Say what a batch will cost and take."""
+    return {
+        "object": "batch_estimate",
+        "lines": found.lines,
+        "sampled": found.sampled,
+        "answers_known": found.answers_known,
+        "input_tokens": found.input_tokens,
+        "output_tokens": _range_object(found.output_tokens, round),
+        "cost_usd": None if found.cost_nanos is None else _range_object(found.cost_nanos, _usd),
+        "most_usd": None if found.most_nanos is None else nanos_to_usd(found.most_nanos),
+        "seconds": None if found.seconds is None else _range_object(found.seconds, lambda one: round(one, 1)),
+        "chance_within_budget": found.chance,
+    }
+
+
+def _range_object(found: Range, written: Callable[[float], Any]) -> dict[str, Any]:
+    return {name: written(getattr(found, name)) for name in ("low", "middle", "high")}
+
+
+def _usd(nanos: float) -> Any:
+    return nanos_to_usd(round(nanos))
 
 
 def budget_nanos_of(ours: Mapping[str, Any]) -> int | None:
@@ -187,7 +235,24 @@ def _ours(job: Job) -> dict[str, Any]:
         "data": job.data_class.value,
         "key": job.key,
         "answers_usd": nanos_to_usd(job.cash_nanos),
+        "projected_usd": _projected(job),
         "worked_s": job.worked_ms / 1e3,
+    }
+
+
+def _projected(job: Job) -> dict[str, Any] | None:
+    """Tell what all answers together will cost, from those that are there; eight times of ten in between."""
+    if job.done < _PROJECTED_FROM:
+        return None
+    mean = job.cash_nanos / 1e9 / job.done
+    spread = max(0.0, job.cash_squares / job.done - mean**2) ** 0.5
+    left = job.left
+    middle = job.cash_nanos / 1e9 + left * mean
+    off = _EIGHT_OF_TEN * spread * (left + left**2 / job.done) ** 0.5
+    return {
+        "low": round(max(job.cash_nanos / 1e9, middle - off), 6),
+        "middle": round(middle, 6),
+        "high": round(middle + off, 6),
     }
 
 

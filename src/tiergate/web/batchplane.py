@@ -5,9 +5,19 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs
 
-from tiergate.batch import Batches, Job, NoSuchBatch, StoredFile
+from tiergate.batch import CONCURRENCY, Batches, Job, NoSuchBatch, StoredFile
 from tiergate.core import Caller, InvalidRequest, new_id
-from tiergate.web.batches import batch_object, change_of, error_id, output_id, wish_of
+from tiergate.web.batches import (
+    batch_object,
+    budget_nanos_of,
+    change_of,
+    concurrency_of,
+    error_id,
+    estimate_object,
+    files_of,
+    output_id,
+    wish_of,
+)
 from tiergate.web.statuses import Unroutable
 from tiergate.web.uploads import FormReader
 from tiergate.web.visit import Headers, Visit
@@ -20,6 +30,8 @@ _LIMIT_MAX: Final = 100
 _FILES_MAX: Final = 10_000
 """Of one tenant; more have to be deleted before."""
 _PIECE_BYTES: Final = 1 << 20
+_SAMPLE_BYTES_MAX: Final = 32 << 20
+_LINES_MAX: Final = 10**12
 _OUTPUTS: Final = ("-output", "-errors")
 
 
@@ -66,7 +78,7 @@ class BatchPlane:
     async def answer(self, visit: Visit, caller: Caller, wall_ns: int) -> bytes | Content:
         """Answer a request: a JSON document, or a file."""
         root, (identity, act) = _parts(visit.path)
-        methods = _ROUTES.get((root, _shape(identity, act)))
+        methods = _ROUTES.get((root, _shape(root, identity, act)))
         if methods is None:
             raise Unroutable(f"There is no such endpoint under {root}.", status=404)
         endpoint = methods.get(visit.method)
@@ -197,6 +209,23 @@ class BatchPlane:
         """Take a batch."""
         return batch_object(await self._batches.create(asked.caller, wish_of(await _body(asked.visit))))
 
+    async def estimate(self, asked: _Asked) -> dict[str, Any]:
+        """Say what a batch will cost and take, from some of its lines' bodies; nobody is asked anything."""
+        body = await _body(asked.visit, bytes_max=_SAMPLE_BYTES_MAX)
+        bodies, lines = body.get("bodies"), body.get("lines")
+        if not (isinstance(bodies, list) and bodies and all(isinstance(one, dict) for one in bodies)):
+            raise InvalidRequest("`bodies` must be a list of bodies of lines.", param="bodies")
+        if type(lines) is not int or not 1 <= lines <= _LINES_MAX:
+            raise InvalidRequest("`lines` must be the number of lines.", param="lines")
+        found = await self._batches.estimator.estimate(
+            asked.caller,
+            bodies,
+            lines=lines,
+            concurrency=concurrency_of(body) or CONCURRENCY,
+            budget_nanos=budget_nanos_of(body),
+        )
+        return estimate_object(found)
+
     async def listed(self, asked: _Asked) -> dict[str, Any]:
         """List batches, newest first."""
         limit = _limit(asked.query)
@@ -230,10 +259,7 @@ class BatchPlane:
     async def extend(self, asked: _Asked) -> dict[str, Any]:
         """Let a batch answer the lines of another file, too."""
         body = await _body(asked.visit)
-        file_id = body.get("input_file_id")
-        if not isinstance(file_id, str):
-            raise InvalidRequest("`input_file_id` must be the id of a file.", param="input_file_id")
-        await self._batches.extend(asked.caller, asked.id, file_id)
+        await self._batches.extend(asked.caller, asked.id, files_of(body, "input_file_ids"))
         return await self.show(asked)
 
 
@@ -262,6 +288,7 @@ _ROUTES: Final[dict[tuple[str, str], dict[str, Callable[[BatchPlane, _Asked], An
     (FILES, "id"): {"GET": BatchPlane.file, "DELETE": BatchPlane.drop},
     (FILES, "content"): {"GET": BatchPlane.content},
     (BATCHES, ""): {"GET": BatchPlane.listed, "POST": BatchPlane.create},
+    (BATCHES, "estimate"): {"POST": BatchPlane.estimate},
     (BATCHES, "id"): {"GET": BatchPlane.show, "POST": BatchPlane.change},
     (BATCHES, "cancel"): {"POST": BatchPlane.cancel},
     (BATCHES, "retry"): {"POST": BatchPlane.retry},
@@ -275,9 +302,11 @@ def _parts(path: str) -> tuple[str, tuple[str, str]]:
     return root, (identity, act)
 
 
-def _shape(identity: str, act: str) -> str:
+def _shape(root: str, identity: str, act: str) -> str:
     if not identity:
         return "" if not act else "?"
+    if (root, identity, act) == (BATCHES, "estimate", ""):
+        return "estimate"
     return act or "id"
 
 
@@ -306,6 +335,6 @@ def _number(query: Mapping[str, str], name: str) -> int:
     return int(given)
 
 
-async def _body(visit: Visit) -> dict[str, Any]:
-    data = await visit.read_body(bytes_max=_PIECE_BYTES, timeout_s=60.0)
+async def _body(visit: Visit, *, bytes_max: int = _PIECE_BYTES) -> dict[str, Any]:
+    data = await visit.read_body(bytes_max=bytes_max, timeout_s=60.0)
     return read_object(data) if data.strip() else {}

@@ -66,8 +66,8 @@ def well(n: int, tries: int) -> Told:
     return Told()
 
 
-class Asks:
-    """Fills the port `Asks`: each line is told what the script says."""
+class ScriptedLane:
+    """Fills the port `Lane`: each line is told what the script says."""
 
     def __init__(self, tells: Tells, clock: FakeClock) -> None:
         self.tells = tells
@@ -124,7 +124,7 @@ class Stage:
     finished: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.asks = Asks(self.tells, self.clock)
+        self.lane = ScriptedLane(self.tells, self.clock)
         asyncio.run(self._begin())
         self.runner = self.anew()
 
@@ -144,12 +144,9 @@ class Stage:
             window_s=86_400,
             created_ns=1,
             deadline_ns=1 << 62,
-            lines=self.lines,
-            read_ns=1,
         )
-        self.no = (await self.jobs.add(job)).no
-        await self.jobs.save(replace(job, no=self.no))
-        await self.jobs.add_input(self.no, "file-1")
+        self.no = (await self.jobs.add(job, ["file-1"])).no
+        await self.jobs.change(self.no, {"lines": self.lines, "read_ns": 1})
         places = [sum(map(len, texts[:count])) for count in range(self.lines)]
         await self.jobs.add_lines(
             self.no,
@@ -165,7 +162,7 @@ class Stage:
         self.runner = Runner(
             self.job,
             store=self.jobs,
-            asks=self.asks,
+            lane=self.lane,
             on_pause=self._paused,
             on_finished=lambda finished: self.finished.append(finished.n),
             clock=self.clock,
@@ -175,7 +172,7 @@ class Stage:
 
     async def _paused(self, pause: Pause | None) -> None:
         self.pauses.append(pause)
-        await self.jobs.save(replace(self.job, pause=pause))
+        await self.jobs.change(self.no, {"pause": pause})
 
     def run(self, *at_times: tuple[float, Callable[[], object]]) -> bool:
         """Work the job, and do something at some times; gives what the runner says in the end."""
@@ -244,8 +241,8 @@ def test_each_line_has_one_end_in_whatever_order_they_come(seconds: list[float],
     stage = Stage(len(seconds), lambda n, tries: Told(seconds[n - 1]), concurrency)
     assert stage.run()
     assert all_done(stage)
-    assert sorted(one.n for one in stage.asks.asked) == sorted(stage.finished) == sorted(stage.ends)
-    assert stage.asks.most <= concurrency
+    assert sorted(one.n for one in stage.lane.asked) == sorted(stage.finished) == sorted(stage.ends)
+    assert stage.lane.most <= concurrency
     assert (stage.job.done, stage.job.cash_nanos) == (stage.lines, stage.lines)
     assert stage.pauses == []
 
@@ -254,7 +251,7 @@ def test_a_job_without_lines_is_over() -> None:
     """At once."""
     stage = Stage(0)
     assert stage.run()
-    assert stage.asks.asked == []
+    assert stage.lane.asked == []
 
 
 def test_it_begins_with_a_few_and_uses_all_that_it_may() -> None:
@@ -262,10 +259,10 @@ def test_it_begins_with_a_few_and_uses_all_that_it_may() -> None:
     stage = Stage(600, concurrency=50)
     assert stage.run()
     at_once = [
-        max(one.beside + 1 for one in stage.asks.asked if int(one.at) == second) for second in range(5)
+        max(one.beside + 1 for one in stage.lane.asked if int(one.at) == second) for second in range(5)
     ]
     assert at_once == [8, 16, 32, 50, 50]
-    assert stage.asks.most == 50
+    assert stage.lane.most == 50
     assert stage.runner.progress().why == "concurrency"
 
 
@@ -274,14 +271,14 @@ def test_more_lines_than_are_claimed_at_one_time() -> None:
     stage = Stage(3_000, lambda n, tries: Told(0.01), concurrency=20)
     assert stage.run()
     assert all_done(stage)
-    assert [one.n for one in stage.asks.asked] == list(range(1, 3_001))
+    assert [one.n for one in stage.lane.asked] == list(range(1, 3_001))
 
 
 def test_another_concurrency_holds_at_once() -> None:
     """Less as soon as some have ended; more is grown into."""
     stage = Stage(400, concurrency=20)
     assert stage.run((9.5, lambda: stage.change(concurrency=3)), (29.5, lambda: stage.change(concurrency=40)))
-    beside = [(one.at, one.beside + 1) for one in stage.asks.asked]
+    beside = [(one.at, one.beside + 1) for one in stage.lane.asked]
     assert max(many for at, many in beside if 10.5 < at < 29) == 3
     assert max(many for at, many in beside if at > 30) > 20
 
@@ -293,11 +290,11 @@ def test_a_line_is_noted_before_it_is_asked() -> None:
 
     def look(n: int) -> None:
         assert n in noted
-        assert len(noted) == stage.asks.in_flight + 1
+        assert len(noted) == stage.lane.in_flight + 1
 
-    stage.asks.on_ask = look
+    stage.lane.on_ask = look
     assert stage.run()
-    assert len(stage.asks.asked) == 40 and noted == []
+    assert len(stage.lane.asked) == 40 and noted == []
 
 
 def test_progress_says_what_is_done_now() -> None:
@@ -321,17 +318,17 @@ def test_throttling_narrows_and_recovers() -> None:
     """To about what a provider takes, and to all once it takes all; no line fails for it."""
 
     def tells(n: int, tries: int) -> Told:
-        is_much = stage.asks.in_flight > 10 and stage.clock.monotonic() < 100
+        is_much = stage.lane.in_flight > 10 and stage.clock.monotonic() < 100
         return Told(0.1, throttled()) if is_much else Told(1.0)
 
     stage = Stage(4_000, tells, concurrency=40)
     assert stage.run()
     assert all_done(stage)
-    while_narrow = [one.beside + 1 for one in stage.asks.asked if 50 < one.at < 100]
+    while_narrow = [one.beside + 1 for one in stage.lane.asked if 50 < one.at < 100]
     assert max(while_narrow) <= 15
     assert sum(while_narrow) / len(while_narrow) > 5
-    assert max(one.beside + 1 for one in stage.asks.asked if one.at > 150) == 40
-    refused = len(stage.asks.asked) - 4_000
+    assert max(one.beside + 1 for one in stage.lane.asked if one.at > 150) == 40
+    refused = len(stage.lane.asked) - 4_000
     assert 0 < refused < 300
 
 
@@ -346,7 +343,7 @@ def test_a_wait_that_was_asked_for_is_kept(wait_s: float) -> None:
     assert stage.run()
     assert all_done(stage)
     for n in range(7, 50, 7):
-        first, second, third = stage.asks.times(n)
+        first, second, third = stage.lane.times(n)
         assert second >= first + 0.5 + wait_s and third >= second + 0.5 + wait_s
 
 
@@ -364,7 +361,7 @@ def test_a_line_that_fails_is_asked_so_often(error: TiergateError, tries: int, w
     """Each time after a longer while; then that is its end, and others have theirs."""
     stage = Stage(300, lambda n, tries: Told(1.0, error if n == 5 else None), concurrency=4)
     assert stage.run()
-    times = stage.asks.times(5)
+    times = stage.lane.times(5)
     assert len(times) == tries
     passed = [after - before - 1.0 for before, after in pairwise(times)]
     assert all(wait <= found < wait + 2 for wait, found in zip(waits, passed, strict=True))
@@ -378,7 +375,7 @@ def test_waits_are_not_all_over_at_one_moment() -> None:
     stage = Stage(3, lambda n, tries: Told(1.0, None if tries else throttled(10.0)), concurrency=3)
     stage.runner._chance = lambda: next(draws)
     assert stage.run()
-    assert sorted(stage.asks.times(n)[1] for n in (1, 2, 3)) == [11.0, 13.5, 16.0]
+    assert sorted(stage.lane.times(n)[1] for n in (1, 2, 3)) == [11.0, 13.5, 16.0]
 
 
 # What makes it stand still.
@@ -396,11 +393,11 @@ def test_nothing_but_failures_parks_it(error: TiergateError, word: str) -> None:
     assert stage.pause.until_ns is not None and stage.pause.until_ns > stage.clock.wall_ns()
     assert 30 <= stage.clock.monotonic() < 60
     assert DONE not in stage.ends.values()
-    asked = len(stage.asks.asked)
-    stage.asks.tells = well
+    asked = len(stage.lane.asked)
+    stage.lane.tells = well
     assert stage.anew().job.pause == stage.pause
     assert stage.run()
-    assert len(stage.ends) == 100 and len(stage.asks.asked) > asked
+    assert len(stage.ends) == 100 and len(stage.lane.asked) > asked
 
 
 def test_tries_are_kept_over_a_pause() -> None:
@@ -410,7 +407,7 @@ def test_tries_are_kept_over_a_pause() -> None:
         assert len(stage.pauses) < 10
         stage.anew()
     assert set(stage.ends.values()) == {FAILED}
-    assert {len(stage.asks.times(n)) for n in range(1, 9)} == {5}
+    assert {len(stage.lane.times(n)) for n in range(1, 9)} == {5}
 
 
 def test_a_long_wait_parks_it_at_once() -> None:
@@ -419,7 +416,7 @@ def test_a_long_wait_parks_it_at_once() -> None:
     assert not stage.run()
     assert stage.pause.halt is Halt.PARKED
     assert stage.pause.until_ns == stage.clock.wall_ns() - int((stage.clock.monotonic() - 2 - 600) * 1e9)
-    asked = [one.n for one in stage.asks.asked]
+    asked = [one.n for one in stage.lane.asked]
     assert sorted(stage.ends) == sorted(set(asked) - {2}) and len(asked) < 20
 
 
@@ -437,9 +434,9 @@ def test_what_somebody_has_to_mend_stops_it_at_once(error: TiergateError, word: 
     stage = Stage(100, lambda n, tries: Told(1.5, error) if n == 4 else Told(2.0), concurrency=8)
     assert not stage.run()
     assert stage.pause == Pause(halt=Halt.STOPPED, word=word, message=str(error))
-    assert [one.n for one in stage.asks.asked] == list(range(1, 9))
+    assert [one.n for one in stage.lane.asked] == list(range(1, 9))
     assert sorted(stage.ends) == [1, 2, 3, 5, 6, 7, 8]
-    stage.asks.tells = well
+    stage.lane.tells = well
     stage.anew()
     assert stage.run()
     assert all_done(stage)
@@ -450,7 +447,7 @@ def test_many_that_meet_it_stop_it_once() -> None:
     stage = Stage(100, lambda n, tries: Told(1.0, UpstreamAuthFailed(f"refused {n}")), concurrency=8)
     assert not stage.run()
     assert stage.pause.message == "refused 1"
-    assert stage.ends == {} and len(stage.asks.asked) == 8
+    assert stage.ends == {} and len(stage.lane.asked) == 8
 
 
 # Money.
@@ -460,13 +457,13 @@ def test_money_that_others_hold_narrows_it_and_fails_nobody() -> None:
     """To what there is money for at one time."""
 
     def tells(n: int, tries: int) -> Told:
-        return Told(0.1, BudgetBusy("held")) if stage.asks.in_flight > 3 else Told(1.0)
+        return Told(0.1, BudgetBusy("held")) if stage.lane.in_flight > 3 else Told(1.0)
 
     stage = Stage(100, tells, concurrency=50)
     assert stage.run()
     assert all_done(stage)
-    assert max(one.beside + 1 for one in stage.asks.asked if one.at > 2) <= 4
-    assert len(stage.asks.asked) < 250
+    assert max(one.beside + 1 for one in stage.lane.asked if one.at > 2) <= 4
+    assert len(stage.lane.asked) < 250
     assert stage.pauses == []
 
 
@@ -479,7 +476,7 @@ def test_money_that_somebody_else_holds_is_waited_for() -> None:
     stage = Stage(20, tells, concurrency=8)
     assert stage.run()
     assert all_done(stage)
-    assert len([one for one in stage.asks.asked if 1 < one.at < 60]) <= 20 * 60
+    assert len([one for one in stage.lane.asked if 1 < one.at < 60]) <= 20 * 60
 
 
 def test_lines_that_a_budget_has_no_room_for_let_smaller_ones_pass() -> None:
@@ -493,7 +490,7 @@ def test_lines_that_a_budget_has_no_room_for_let_smaller_ones_pass() -> None:
     assert stage.pause == Pause(halt=Halt.STOPPED, word="budget", message="too much")
     assert stage.waiting == list(range(10, 101, 10))
     assert set(stage.ends.values()) == {DONE}
-    assert all(len(stage.asks.times(n)) == 1 for n in stage.waiting)
+    assert all(len(stage.lane.times(n)) == 1 for n in stage.waiting)
 
 
 def test_twenty_lines_without_room_are_enough() -> None:
@@ -501,7 +498,7 @@ def test_twenty_lines_without_room_are_enough() -> None:
     stage = Stage(1_000, lambda n, tries: Told(0.1, BudgetExceeded("too much", budget="job")), concurrency=1)
     assert not stage.run()
     assert stage.pause.word == "budget"
-    assert len(stage.asks.asked) == 20
+    assert len(stage.lane.asked) == 20
     assert stage.ends == {}
 
 
@@ -519,9 +516,9 @@ def test_a_budget_that_begins_anew_parks_it_until_then() -> None:
 
 def beside(stage: Stage, n: int) -> list[int]:
     """Lines that were under way when this one was asked, or asked while it was; asking takes a second."""
-    asks = [(index, one) for index, one in enumerate(stage.asks.asked) if one.n == n]
+    asks = [(index, one) for index, one in enumerate(stage.lane.asked) if one.n == n]
     others = [
-        other.n for index, one in asks for other in stage.asks.asked[index + 1 :] if other.at < one.at + 0.9
+        other.n for index, one in asks for other in stage.lane.asked[index + 1 :] if other.at < one.at + 0.9
     ]
     return others + [n for _, one in asks if one.beside]
 
@@ -533,7 +530,7 @@ def test_a_line_that_two_owners_died_with_is_asked_alone() -> None:
     assert stage.run()
     assert all_done(stage)
     assert beside(stage, 3) == beside(stage, 20) == []
-    assert any(one.n == 4 and one.beside for one in stage.asks.asked)
+    assert any(one.n == 4 and one.beside for one in stage.lane.asked)
 
 
 def test_it_does_not_wait_until_all_others_have_their_ends() -> None:
@@ -541,7 +538,7 @@ def test_it_does_not_wait_until_all_others_have_their_ends() -> None:
     stage = Stage(1_000)
     stage.interrupted({40: 2})
     assert stage.run()
-    assert [one.n for one in stage.asks.asked].index(40) < 60
+    assert [one.n for one in stage.lane.asked].index(40) < 60
 
 
 def test_it_is_asked_alone_again_where_it_is_asked_again() -> None:
@@ -554,7 +551,7 @@ def test_it_is_asked_alone_again_where_it_is_asked_again() -> None:
     stage.interrupted({3: 2})
     assert stage.run()
     assert all_done(stage)
-    assert len(stage.asks.times(3)) == 4
+    assert len(stage.lane.times(3)) == 4
     assert beside(stage, 3) == []
 
 
@@ -564,7 +561,7 @@ def test_a_line_that_five_owners_died_with_is_not_asked() -> None:
     stage.interrupted({3: 5, 9: 7, 12: 4})
     assert stage.run()
     assert {n for n, state in stage.ends.items() if state is FAILED} == {3, 9}
-    assert {one.n for one in stage.asks.asked} == set(range(1, 21)) - {3, 9}
+    assert {one.n for one in stage.lane.asked} == set(range(1, 21)) - {3, 9}
     assert stage.jobs.kept[stage.no].lines[3].end.error_code == "poison"  # type: ignore[union-attr] # it has one
 
 
@@ -592,8 +589,8 @@ def test_an_end_lets_finish_what_is_asked_and_gives_the_rest_its_end(field: str)
 
     stage = Stage(2_500, tells, concurrency=8)
     assert stage.run((5.0, lambda: stage.change(**{field: 1})))
-    asked = {one.n for one in stage.asks.asked}
-    assert all(one.at <= 5.0 for one in stage.asks.asked)
+    asked = {one.n for one in stage.lane.asked}
+    assert all(one.at <= 5.0 for one in stage.lane.asked)
     assert {n for n, state in stage.ends.items() if state is DONE} == asked - {2}
     cancelled = {n for n, state in stage.ends.items() if state is CANCELLED}
     assert cancelled == (set(range(1, 2_501)) - asked) | {2}
@@ -604,7 +601,7 @@ def test_what_fails_after_the_end_was_decided_is_not_asked_again() -> None:
     """It has the end of those that were not asked."""
     stage = Stage(20, lambda n, tries: Told(4.0, throttled() if n == 1 else None), concurrency=4)
     assert stage.run((2.0, lambda: stage.change(cancel_ns=1)))
-    assert stage.asks.times(1) == [0.0]
+    assert stage.lane.times(1) == [0.0]
     assert stage.ends[1] is CANCELLED and stage.job.done == 3
 
 
@@ -612,8 +609,8 @@ def test_one_that_is_called_off_asks_nothing_more_and_waits_for_what_it_has_aske
     """All else waits for the next owner."""
     stage = Stage(100, lambda n, tries: Told(4.0))
     assert not stage.run((5.0, stage.runner.call_off))
-    assert all(one.at < 5.0 for one in stage.asks.asked)
-    assert sorted(stage.ends) == sorted(one.n for one in stage.asks.asked)
+    assert all(one.at < 5.0 for one in stage.lane.asked)
+    assert sorted(stage.ends) == sorted(one.n for one in stage.lane.asked)
     assert stage.clock.monotonic() < 9
     assert stage.pauses == []
 
@@ -627,7 +624,7 @@ def test_one_that_is_broken_off_lets_all_wait_again() -> None:
     stage.jobs = stage.jobs.died()
     assert asyncio.run(stage.jobs.recover(stage.no)) == []
     assert stage.job.interrupted == 0
-    stage.asks.tells = well
+    stage.lane.tells = well
     stage.anew()
     assert stage.run()
     assert all_done(stage)
@@ -643,26 +640,26 @@ def test_an_answer_that_finds_no_room_is_kept_until_there_is() -> None:
     asked = []
 
     def mend() -> None:
-        asked.append(len(stage.asks.asked))
+        asked.append(len(stage.lane.asked))
         stage.jobs.refuses.clear()
 
     assert stage.run((50.0, mend))
     assert asked == [4]
-    assert all_done(stage) and len(stage.asks.asked) == 100
+    assert all_done(stage) and len(stage.lane.asked) == 100
     assert stage.pauses == []
 
 
 def test_it_is_kept_also_where_not_even_the_pause_can_be_written_down() -> None:
     """After minutes of a full disk."""
     stage = Stage(100, lambda n, tries: Told(1.0, throttled(40.0) if n == 4 and not tries else None), 4)
-    refused = ("spool", "finish", "claim", "save", "release")
+    refused = ("spool", "finish", "claim", "change", "release")
     with suppress(StorageUnavailable):
         stage.run((0.5, lambda: stage.jobs.refuses.update(refused)), (300.0, stage.jobs.refuses.clear))
-    assert len(stage.pauses) == 1
     assert sorted(stage.ends) == [1, 2, 3]
+    assert stage.job.pause is not None and stage.job.pause.word == "storage"
     stage.anew()
     assert stage.run()
-    assert all_done(stage) and len(stage.asks.asked) == 101
+    assert all_done(stage) and len(stage.lane.asked) == 101
 
 
 @pytest.mark.parametrize("method", ["finish", "claim"])
@@ -673,7 +670,7 @@ def test_a_store_that_refuses_for_a_while_loses_nothing(method: str) -> None:
         (2.0, lambda: stage.jobs.refuses.add(method)),
         (12.0, stage.jobs.refuses.clear),
     )
-    assert all_done(stage) and len(stage.asks.asked) == 300
+    assert all_done(stage) and len(stage.lane.asked) == 300
 
 
 def test_a_last_look_that_the_store_refuses_is_no_end() -> None:
@@ -685,10 +682,10 @@ def test_a_last_look_that_the_store_refuses_is_no_end() -> None:
         kept.lines[2].end, kept.spools[1].ends = None, [one for one in kept.spools[1].ends if one[0].n != 2]
         stage.jobs.refuses.add("claim")
 
-    stage.tells = stage.asks.tells = lambda n, tries: Told(1.0 if n < 4 else 3.0)
+    stage.tells = stage.lane.tells = lambda n, tries: Told(1.0 if n < 4 else 3.0)
     assert stage.run((2.0, add), (6.0, stage.jobs.refuses.clear))
     assert all_done(stage)
-    assert len(stage.asks.times(2)) == 2
+    assert len(stage.lane.times(2)) == 2
 
 
 def test_a_line_that_cannot_be_noted_is_not_asked() -> None:
@@ -696,12 +693,12 @@ def test_a_line_that_cannot_be_noted_is_not_asked() -> None:
     stage = Stage(100, concurrency=4)
     with pytest.raises(StorageUnavailable):
         stage.run((3.5, lambda: stage.jobs.refuses.add("begin")))
-    assert all(one.at < 3.5 for one in stage.asks.asked)
-    assert sorted(stage.ends) == sorted(one.n for one in stage.asks.asked)
+    assert all(one.at < 3.5 for one in stage.lane.asked)
+    assert sorted(stage.ends) == sorted(one.n for one in stage.lane.asked)
     stage.jobs.refuses.clear()
     stage.anew()
     assert stage.run()
-    assert all_done(stage) and len(stage.asks.asked) == 100
+    assert all_done(stage) and len(stage.lane.asked) == 100
 
 
 def test_lines_that_cannot_be_let_go_leave_nothing_unmarked() -> None:
@@ -710,11 +707,11 @@ def test_lines_that_cannot_be_let_go_leave_nothing_unmarked() -> None:
     stage.jobs.refuses.add("release")
     with pytest.raises(StorageUnavailable):
         stage.run((3.001, stage.runner.call_off))
-    assert len(stage.ends) == len(stage.asks.asked) > 0
+    assert len(stage.ends) == len(stage.lane.asked) > 0
     stage.jobs.refuses.clear()
     stage.anew()
     assert stage.run()
-    assert all_done(stage) and len(stage.asks.asked) == 100
+    assert all_done(stage) and len(stage.lane.asked) == 100
 
 
 def test_one_that_is_called_off_does_not_wait_for_a_store_that_refuses() -> None:
@@ -785,7 +782,7 @@ TOLD = st.builds(
     after_s=st.floats(0, 20),
     error=st.none() | st.sampled_from(ERRORS).map(lambda make: make()),
 )
-REFUSED = st.sampled_from(["spool", "finish", "claim", "begin", "release", "save"])
+REFUSED = st.sampled_from(["spool", "finish", "claim", "begin", "release", "change"])
 
 
 @given(
@@ -847,4 +844,4 @@ def test_any_weather_comes_to_an_end(
     run_virtual(lives(), clock=stage.clock)
     assert len(stage.ends) == len(lines)
     assert stage.job.left == 0
-    assert stage.asks.most <= concurrency
+    assert stage.lane.most <= concurrency

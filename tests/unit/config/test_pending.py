@@ -100,4 +100,4 @@ def test_settings_of_a_program() -> None:
     )
     found = find(made.model_dump(mode="json", exclude_unset=True))
     told = [(path, row.stops) for path, row in found]
-    assert told == [(("log", "bodies"), True), (("retention", "jobs"), False)]
+    assert told == [(("log", "bodies"), True)]

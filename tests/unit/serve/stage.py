@@ -16,6 +16,7 @@ from tiergate.cache import Cache, CacheKeys, MemoryShelf
 from tiergate.catalog import PriceBook, PriceRecord, Rates, Tariff
 from tiergate.core import (
     LOCAL,
+    Allowances,
     AttemptFailed,
     Call,
     CallEnded,
@@ -87,6 +88,8 @@ class Answer:
 
     steps: Sequence[Step] = ()
     refusal: UpstreamError | None = None
+    allowances: Allowances | None = None
+    """What it says of its limits as it begins."""
 
 
 STREAM = Answer(([ROLE], [ONE], 1.5, [TWO, STOP], [USAGE]))
@@ -116,6 +119,7 @@ class PlayedExchange:
     upstream_request_id = "req-1"
 
     def __init__(self, answer: Answer, question: Question) -> None:
+        self.allowances = answer.allowances
         self._question = question  # as real ones keep it
         self._steps = iter(answer.steps)
         self.closed = 0

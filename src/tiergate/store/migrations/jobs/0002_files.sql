@@ -54,6 +54,7 @@ CREATE TABLE job (
     cached_tokens INTEGER NOT NULL DEFAULT 0,
     output_tokens INTEGER NOT NULL DEFAULT 0,
     cash_nanos   INTEGER NOT NULL DEFAULT 0,
+    cash_squares REAL    NOT NULL DEFAULT 0,    -- of each line's USD: how far they lie apart
     hits         INTEGER NOT NULL DEFAULT 0,    -- lines that the cache answered
     interrupted  INTEGER NOT NULL DEFAULT 0     -- times that a line was with an owner that died
 ) STRICT;
@@ -93,8 +94,7 @@ CREATE TABLE line (
     out_bytes   INTEGER CHECK (out_bytes > 0),
     error_code  TEXT,
     PRIMARY KEY (job, n),
-    CHECK (state = 'waiting' OR state = 'claimed' OR state = 'sent' OR state = 'done' OR state = 'failed'
-           OR state = 'parked' OR state = 'cancelled')
+    CHECK (state = 'waiting' OR state = 'done' OR state = 'failed' OR state = 'cancelled')
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX line_due ON line (job, rank, n) WHERE state = 'waiting';

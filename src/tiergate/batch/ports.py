@@ -82,6 +82,10 @@ class JobStore(FileStore, Protocol):
         """Write down what was decided about a job, by the names of its fields; gives it as it is then."""
         ...
 
+    async def end(self, no: int, now_ns: int) -> Job | None:
+        """End a job none of whose lines waits, and give it as it is then; None: some do, and it goes on."""
+        ...
+
     async def worked(self, no: int, worked_ms: int) -> None:
         """Add to the time for which somebody worked on a job."""
         ...

@@ -34,6 +34,8 @@ class OpenJob:
     since: float | None = None
     """When the present run began, in monotonic seconds."""
     is_erased: bool = False
+    is_over: bool = False
+    """It came to its end, and its task with it."""
 
 
 class Shifts:
@@ -177,6 +179,9 @@ class Shifts:
         if opened.engine is not None:
             opened.engine.change(opened.job)
         opened.wake.set()
+        if opened.job.is_open and opened.is_over:
+            # It had ended when that was decided, and nobody works it any more.
+            self.begin(opened.job, opened.spent_nanos)
 
     def use(self, *, at_once: int) -> None:
         """Take another number of batches that are worked at one time; those that are, go on."""
@@ -263,6 +268,7 @@ class Shifts:
                 await self.change(opened, pause=pause)
         else:
             if not opened.job.is_open:
+                opened.is_over = True
                 del self._open[opened.job.id]
                 self.on_ceilings()
 
@@ -322,9 +328,10 @@ class Shifts:
             opened.engine = None
             since, opened.since = opened.since, None
             await self._store.worked(job.no, self._ms_since(since))
-        now_ns, job = self._clock.wall_ns(), await self.fresh(opened.job)
-        ends = {"ended_ns": now_ns, "pause": None} if is_done and job.left <= 0 else {}
-        await self.change(opened, expired_ns=opened.job.expired_ns, **ends)
+        await self.change(opened, expired_ns=opened.job.expired_ns)
+        if is_done:
+            # Somebody may have let lines wait again in the meantime, or brought more of them.
+            opened.job = await self._store.end(job.no, self._clock.wall_ns()) or opened.job
 
     async def _paused(self, opened: OpenJob, pause: Pause | None) -> None:
         await self.change(opened, pause=pause)

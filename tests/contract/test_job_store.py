@@ -695,6 +695,11 @@ def test_what_was_begun_and_has_no_end_was_interrupted(place: Place) -> None:
                 assert [line.interrupted for line in lines] == [deaths, 0, deaths, 0]
                 for n in (1, 3):
                     await jobs.begin(no, n)
+        # Who dies before it has begun anything has interrupted nothing.
+        for _ in range(2):
+            async with place.owner() as jobs:
+                await jobs.recover(no)
+                assert (await found(jobs)).interrupted == 6
 
     run(test)
 

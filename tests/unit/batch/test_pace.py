@@ -70,12 +70,12 @@ def test_a_push_begins_the_round_anew() -> None:
 
 
 def test_one_is_always_asked() -> None:
-    """However often it is pushed back or narrowed."""
-    pace = Pace(100)
+    """However often it is pushed back, and however little is in flight."""
+    pushed, narrowed = Pace(100), Pace(100)
     for second in range(50):
-        pace.pushed_back(1, "throttled", float(second))
-        pace.narrowed(0, "budget_busy")
-    assert pace.limit == 1
+        pushed.pushed_back(1, "throttled", float(second))
+    narrowed.narrowed(0, "budget_busy")
+    assert pushed.limit == narrowed.limit == 1
 
 
 def test_it_recovers_to_where_it_was() -> None:

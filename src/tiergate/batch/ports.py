@@ -14,6 +14,7 @@ from tiergate.batch.records import (
     Spooled,
     StoredFile,
 )
+from tiergate.batch.weather import Weather
 from tiergate.core import TiergateError
 
 
@@ -236,5 +237,23 @@ class Engine(Protocol):
         ...
 
 
-MakeEngine = Callable[[Job, Callable[[Pause | None], Awaitable[None]], Callable[[Finished], None]], Engine]
-"""Gives what works a job, and tells whoever asked when it stands still, and of each end that is spooled."""
+class MakeEngine(Protocol):
+    """Gives what works a job."""
+
+    def __call__(
+        self,
+        job: Job,
+        *,
+        on_pause: Callable[[Pause | None], Awaitable[None]],
+        on_finished: Callable[[Finished], None],
+        weather: Weather,
+    ) -> Engine:
+        """Give it for one run.
+
+        Args:
+            job: as it is in the store.
+            on_pause: writes down that it stands still.
+            on_finished: hears of each end that is in the spool.
+            weather: what its lines have met so far; it outlives the run.
+        """
+        ...

@@ -50,6 +50,7 @@ class Runner:
         on_finished: hears of each end that is in the spool.
         clock: time.
         chance: draws a number from 0 to 1.
+        weather: what the last outcomes of its lines were, over its pauses; None: nothing is known.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Runner:
         on_finished: Callable[[Finished], None],
         clock: Clock,
         chance: Callable[[], float] = random,
+        weather: Weather | None = None,
     ) -> None:
         self.job = job
         self._store = store
@@ -70,8 +72,8 @@ class Runner:
         self._on_finished = on_finished
         self._clock = clock
         self._chance = chance
-        self._pace = Pace(job.concurrency)
-        self._weather = Weather()
+        self._weather = weather or Weather()
+        self._pace = Pace(job.concurrency, is_careful=self._weather.is_doubtful)
         self._ready: deque[Claimed] = deque()
         self._suspects: deque[Claimed] = deque()
         self._later: list[tuple[float, int, Claimed]] = []

@@ -14,6 +14,7 @@ from tiergate.batch.estimating import Estimator
 from tiergate.batch.input import InputReader
 from tiergate.batch.ports import Engine, JobStore, MakeEngine
 from tiergate.batch.records import Finished, Halt, Job, JobState, Pause
+from tiergate.batch.weather import Weather
 from tiergate.core import CallEnded, Clock, Emit, Event, Notice, StorageUnavailable
 from tiergate.ledger import Book, Ceiling, Journal, LineState, Scope
 
@@ -34,6 +35,7 @@ class OpenJob:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     since: float | None = None
     """When the present run began, in monotonic seconds."""
+    weather: Weather = field(default_factory=Weather)
     is_erased: bool = False
     is_over: bool = False
     """It came to its end, and its task with it."""
@@ -258,20 +260,25 @@ class Shifts:
 
     async def _live(self, opened: OpenJob) -> None:
         """Work a job until it ends, or the house closes."""
-        try:
-            while opened.job.is_open and not self._is_closing and not opened.is_erased:
+        while opened.job.is_open and not self._is_closing and not opened.is_erased:
+            try:
                 await self._step(opened)
-        except Exception as error:  # noqa: BLE001 - the border of a task: a bug stops one job, and is told
-            message = f"The batch {opened.job.id} was stopped by an error ({type(error).__name__}: {error})."
-            self._emit(Notice(word="batch_failed", message=message, severe=True))
+            except Exception as error:  # noqa: BLE001 - the border of a task: a bug stops one job, and is told
+                await self._failed(opened, error)
+        if not opened.job.is_open:
+            opened.is_over = True
+            del self._open[opened.job.id]
+            self.on_ceilings()
+
+    async def _failed(self, opened: OpenJob, error: Exception) -> None:
+        """Stop a job that a bug is in the way of, until somebody lets it go on."""
+        message = f"The batch {opened.job.id} was stopped by an error ({type(error).__name__}: {error})."
+        self._emit(Notice(word="batch_failed", message=message, severe=True))
+        try:
             pause = Pause(halt=Halt.STOPPED, word="internal_error", message=message)
-            with suppress(StorageUnavailable):
-                await self.change(opened, pause=pause)
-        else:
-            if not opened.job.is_open:
-                opened.is_over = True
-                del self._open[opened.job.id]
-                self.on_ceilings()
+            await self.change(opened, pause=pause)
+        except StorageUnavailable:
+            await self._rest(opened, _TRY_AGAIN_S)
 
     async def _step(self, opened: OpenJob) -> None:
         opened.wake.clear()
@@ -319,7 +326,12 @@ class Shifts:
                 return
         job = opened.job = await self.fresh(opened.job)
         opened.since = self._clock.monotonic()
-        opened.engine = self._make_engine(job, partial(self._paused, opened), self._count)
+        opened.engine = self._make_engine(
+            job,
+            on_pause=partial(self._paused, opened),
+            on_finished=self._count,
+            weather=opened.weather,
+        )
         left_s = max(0.0, (job.deadline_ns - self._clock.wall_ns()) / 1e9)
         expiry = asyncio.get_running_loop().call_later(left_s, self._expire, opened)
         counting = asyncio.create_task(self._count_time(opened))

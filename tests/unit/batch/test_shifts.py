@@ -22,6 +22,7 @@ from tiergate.batch import (
     StoredFile,
     Wish,
 )
+from tiergate.batch.weather import Weather
 from tiergate.core import Caller, Event, InvalidRequest, StorageUnavailable
 from tiergate.ledger import LapsedLine, LineState, SoleBook
 from tiergate.testing import FakeClock, MemoryJobs, MemoryJournal, run_virtual
@@ -95,6 +96,7 @@ class House:
         self.events: list[Event] = []
         self.worked: list[str] = []
         self.running = self.most = 0
+        self.weathers: list[Weather] = []
         self.pauses: list[Pause] = []
         self.trouble: list[Exception] = []
         self.ceilings = 0
@@ -127,9 +129,12 @@ class House:
     def _engine(
         self,
         job: Job,
+        *,
         on_pause: Callable[[Pause | None], Awaitable[None]],
         on_finished: Callable[[Finished], None],
+        weather: Weather,
     ) -> ScriptedEngine:
+        self.weathers.append(weather)
         return ScriptedEngine(self, job, on_pause, on_finished)
 
     def _count(self) -> None:
@@ -227,6 +232,8 @@ def test_a_parked_job_goes_on_by_itself_and_a_stopped_one_does_not() -> None:
         assert (await house.batches.view(WEB, job_id)).job.state is JobState.STOPPED
         await house.batches.change(WEB, job_id, concurrency=3)
         assert (await house.until(job_id, JobState.COMPLETED)).concurrency == 3
+        # What is known of the weather outlives the pauses.
+        assert len(house.weathers) == 3 and len(set(map(id, house.weathers))) == 1
 
     play(house, test)
 
@@ -312,6 +319,8 @@ def test_trouble_with_the_store_passes_and_a_bug_stops_one_job() -> None:
         job = await house.until(job_id, JobState.STOPPED)
         assert job.pause is not None and job.pause.word == "internal_error"
         assert [getattr(event, "word", "") for event in house.events] == ["batch_storage", "batch_failed"]
+        await house.batches.change(WEB, job_id)
+        await house.until(job_id, JobState.COMPLETED)
 
     play(house, test)
 

@@ -323,10 +323,9 @@ class Shifts:
         if opened.job.read_ns is None:
             await self.change(opened, **(await self.reader(opened.job).read(opened.job)))
             if opened.job.failed_ns is not None:
-                problems = opened.job.problems
-                self._tell(
-                    opened.job, "batch_refused", problems[0].message if problems else "It has no lines."
-                )
+                # Without the sentences: they may quote what stands in a line.
+                codes = sorted({problem.code for problem in opened.job.problems})
+                self._tell(opened.job, "batch_refused", f"refused: {', '.join(codes)}.")
                 return
             self._tell(opened.job, "batch_begun", f"{opened.job.lines:,} lines, key {opened.job.key}.")
         job = opened.job = await self.fresh(opened.job)
@@ -389,6 +388,6 @@ class Shifts:
 def _ended_sentence(opened: OpenJob) -> str:
     job = opened.job
     return (
-        f"{job.state.value}; {job.done:,} lines answered, {job.failed:,} failed, {job.cancelled:,} not asked; "
-        f"${usd_text(opened.spent_nanos)} spent."
+        f"{job.state.value}; {job.done:,} lines answered, {job.failed:,} failed, {job.cancelled:,} not "
+        f"asked; ${usd_text(opened.spent_nanos)} spent."
     )

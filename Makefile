@@ -8,7 +8,7 @@ COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-engine guards check fix lock prices install-size bench-gateway bench-ledger bench-keys bench-outage bench-against bench-cache bench-batch bench-rivals soak clean
+.PHONY: help install demo serve test test-engine guards check fix lock prices install-size bench-gateway bench-ledger bench-keys bench-outage bench-against bench-cache bench-batch bench-batch-tools bench-rivals batch-rivals soak clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -79,6 +79,9 @@ bench-cache: $(VENV)/.dev  ## Measure hits, and what the cache costs other calls
 bench-batch: $(VENV)/.dev  ## Measure batches: lines a second, what the ledger costs, memory at a million lines; writes BENCHMARKS.md
 	$(BIN)/python benchmarks/batch.py $(ARGUMENTS)
 
+bench-batch-tools: $(VENV)/.dev  ## Measure tiergate batch run beside other tools that ask many prompts; writes BENCHMARKS.md
+	$(BIN)/python benchmarks/batch_tools.py $(ARGUMENTS)
+
 bench-against: $(VENV)/.dev  ## Measure this tree against an earlier commit (REVISION=...); writes BENCHMARKS.md
 	$(BIN)/python benchmarks/against.py $(REVISION)
 
@@ -115,3 +118,8 @@ bench-rivals:  ## Install LiteLLM, sglang-router and (with npm) Portkey for make
 	$(PYTHON) -m venv .venv-litellm && .venv-litellm/bin/python -m pip install --quiet 'litellm[proxy]'
 	$(PYTHON) -m venv .venv-sglang-router && .venv-sglang-router/bin/python -m pip install --quiet sglang-router
 	if command -v npm >/dev/null; then npm install --silent --prefix .venv-portkey @portkey-ai/gateway; fi
+
+# The same for what asks many prompts.
+batch-rivals:  ## Install flexllm and curator for make bench-batch-tools
+	$(PYTHON) -m venv .venv-flexllm && .venv-flexllm/bin/python -m pip install --quiet flexllm
+	$(PYTHON) -m venv .venv-curator && .venv-curator/bin/python -m pip install --quiet bespokelabs-curator

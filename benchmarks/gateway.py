@@ -78,6 +78,7 @@ daemon off; master_process off; error_log /dev/null crit; pid {folder}/upstream.
 events {{ worker_connections 8192; }}
 http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {folder}/u;
   server {{ listen 127.0.0.1:{port} backlog=4096;
+    location = /served {{ stub_status; }}
     location / {{ default_type application/json; return 200 '{reply}'; }} }} }}
 """
 _NUMBERED: Final = """

@@ -1,8 +1,8 @@
 """All batches of a house: what callers ask for, and one task for each job that is open."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -86,6 +86,8 @@ class _Open:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     since: float | None = None
     """When the present run began."""
+    kept: int = 0
+    """So many are about to give it more to do; it does not end before they have."""
     is_erased: bool = False
 
 
@@ -318,9 +320,9 @@ class Batches:
             await self.file(caller, file_id)
         if job.read_ns is None or job.failed_ns is not None or job.cancel_ns is not None:
             raise InvalidRequest(f"The batch {job_id} cannot grow now: it is {job.state.value}.")
-        opened = await self._reopened(job)
-        reader = self._reader(opened.job)
-        await self._change(opened, ended_ns=None, **(await reader.grow(opened.job, files)))
+        async with self._kept_open(job) as opened:
+            reader = self._reader(opened.job)
+            await self._change(opened, ended_ns=None, **(await reader.grow(opened.job, files)))
 
     async def retry(self, caller: Caller, job_id: str, codes: Sequence[str] | None) -> int:
         """Let failed lines be asked again, those with these error codes or all; gives how many.
@@ -333,9 +335,9 @@ class Batches:
             return 0
         count = await self.store.retry(job.no, codes)
         if count:
-            opened = await self._reopened(job)
-            opened.job = await self._fresh(opened.job)
-            await self._change(opened, ended_ns=None, cancel_ns=None, expired_ns=None, pause=None)
+            async with self._kept_open(job) as opened:
+                opened.job = await self._fresh(opened.job)
+                await self._change(opened, ended_ns=None, cancel_ns=None, expired_ns=None, pause=None)
         return count
 
     async def file(self, caller: Caller, file_id: str) -> StoredFile:
@@ -408,18 +410,31 @@ class Batches:
                 return balance.held_nanos
         return None
 
-    async def _reopened(self, job: Job) -> _Open:
-        """Give a job as an open one; its time begins anew where it had ended."""
+    @asynccontextmanager
+    async def _kept_open(self, job: Job) -> AsyncIterator[_Open]:
+        """Give a job as an open one that ends no sooner than the context does.
+
+        One that had ended is worked again from then on, and its time begins anew.
+        """
         opened = self._open.get(job.id)
-        if opened is not None:
-            return opened
-        ((_, spent, _),) = await self._journal.spent_of_jobs([job.id])
-        deadline_ns = self._clock.wall_ns() + job.window_s * 1_000_000_000
-        opened = self._open[job.id] = _Open(replace(job, ended_ns=None, deadline_ns=deadline_ns), spent)
-        await self.store.save(opened.job)
-        self._on_ceilings()
-        self._start(opened)
-        return opened
+        while opened is not None and opened.task is not None and not opened.job.is_open:
+            # It is just ending.
+            await asyncio.wait([opened.task])
+            opened = self._open.get(job.id)
+        if opened is None:
+            ((_, spent, _),) = await self._journal.spent_of_jobs([job.id])
+            deadline_ns = self._clock.wall_ns() + job.window_s * 1_000_000_000
+            again = _Open(replace(job, ended_ns=None, deadline_ns=deadline_ns), spent)
+            opened = self._open.setdefault(job.id, again)
+        opened.kept += 1
+        try:
+            yield opened
+        finally:
+            opened.kept -= 1
+            opened.wake.set()
+            if opened.task is None:
+                self._on_ceilings()
+                self._start(opened)
 
     async def _change(self, opened: _Open, **what: object) -> None:
         """Change what is decided about a job, write it down, and let its runner know."""
@@ -428,6 +443,9 @@ class Batches:
         if opened.runner is not None:
             opened.runner.change(opened.job)
         opened.wake.set()
+        if opened.task is not None and opened.task.done() and opened.job.is_open:
+            # A bug had stopped it.
+            self._start(opened)
 
     def _timed(self, job: Job, opened: _Open | None) -> Job:
         """Give a job with the time of the run that is going on."""
@@ -524,7 +542,11 @@ class Batches:
             opened.job = self._timed(await self._fresh(opened.job), opened)
             opened.since = None
             await self.store.save(opened.job)
-        if is_done and opened.job.left <= 0:
+        if not is_done or opened.job.left > 0:
+            return
+        if opened.kept:
+            await self._rest(opened, _TRY_AGAIN_S)
+        else:
             await self._change(opened, ended_ns=self._clock.wall_ns(), pause=None)
 
     def _count(self, finished: Finished) -> None:

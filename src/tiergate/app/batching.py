@@ -2,11 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Final
 
-from tiergate.batch import Batches, Estimator, LineAsks, Said
+from tiergate.batch import Batches, Engine, Estimator, Finished, Job, LineAsks, Pause, Runner, Said, Shifts
 from tiergate.config import Settings
 from tiergate.core import Clock, Emit, StorageUnavailable, TiergateError
 from tiergate.serve import Rooms
@@ -25,7 +25,7 @@ async def open_batches(
     on_ceilings: Callable[[], None],
     tell: Emit,
 ) -> Batches:
-    """Open the batches of a data folder. They go on once `Batches.open` is called.
+    """Open the batches of a data folder. They go on once `Shifts.open` is called.
 
     Raises:
         CannotStart: they cannot be read.
@@ -33,20 +33,31 @@ async def open_batches(
     jobs = SqliteJobs(settings.data_dir, epoch=journal.owner.epoch)
     store = await stack.enter_async_context(jobs)
     asks = LineAsks(rooms, caller_of=rooms.admission.named, say=_said, randomness=os.urandom)
-    batches = Batches(
+    estimator = Estimator(rooms, journal)
+
+    def engine(
+        job: Job,
+        on_pause: Callable[[Pause | None], Awaitable[None]],
+        on_finished: Callable[[Finished], None],
+    ) -> Engine:
+        return Runner(
+            job, store=store, lane=asks, on_pause=on_pause, on_finished=on_finished, clock=rooms.clock
+        )
+
+    shifts = Shifts(
         store,
         asks,
-        Estimator(rooms, journal),
+        engine,
+        estimator=estimator,
         book=rooms.book,
         journal=journal,
         on_ceilings=on_ceilings,
         clock=rooms.clock,
-        randomness=os.urandom,
         emit=tell,
         at_once=settings.limits.batches,
     )
-    stack.push_async_callback(batches.aclose)
-    return batches
+    stack.push_async_callback(shifts.aclose)
+    return Batches(store, shifts, estimator, clock=rooms.clock, randomness=os.urandom)
 
 
 async def forget_batches(batches: Batches, settings: Callable[[], Settings], clock: Clock) -> None:

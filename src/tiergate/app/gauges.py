@@ -130,19 +130,19 @@ def _of_the_cache(house: House) -> Iterator[Family]:
 
 
 def _of_batches(house: House) -> Iterator[Family]:
-    batches = house.batches
+    shifts = house.batches.shifts
     yield gauge(
         "batches",
         "Batches that have something left to do, by what they are doing.",
         ("state",),
-        [((state,), count) for state, count in batches.at_work().items()],
+        [((state,), count) for state, count in shifts.at_work().items()],
     )
-    yield gauge("batch_lines_asked", "Lines that are asked now.", (), [((), batches.asking())])
+    yield gauge("batch_lines_asked", "Lines that are asked now.", (), [((), shifts.asking())])
     yield gauge(
         "batch_lines_ended",
         "Lines that came to their end since the start, by how they ended.",
         ("state",),
-        [((state,), count) for state, count in batches.ended.items()],
+        [((state,), count) for state, count in shifts.ended.items()],
     )
 
 

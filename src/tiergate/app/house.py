@@ -115,7 +115,7 @@ class House:
 
     def use_ceilings(self) -> None:
         """Put all ceilings in force, as they are now: those of the settings, of keys and of jobs."""
-        ceilings = [*fill.ceilings(self.settings, self.cabinet.keys), *self.batches.ceilings()]
+        ceilings = [*fill.ceilings(self.settings, self.cabinet.keys), *self.batches.shifts.ceilings()]
         self.rooms.book.use(ceilings, alerts_at=self.settings.alerts.at)
 
     def on_reload(self, tell: Callable[[Settings], None]) -> None:
@@ -155,7 +155,7 @@ class House:
         self._webhook.use(fill.webhook(new.settings))
         self._alarm.use(fill.spend_limit_nanos(new.settings))
         self.metrics.goals = fill.goals(new.settings)
-        self.batches.use(at_once=new.settings.limits.batches)
+        self.batches.shifts.use(at_once=new.settings.limits.batches)
         self._reloaded(new.settings)
         _tell_of_shared(self.cabinet, new.settings, self.emit)
         for notice in new.notices:
@@ -297,7 +297,7 @@ async def open_house(
             on_ceilings=lambda: house.use_ceilings(),  # noqa: PLW0108 - the house comes after them
             tell=tell,
         )
-        sinks.hearers.append(batches.hear)
+        sinks.hearers.append(batches.shifts.hear)
         house = House(
             loaded=loaded,
             rooms=rooms,
@@ -317,7 +317,7 @@ async def open_house(
         in_background(stack, upkeep, "Looking after the ledger", tell)
         if settings.store is not None:
             in_background(stack, follow_keys(cabinet), "Following the keys of other replicas", tell)
-        await batches.open()
+        await batches.shifts.open()
         forgetting = forget_batches(batches, lambda: house.settings, clock)
         in_background(stack, forgetting, "Deleting old batches", tell)
         yield house

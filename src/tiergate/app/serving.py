@@ -187,11 +187,11 @@ async def _stop(house: House, listener: Listener, *, grace_s: float, drain_s: fl
     hurry = asyncio.create_task(again.wait())
     await asyncio.wait({hurry}, timeout=grace_s)
     stopping = asyncio.create_task(listener.stop(drain_s=drain_s))
-    resting = asyncio.create_task(house.batches.aclose(drain_s))
+    resting = asyncio.create_task(house.batches.shifts.aclose(drain_s))
     both = asyncio.create_task(_all_of(stopping, resting))
     await asyncio.wait({hurry, both}, return_when=asyncio.FIRST_COMPLETED)
     if not both.done():
-        await asyncio.gather(listener.stop(drain_s=0), house.batches.aclose())
+        await asyncio.gather(listener.stop(drain_s=0), house.batches.shifts.aclose())
     hurry.cancel()
     await both
 

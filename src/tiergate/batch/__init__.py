@@ -1,19 +1,10 @@
 """Life of a batch: claims lines, sends each through `serve`, survives a crash at any point."""
 
 from tiergate.batch.asking import LineAsks, Said
-from tiergate.batch.batches import (
-    CONCURRENCY,
-    CONCURRENCY_MAX,
-    WINDOW_S,
-    WINDOW_S_MAX,
-    Batches,
-    NoSuchBatch,
-    View,
-    Wish,
-)
+from tiergate.batch.batches import Batches
 from tiergate.batch.estimate import Estimate, Range
 from tiergate.batch.estimating import SAMPLE_MAX, Estimator
-from tiergate.batch.ports import FileStore, JobStore
+from tiergate.batch.ports import Engine, FileStore, JobStore, Lane, MakeEngine
 from tiergate.batch.records import (
     Claimed,
     Finished,
@@ -24,11 +15,22 @@ from tiergate.batch.records import (
     Output,
     Pause,
     Problem,
+    Progress,
     Spooled,
     StoredFile,
     counts_of,
 )
-from tiergate.batch.runner import Progress, Runner
+from tiergate.batch.runner import Runner
+from tiergate.batch.shifts import Shifts
+from tiergate.batch.wishes import (
+    CONCURRENCY,
+    CONCURRENCY_MAX,
+    WINDOW_S,
+    WINDOW_S_MAX,
+    NoSuchBatch,
+    View,
+    Wish,
+)
 
 __all__ = [
     "CONCURRENCY",
@@ -38,6 +40,7 @@ __all__ = [
     "WINDOW_S_MAX",
     "Batches",
     "Claimed",
+    "Engine",
     "Estimate",
     "Estimator",
     "FileStore",
@@ -46,7 +49,9 @@ __all__ = [
     "Job",
     "JobState",
     "JobStore",
+    "Lane",
     "LineAsks",
+    "MakeEngine",
     "NewLine",
     "NoSuchBatch",
     "Output",
@@ -56,6 +61,7 @@ __all__ = [
     "Range",
     "Runner",
     "Said",
+    "Shifts",
     "Spooled",
     "StoredFile",
     "View",

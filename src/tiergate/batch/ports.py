@@ -1,9 +1,20 @@
-"""What batches need from outside: a store that keeps files, jobs, their lines and their outputs."""
+"""What batches need from outside: a store for files, jobs and lines, a lane for lines, an engine for jobs."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
 
-from tiergate.batch.records import Claimed, Finished, Job, NewLine, Output, Spooled, StoredFile
+from tiergate.batch.records import (
+    Claimed,
+    Finished,
+    Job,
+    NewLine,
+    Output,
+    Pause,
+    Progress,
+    Spooled,
+    StoredFile,
+)
+from tiergate.core import TiergateError
 
 
 class FileStore(Protocol):
@@ -51,7 +62,7 @@ class JobStore(FileStore, Protocol):
     of what that owner had claimed wait again.
     """
 
-    async def add(self, job: Job, files: Sequence[str]) -> Job:
+    async def add(self, job: Job, files: Sequence[str] = ()) -> Job:
         """Add a job that reads these files, one after the other; gives it with its number."""
         ...
 
@@ -67,8 +78,12 @@ class JobStore(FileStore, Protocol):
         """Give those that have something left to do, the oldest first."""
         ...
 
-    async def save(self, job: Job) -> None:
-        """Write down what was decided about a job; what is counted stays as it is."""
+    async def change(self, no: int, what: Mapping[str, Any]) -> Job:
+        """Write down what was decided about a job, by the names of its fields; gives it as it is then."""
+        ...
+
+    async def worked(self, no: int, worked_ms: int) -> None:
+        """Add to the time for which somebody worked on a job."""
         ...
 
     async def add_input(self, no: int, file_id: str) -> int:
@@ -105,6 +120,10 @@ class JobStore(FileStore, Protocol):
 
     async def begin(self, no: int, n: int) -> None:
         """Note that a claimed line is asked now. Should its owner die before its end, `recover` tells."""
+        ...
+
+    async def rest(self, no: int, n: int) -> None:
+        """Note that a line that was begun is not asked any more for now; it stays claimed."""
         ...
 
     async def release(self, no: int, lines: Sequence[tuple[int, int]]) -> None:
@@ -159,3 +178,59 @@ class JobStore(FileStore, Protocol):
     async def erase(self, tenant: str) -> int:
         """Delete all files and jobs of a tenant, none of which is worked any more; gives how many."""
         ...
+
+
+class Lane(Protocol):
+    """How lines are asked: one by one, as live calls, for now."""
+
+    async def ask(self, job: Job, line: Claimed) -> Finished:
+        """Ask a line; give its end, where it was answered or is at fault itself.
+
+        Raises:
+            TiergateError: it was not answered.
+        """
+        ...
+
+    def failed(self, job: Job, line: Claimed, error: TiergateError) -> Finished:
+        """Give the end of a line that was asked in vain."""
+        ...
+
+    def poisoned(self, job: Job, line: Claimed) -> Finished:
+        """Give the end of a line that its owners died with."""
+        ...
+
+    def unasked(self, job: Job, line: Claimed) -> Finished:
+        """Give the end of a line that its job's own end came before."""
+        ...
+
+
+class Engine(Protocol):
+    """What works one job: in this process, for now."""
+
+    async def run(self) -> bool:
+        """Work; True: every line has come to its end. False: it stands still, or was called off.
+
+        Raises:
+            StorageUnavailable: jobs cannot be read or written.
+        """
+        ...
+
+    def change(self, job: Job) -> None:
+        """Take another concurrency, or that the job is to end."""
+        ...
+
+    def call_off(self) -> None:
+        """Ask nothing more; `run` returns when what is asked has ended."""
+        ...
+
+    def break_off(self) -> None:
+        """Wait no longer for what is asked; those lines wait again."""
+        ...
+
+    def progress(self) -> Progress:
+        """Tell what it is doing now."""
+        ...
+
+
+MakeEngine = Callable[[Job, Callable[[Pause | None], Awaitable[None]], Callable[[Finished], None]], Engine]
+"""Gives what works a job, and tells whoever asked when it stands still, and of each end that is spooled."""

@@ -4,6 +4,7 @@ Times are nanoseconds since 1970 (`_ns`), amounts nano-dollars (`_nanos`). No re
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -193,6 +194,17 @@ class Spooled(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     end: int
     """Of the whole record."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a runner is doing now; numbers of its own run."""
+
+    in_flight: int = 0
+    limit: int = 0
+    why: str = ""
+    again: dict[str, int] = field(default_factory=dict)
+    """Failures after which a line was to be asked again, by their word."""
 
 
 class Output(NamedTuple):

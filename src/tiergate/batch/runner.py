@@ -1,22 +1,21 @@
 """Works one job: claims lines, asks as many at one time as will do, and spools what becomes of each.
 
-Of what a line is and how it is asked it knows nothing: `asks` is handed in. It decides little: what an error
-means (`verdict.py`), how many to ask (`pace.py`) and whether to go on at all (`weather.py`) is decided by
-pure code. A line's place in the window is free again once its end is in the spool: so a kill takes no more
+Of what a line is and how it is asked it knows nothing: its `lane` is handed in. It decides little: what an
+error means (`verdict.py`), how many to ask (`pace.py`) and whether to go on at all (`weather.py`) is decided
+by pure code. A line's place in the window is free again once its end is in the spool: so a kill takes no more
 answers than lines were in the window.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from random import random
-from typing import Any, Final, Protocol, assert_never
+from typing import Any, Final, assert_never
 
 from tiergate.batch.pace import Pace
-from tiergate.batch.ports import JobStore
-from tiergate.batch.records import Claimed, Finished, Halt, Job, Pause, Spooled
+from tiergate.batch.ports import JobStore, Lane
+from tiergate.batch.records import Claimed, Finished, Halt, Job, Pause, Progress, Spooled
 from tiergate.batch.verdict import Again, Broke, Fails, Stops, verdict
 from tiergate.batch.weather import Weather
 from tiergate.core import Clock, StorageUnavailable, TiergateError
@@ -40,48 +39,13 @@ _POISON_FROM: Final = 5
 """And from which on it is asked no more."""
 
 
-class Asks(Protocol):
-    """How a line is asked."""
-
-    async def ask(self, job: Job, line: Claimed) -> Finished:
-        """Ask a line; give its end, where it was answered or is at fault itself.
-
-        Raises:
-            TiergateError: it was not answered.
-        """
-        ...
-
-    def failed(self, job: Job, line: Claimed, error: TiergateError) -> Finished:
-        """Give the end of a line that was asked in vain."""
-        ...
-
-    def poisoned(self, job: Job, line: Claimed) -> Finished:
-        """Give the end of a line that its owners died with."""
-        ...
-
-    def unasked(self, job: Job, line: Claimed) -> Finished:
-        """Give the end of a line that its job's own end came before."""
-        ...
-
-
-@dataclass(slots=True)
-class Progress:
-    """What a runner is doing now; numbers of its own run."""
-
-    in_flight: int = 0
-    limit: int = 0
-    why: str = ""
-    again: dict[str, int] = field(default_factory=dict)
-    """Failures after which a line was to be asked again, by their word."""
-
-
 class Runner:
     """Works a job until its end, a stop, or until it is called off.
 
     Args:
         job: as it is in the store; its counts are those of the start.
         store: keeps it.
-        asks: how a line is asked.
+        lane: how lines are asked.
         on_pause: writes down that the job stands still.
         on_finished: hears of each end that is in the spool.
         clock: time.
@@ -93,7 +57,7 @@ class Runner:
         job: Job,
         *,
         store: JobStore,
-        asks: Asks,
+        lane: Lane,
         on_pause: Callable[[Pause | None], Awaitable[None]],
         on_finished: Callable[[Finished], None],
         clock: Clock,
@@ -101,7 +65,7 @@ class Runner:
     ) -> None:
         self.job = job
         self._store = store
-        self._asks = asks
+        self._lane = lane
         self._on_pause = on_pause
         self._on_finished = on_finished
         self._clock = clock
@@ -279,7 +243,7 @@ class Runner:
 
     async def _alone(self, line: Claimed) -> None:
         if line.interrupted >= _POISON_FROM:
-            await self._put(self._asks.poisoned(self.job, line))
+            await self._put(self._lane.poisoned(self.job, line))
         else:
             await self._one(line)
 
@@ -295,7 +259,7 @@ class Runner:
         try:
             await self._store.begin(self.job.no, line.n)
             try:
-                finished = await self._asks.ask(self.job, line)
+                finished = await self._lane.ask(self.job, line)
             except TiergateError as error:
                 is_let_go = await self._heard(line, error)
                 return
@@ -313,7 +277,7 @@ class Runner:
         found = verdict(error, line.tries)
         match found:
             case Fails():
-                await self._put(self._asks.failed(self.job, line, error))
+                await self._put(self._lane.failed(self.job, line, error))
                 return False
             case Again():
                 self._ask_again(line, found, str(error))
@@ -441,6 +405,6 @@ class Runner:
         while lines or is_first:
             is_first = bool(lines)
             for line in lines:
-                await self._put(self._asks.unasked(self.job, line))
+                await self._put(self._lane.unasked(self.job, line))
             await self._until_marked()
             lines = await self._store.claim(self.job.no, _CLAIMED_MAX, bytes_max=CLAIMED_BYTES_MAX)

@@ -1,6 +1,7 @@
 """What an error means to the line that met it, and to its job. Pure."""
 
 from collections.abc import Mapping
+from math import isfinite
 from types import MappingProxyType
 from typing import Final
 
@@ -30,6 +31,8 @@ from tiergate.serve import Stopping
 
 TRIES: Final[Mapping[str, int]] = MappingProxyType({"outage": 5, "timeout": 3, "protocol": 3})
 """So often a line is asked that fails with an error of this class; each time is up to three attempts."""
+_LOOKED_AT_S: Final = 60.0
+"""A target that was isolated by hand says nothing of a time: after so long it is looked at again."""
 
 
 class Fails(msgspec.Struct, frozen=True):
@@ -111,7 +114,10 @@ def _of_target(error: UpstreamError) -> Verdict:
             return Again(word="throttled", wait_s=error.retry_after_s, pushes=True, is_weather=True)
         case TargetResting():
             # Nobody was asked: it is no try of this line's.
-            return Again(word="outage", wait_s=error.retry_after_s, is_weather=True)
+            wait_s = error.retry_after_s
+            if wait_s is None or not isfinite(wait_s):
+                wait_s = _LOOKED_AT_S
+            return Again(word="outage", wait_s=wait_s, is_weather=True)
         case UpstreamTimeout():
             return Again(word="timeout", counts=True, pushes=True, is_weather=True)
         case UpstreamProtocolError():

@@ -44,15 +44,13 @@ class FlightState(StrEnum):
 
 
 class LineState(StrEnum):
-    """`waiting → claimed → sent → done | failed | parked | cancelled`, and the ways back after a crash."""
+    """`waiting → done | failed | cancelled`: a line of a job. One that is not done may wait again."""
 
     WAITING = "waiting"
-    CLAIMED = "claimed"
-    SENT = "sent"
     DONE = "done"
     FAILED = "failed"
-    PARKED = "parked"
     CANCELLED = "cancelled"
+    """The end of its job came before it was asked."""
 
 
 class OwnerState(StrEnum):
@@ -103,19 +101,11 @@ FLIGHT: Final = _moves(
     (FlightState.OPEN, FlightState.ABANDONED),
 )
 LINE: Final = _moves(
-    (LineState.WAITING, LineState.CLAIMED),
+    (LineState.WAITING, LineState.DONE),
+    (LineState.WAITING, LineState.FAILED),
     (LineState.WAITING, LineState.CANCELLED),
-    (LineState.CLAIMED, LineState.SENT),
-    (LineState.CLAIMED, LineState.WAITING),
-    (LineState.CLAIMED, LineState.CANCELLED),
-    (LineState.SENT, LineState.DONE),
-    (LineState.SENT, LineState.FAILED),
-    (LineState.SENT, LineState.PARKED),
-    (LineState.SENT, LineState.CANCELLED),
-    (LineState.SENT, LineState.WAITING),
     (LineState.FAILED, LineState.WAITING),
-    (LineState.PARKED, LineState.WAITING),
-    (LineState.PARKED, LineState.CANCELLED),
+    (LineState.CANCELLED, LineState.WAITING),
 )
 OWNER: Final = _moves((OwnerState.ALIVE, OwnerState.LEFT), (OwnerState.ALIVE, OwnerState.DEAD))
 SLICE: Final = _moves((SliceState.DRAWN, SliceState.RETURNED), (SliceState.DRAWN, SliceState.LAPSED))

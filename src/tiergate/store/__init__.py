@@ -2,7 +2,8 @@
 
 from tiergate.store.backup import back_up, damage, restore
 from tiergate.store.folder import kept_secret
-from tiergate.store.jobs import JOBS_FILE, SqliteJobs
+from tiergate.store.jobbooks import JOBS_FILE
+from tiergate.store.jobs import SqliteJobs
 from tiergate.store.journal import LEDGER_FILE, LedgerJournal, open_journal
 from tiergate.store.owner import LiveOwner, OwnerLock, find_owner
 from tiergate.store.past import LedgerPast

@@ -1,10 +1,11 @@
 """A copy of the data folder's databases, each at one moment in time, while somebody may be writing them."""
 
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,8 @@ from tiergate.store.sqlite_errors import word_of
 _DATABASES: Final = ("ledger.db", "jobs.db")
 _KEPT: Final = "secret"
 """The house's secret, if it is kept in the folder: without it no virtual key of the ledger opens anything."""
+_TEXTS: Final = "jobs"
+"""The folder with the texts of jobs."""
 _READ_WHOLE_BYTES: Final = 256 << 20
 _PAGES_AT_ONCE: Final = 2_000
 """Between so many pages others get at the file."""
@@ -38,12 +41,13 @@ def back_up(data_dir: Path, target: Path, *, progress: Progress) -> list[Path]:
     if not found:
         raise CannotStart(f"There is no ledger in {data_dir}. Look at `data_dir` in the settings.")
     make_backup_folder(target)
-    names = [*(path.name for path in found), _KEPT]
+    names = [*(path.name for path in found), _TEXTS, _KEPT]
     taken = [target / name for name in names if (target / name).exists()]
     if taken:
         raise CannotStart(f"{taken[0]} is there already. Back up into an empty folder.")
     copies = [_copy(path, target / path.name, progress) for path in found]
-    return copies + _copy_secret(data_dir, target)
+    # After the databases: what they say stands in a spool is there by then.
+    return copies + _copy_texts(data_dir, target) + _copy_secret(data_dir, target)
 
 
 def restore(backup: Path, data_dir: Path) -> Path | None:
@@ -63,12 +67,14 @@ def restore(backup: Path, data_dir: Path) -> Path | None:
     make_folder(data_dir)
     with OwnerLock.acquire(data_dir):
         before = [path for name in _DATABASES for path in sorted(data_dir.glob(f"{name}*"))]
+        if (backup / _TEXTS).exists() and (data_dir / _TEXTS).exists():
+            before.append(data_dir / _TEXTS)
         if (backup / _KEPT).exists() and (data_dir / _KEPT).exists():
             before.append(data_dir / _KEPT)
         incoming = data_dir / "restoring"
         make_folder(incoming)
         copies = [_copy(path, incoming / path.name, lambda *_: None) for path in found]
-        copies += _copy_secret(backup, incoming)
+        copies += _copy_texts(backup, incoming) + _copy_secret(backup, incoming)
         kept = data_dir / f"before-{new_id(time.time_ns(), os.urandom(10))}" if before else None
         if kept is not None:
             make_folder(kept)
@@ -100,6 +106,27 @@ def damage(data_dir: Path) -> str | None:
     except sqlite3.Error as error:
         return f"The ledger {ledger} cannot be read ({word_of(error)})."
     return None if verdict == "ok" else f"The ledger is damaged: {verdict}"
+
+
+def _copy_texts(source: Path, target: Path) -> list[Path]:
+    """Copy the texts of jobs from one folder into another, if there are any; give the new folder."""
+    folder = source / _TEXTS
+    if not folder.is_dir():
+        return []
+    try:
+        for path in sorted(folder.rglob("*")):
+            copy = target / _TEXTS / path.relative_to(folder)
+            if path.is_dir():
+                make_folder(copy)
+                continue
+            make_folder(copy.parent)
+            make_private_file(copy)
+            # One that is deleted in the meantime belongs to nothing any more.
+            with suppress(FileNotFoundError):
+                shutil.copyfile(path, copy)
+    except OSError as error:
+        raise StorageUnavailable(f"{target / _TEXTS} could not be written: {error.strerror}.") from error
+    return [target / _TEXTS]
 
 
 def _copy_secret(source: Path, target: Path) -> list[Path]:

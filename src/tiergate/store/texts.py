@@ -59,8 +59,11 @@ class Texts:
             descriptor = self._open.get(name)
             if descriptor is not None:
                 return os.pread(descriptor, size, offset)
-            with open(self._path(name), "rb", buffering=0) as file:  # noqa: PTH123 - one call, no Path made
-                return os.pread(file.fileno(), size, offset)
+            descriptor = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                return os.pread(descriptor, size, offset)
+            finally:
+                os.close(descriptor)
         except FileNotFoundError:
             return b""
         except OSError as error:
@@ -74,9 +77,16 @@ class Texts:
             return 0
 
     def folder(self, name: str) -> Path:
-        """Give the folder of the files under a name, made where it is not there."""
+        """Give the folder of the files under a name, made where it is not there.
+
+        Raises:
+            StorageUnavailable: it cannot be made.
+        """
         path = self._path(name)
-        path.mkdir(mode=0o700, exist_ok=True)
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(error) from error
         return path
 
     def list(self, name: str) -> list[int]:
@@ -112,11 +122,12 @@ class Texts:
 
     def delete(self, name: str) -> None:
         """Delete a file, or everything under a name, if it is there."""
-        for known in [one for one in self._open if one == name or one.startswith(f"{name}/")]:
+        # Another thread may open a spool meanwhile, so they are listed in one step.
+        for known in [one for one in list(self._open) if one == name or one.startswith(f"{name}/")]:
             self.close(known)
         path = self._path(name)
         with suppress(FileNotFoundError):
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()

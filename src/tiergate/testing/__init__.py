@@ -3,6 +3,7 @@
 from tiergate.testing.bank import MemoryRateBank
 from tiergate.testing.behaviour import Behaviour, ToolCall
 from tiergate.testing.clock import FakeClock, NothingWillHappen, run_virtual
+from tiergate.testing.jobs import MemoryJobs
 from tiergate.testing.journal import MemoryJournal
 from tiergate.testing.limits import Limits
 from tiergate.testing.log import Ended, LogEntry, MockStatistics
@@ -19,6 +20,7 @@ __all__ = [
     "FakeShelf",
     "Limits",
     "LogEntry",
+    "MemoryJobs",
     "MemoryJournal",
     "MemoryRateBank",
     "MockProcess",

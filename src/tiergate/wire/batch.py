@@ -13,6 +13,7 @@ CHAT_URL: Final = "/v1/chat/completions"
 BATCH_URLS: Final = (CHAT_URL,)
 """The endpoints that lines may ask for."""
 CUSTOM_ID_CHARS: Final = 512
+_PROBLEM_CHARS: Final = 500
 
 
 class BatchLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +52,7 @@ def read_batch_line(data: bytes, *, url: str, model: str | None = None) -> Batch
         raise BadLine(f"`custom_id` must be a text of 1 to {CUSTOM_ID_CHARS} characters.")
     if isinstance(problem := line.get("invalid"), str):
         # Whoever made the line of another form could make none of it, and says why.
-        raise BadLine(problem, custom_id=custom_id)
+        raise BadLine(problem[:_PROBLEM_CHARS], custom_id=custom_id)
     try:
         return BatchLine(custom_id=custom_id, url=url, question=_question(line, url, model))
     except InvalidRequest as error:

@@ -110,6 +110,28 @@ def test_no_more_wait_than_there_are_places() -> None:
     run_virtual(main(), clock=clock)
 
 
+def test_batch_leaves_free_what_interactive_calls_have_lately_needed() -> None:
+    """And takes it once none has come for a while."""
+
+    async def main() -> None:
+        clock = FakeClock()
+        permits = made({"p": 4}, clock=clock)
+        live = [await permits.take(P, wait_s=0) for _ in range(2)]
+        for permit in live:
+            with permit:
+                pass
+        for _ in range(2):
+            await permits.take(P, wait_s=0, call_class=CallClass.BATCH)
+        with pytest.raises(TargetFull, match="kept free"):
+            await permits.take(P, wait_s=0, call_class=CallClass.BATCH)
+        with await permits.take(P, wait_s=0), pytest.raises(TargetFull):
+            await permits.take(P, wait_s=0, call_class=CallClass.BATCH)
+        clock.advance(61)
+        await permits.take(P, wait_s=0, call_class=CallClass.BATCH)
+
+    run_virtual(main())
+
+
 def test_a_limit_of_zero_lets_nobody_in() -> None:
     """And nobody waits for it."""
 

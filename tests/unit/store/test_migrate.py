@@ -46,7 +46,7 @@ def version(connection: sqlite3.Connection) -> int:
     ("schema", "records"),
     [
         ("ledger", LEDGER),
-        ("jobs", {"job", "line"}),
+        ("jobs", {"file", "job", "job_input", "line", "spool"}),
         ("cache", {"answer"}),
     ],
 )
@@ -107,7 +107,7 @@ SLICE = (
     " VALUES ('c', 1, 1, 1, 'b', :state, 1)"
 )
 OWNER = "INSERT INTO owner (epoch, id, pid, started_ns, heartbeat_ns, state) VALUES (1, 'o', 1, 1, 1, :state)"
-LINE = "INSERT INTO line (job_id, n, input_offset, input_bytes, state) VALUES ('j', 1, 0, 1, :state)"
+LINE = "INSERT INTO line (job, n, source, offset, bytes, state) VALUES (1, 1, 0, 0, 1, :state)"
 
 GOOD_CALL = {
     "id": "c",

@@ -72,7 +72,7 @@ async def batch_house(
             yield BatchHouse(client, is_ours=True, where="this process")
         finally:
             await client.aclose()
-            await house.batches.aclose()
+            await house.batches.shifts.aclose()
 
 
 def _at(url: str, key: str | None) -> GatewayClient:

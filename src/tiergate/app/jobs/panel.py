@@ -118,7 +118,7 @@ def _money(ours: Mapping[str, Any]) -> str:
     whole = (
         ""
         if projected is None
-        else f", all of it ${projected['middle']:.4f} (${projected['low']:.4f} to ${projected['high']:.4f})"
+        else f", in the end ${projected['middle']:.4f} (${projected['low']:.4f} to ${projected['high']:.4f})"
     )
     return f"${ours['spent_usd']:.4f}{of} spent{held}{whole}"
 

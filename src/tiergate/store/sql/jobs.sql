@@ -51,14 +51,29 @@ SELECT * FROM job WHERE (:tenant IS NULL OR tenant = :tenant) AND id < :after OR
 -- name: open_jobs
 SELECT * FROM job WHERE ended_ns IS NULL AND failed_ns IS NULL ORDER BY no;
 
--- What is decided about a job; what is counted is changed by its lines.
--- name: save_job
+-- What is decided about a job, as far as it is given; what is counted is changed by its lines.
+-- name: change_job
 UPDATE job
-SET sha256 = :sha256, lines = :lines, budget_nanos = :budget_nanos, concurrency = :concurrency,
-    deadline_ns = :deadline_ns, read_ns = :read_ns, cancel_ns = :cancel_ns, expired_ns = :expired_ns,
-    failed_ns = :failed_ns, ended_ns = :ended_ns, problems = :problems, halt = :halt, halt_word = :halt_word,
-    halt_message = :halt_message, halt_until_ns = :halt_until_ns, worked_ms = :worked_ms
-WHERE no = :no;
+SET sha256 = CASE WHEN :has_sha256 THEN :sha256 ELSE sha256 END,
+    lines = CASE WHEN :has_lines THEN :lines ELSE lines END,
+    budget_nanos = CASE WHEN :has_budget_nanos THEN :budget_nanos ELSE budget_nanos END,
+    concurrency = CASE WHEN :has_concurrency THEN :concurrency ELSE concurrency END,
+    deadline_ns = CASE WHEN :has_deadline_ns THEN :deadline_ns ELSE deadline_ns END,
+    read_ns = CASE WHEN :has_read_ns THEN :read_ns ELSE read_ns END,
+    cancel_ns = CASE WHEN :has_cancel_ns THEN :cancel_ns ELSE cancel_ns END,
+    expired_ns = CASE WHEN :has_expired_ns THEN :expired_ns ELSE expired_ns END,
+    failed_ns = CASE WHEN :has_failed_ns THEN :failed_ns ELSE failed_ns END,
+    ended_ns = CASE WHEN :has_ended_ns THEN :ended_ns ELSE ended_ns END,
+    problems = CASE WHEN :has_problems THEN :problems ELSE problems END,
+    halt = CASE WHEN :has_halt THEN :halt ELSE halt END,
+    halt_word = CASE WHEN :has_halt_word THEN :halt_word ELSE halt_word END,
+    halt_message = CASE WHEN :has_halt_message THEN :halt_message ELSE halt_message END,
+    halt_until_ns = CASE WHEN :has_halt_until_ns THEN :halt_until_ns ELSE halt_until_ns END
+WHERE no = :no
+RETURNING *;
+
+-- name: worked
+UPDATE job SET worked_ms = worked_ms + :worked_ms WHERE no = :no;
 
 -- name: reset_counts
 UPDATE job

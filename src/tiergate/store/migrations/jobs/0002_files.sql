@@ -94,8 +94,7 @@ CREATE TABLE line (
     out_bytes   INTEGER CHECK (out_bytes > 0),
     error_code  TEXT,
     PRIMARY KEY (job, n),
-    CHECK (state = 'waiting' OR state = 'claimed' OR state = 'sent' OR state = 'done' OR state = 'failed'
-           OR state = 'parked' OR state = 'cancelled')
+    CHECK (state = 'waiting' OR state = 'done' OR state = 'failed' OR state = 'cancelled')
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX line_due ON line (job, rank, n) WHERE state = 'waiting';

@@ -1,0 +1,372 @@
+"""Works the batches of a house: one task for each that is open, some of them at one time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from tiergate.batch.asking import LineAsks
+from tiergate.batch.estimating import Estimator
+from tiergate.batch.input import InputReader
+from tiergate.batch.ports import Engine, JobStore, MakeEngine
+from tiergate.batch.records import Finished, Halt, Job, JobState, Pause
+from tiergate.core import CallEnded, Clock, Emit, Event, Notice, StorageUnavailable
+from tiergate.ledger import Book, Ceiling, Journal, LineState, Scope
+
+_TRY_AGAIN_S: Final = 5.0
+_LOOK_S: Final = 0.01
+_LET_GO_S: Final = 5.0
+
+
+@dataclass(slots=True, eq=False)
+class OpenJob:
+    """A job that has something left to do."""
+
+    job: Job
+    spent_nanos: int = 0
+    engine: Engine | None = None
+    """What works it now."""
+    task: "asyncio.Task[None] | None" = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    since: float | None = None
+    """When the present run began, in monotonic seconds."""
+    is_erased: bool = False
+    kept: int = 0
+    """So many are about to give it more to do: it does not end before they have."""
+    is_ending: bool = False
+
+
+class Shifts:
+    """All jobs that are open. `open` goes on with those of before, `aclose` leaves them for the next start.
+
+    Args:
+        store: keeps them.
+        asks: how lines are asked.
+        make_engine: gives what works a job.
+        estimator: knows prices.
+        book: money, and
+        journal: its records.
+        on_ceilings: told when jobs that have budgets came, changed or went.
+        clock: time.
+        emit: hears of what happens.
+        at_once: so many are worked at one time; others wait for their turn.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        asks: LineAsks,
+        make_engine: MakeEngine,
+        *,
+        estimator: Estimator,
+        book: Book,
+        journal: Journal,
+        on_ceilings: Callable[[], None],
+        clock: Clock,
+        emit: Emit,
+        at_once: int = 4,
+    ) -> None:
+        self._store = store
+        self._asks = asks
+        self._make_engine = make_engine
+        self._estimator = estimator
+        self._book = book
+        self._journal = journal
+        self.on_ceilings = on_ceilings
+        self._clock = clock
+        self._emit = emit
+        self._open: dict[str, OpenJob] = {}
+        self.ended: dict[str, int] = {}
+        """Lines that came to their end here, by how they ended."""
+        self._at_once = at_once
+        self._at_work = 0
+        self._turn = asyncio.Event()
+        self._is_closing = False
+
+    # Their life.
+
+    async def open(self) -> None:
+        """Go on with what is open; whoever worked it before is dead.
+
+        Raises:
+            StorageUnavailable: jobs or the ledger cannot be read.
+        """
+        for job in await self._store.open_jobs():
+            await self._take_over(job)
+        self.on_ceilings()
+        for opened in self._open.values():
+            self._start(opened)
+
+    async def _take_over(self, job: Job) -> None:
+        if job.read_ns is None:
+            self._open[job.id] = OpenJob(job)
+            return
+        marked = {(one.n, one.call_id): one for one in await self._store.recover(job.no)}
+        for lapsed in await self._journal.lapsed_lines(job.id):
+            done = marked.get((lapsed.line, lapsed.call_id))
+            if done is not None and done.attempt == lapsed.n and done.state is LineState.DONE:
+                # Its answer is here, and with it what it cost: only the settlement was lost.
+                await self._book.resolve(lapsed.call_id, lapsed.n, done.cash_nanos)
+            else:
+                self._asks.resent_of[job.id, lapsed.line] = lapsed.call_id
+        spent_nanos = await self.spent_nanos(job.id)
+        self._open[job.id] = OpenJob(await self.fresh(job), spent_nanos)
+
+    def begin(self, job: Job, spent_nanos: int = 0) -> OpenJob:
+        """Take a job on."""
+        opened = self._open[job.id] = OpenJob(job, spent_nanos)
+        self.on_ceilings()
+        self._start(opened)
+        return opened
+
+    @asynccontextmanager
+    async def again(self, job: Job) -> AsyncIterator[OpenJob]:
+        """Give a job as an open one that does not end before the context does.
+
+        One that had ended is worked from then on, and its time begins anew.
+        """
+        opened = self._open.get(job.id)
+        while opened is not None and opened.is_ending:
+            await asyncio.sleep(_LOOK_S)
+            opened = self._open.get(job.id)
+        if opened is None:
+            spent_nanos = await self.spent_nanos(job.id)
+            deadline_ns = self._clock.wall_ns() + job.window_s * 1_000_000_000
+            changed = await self._store.change(job.no, {"ended_ns": None, "deadline_ns": deadline_ns})
+            opened = self._open.setdefault(job.id, OpenJob(changed, spent_nanos))
+        opened.kept += 1
+        try:
+            yield opened
+        finally:
+            opened.kept -= 1
+            opened.wake.set()
+            if opened.task is None:
+                self.on_ceilings()
+                self._start(opened)
+
+    def _start(self, opened: OpenJob) -> None:
+        opened.task = asyncio.create_task(self._live(opened))
+
+    async def aclose(self, drain_s: float = 0.0) -> None:
+        """Ask nothing more, wait at most so long for what is asked, and leave the rest for the next start."""
+        self._is_closing = True
+        self._turn.set()
+        await self._end(list(self._open.values()), drain_s)
+
+    async def erase(self, tenant: str) -> None:
+        """Let go of all jobs of a tenant, at once."""
+        opened = [one for one in self._open.values() if one.job.tenant == tenant]
+        for one in opened:
+            one.is_erased = True
+        self._turn.set()
+        await self._end(opened, 0.0)
+        for one in opened:
+            self._open.pop(one.job.id, None)
+        self.on_ceilings()
+
+    async def _end(self, opened: Sequence[OpenJob], drain_s: float) -> None:
+        for one in opened:
+            one.wake.set()
+            if one.engine is not None:
+                one.engine.call_off()
+        tasks = [one.task for one in opened if one.task is not None]
+        if not tasks:
+            return
+        await asyncio.wait(tasks, timeout=drain_s)
+        for one in opened:
+            if one.engine is not None:
+                one.engine.break_off()
+        _, late = await asyncio.wait(tasks, timeout=_LET_GO_S)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # What is asked of them.
+
+    def get(self, job_id: str) -> OpenJob | None:
+        """Give a job that is open; None: it is not."""
+        return self._open.get(job_id)
+
+    async def change(self, opened: OpenJob, **what: Any) -> None:
+        """Change what is decided about a job, write it down, and let its engine know."""
+        opened.job = await self._store.change(opened.job.no, what)
+        if opened.engine is not None:
+            opened.engine.change(opened.job)
+        opened.wake.set()
+        if opened.task is not None and opened.task.done() and opened.job.is_open:
+            # A bug had stopped it.
+            self._start(opened)
+
+    def use(self, *, at_once: int) -> None:
+        """Take another number of batches that are worked at one time; those that are, go on."""
+        self._at_once = at_once
+        self._turn.set()
+
+    def ceilings(self) -> list[Ceiling]:
+        """Give the ceilings of open jobs that have a budget."""
+        return [
+            Ceiling(scope=Scope.JOB, name=one.job.id, amount_nanos=one.job.budget_nanos)
+            for one in self._open.values()
+            if one.job.budget_nanos is not None
+        ]
+
+    def hear(self, event: Event) -> None:
+        """Take what a call of a job has cost, whichever way it ended."""
+        if isinstance(event, CallEnded) and event.job is not None:
+            opened = self._open.get(event.job)
+            if opened is not None:
+                opened.spent_nanos += event.cash_nanos or 0
+
+    async def spent_nanos(self, job_id: str) -> int:
+        """Give what the ledger says that a job has cost.
+
+        Raises:
+            StorageUnavailable: it cannot be read.
+        """
+        ((_, spent, _),) = await self._journal.spent_of_jobs([job_id])
+        return spent
+
+    async def held_nanos(self, job: Job) -> int | None:
+        """Give what is held of a job's budget; None: it has none, or is not open."""
+        if job.budget_nanos is None or job.id not in self._open:
+            return None
+        for balance in await self._book.balances(self._clock.wall_ns()):
+            if balance.ceiling.scope is Scope.JOB and balance.ceiling.name == job.id:
+                return balance.held_nanos
+        return None
+
+    async def fresh(self, job: Job) -> Job:
+        """Give a job as it is in the store."""
+        return await self._store.job(job.id) or job
+
+    def timed(self, job: Job) -> Job:
+        """Give a job with the time of the run that is going on."""
+        opened = self._open.get(job.id)
+        if opened is None or opened.since is None:
+            return job
+        return replace(job, worked_ms=job.worked_ms + self._ms_since(opened.since))
+
+    def reader(self, job: Job) -> InputReader:
+        """Give what reads the input of a job."""
+
+        def unpriced(models: set[str]) -> str | None:
+            caller = self._asks.caller_of(job.key)
+            return None if caller is None else self._estimator.unpriced(caller, models)
+
+        return InputReader(self._store, self._asks, self._clock, unpriced)
+
+    def at_work(self) -> Mapping[str, int]:
+        """Count the jobs that have something left to do, by what they are doing."""
+        found: dict[str, int] = {}
+        for opened in self._open.values():
+            found[opened.job.state.value] = found.get(opened.job.state.value, 0) + 1
+        return found
+
+    def asking(self) -> int:
+        """Count the lines that are asked now."""
+        engines = [opened.engine for opened in self._open.values() if opened.engine is not None]
+        return sum(engine.progress().in_flight for engine in engines)
+
+    # The task of each.
+
+    async def _live(self, opened: OpenJob) -> None:
+        """Work a job until it ends, or the house closes."""
+        try:
+            while opened.job.is_open and not self._is_closing and not opened.is_erased:
+                await self._step(opened)
+        except Exception as error:  # noqa: BLE001 - the border of a task: a bug stops one job, and is told
+            message = f"The batch {opened.job.id} was stopped by an error ({type(error).__name__}: {error})."
+            self._emit(Notice(word="batch_failed", message=message, severe=True))
+            pause = Pause(halt=Halt.STOPPED, word="internal_error", message=message)
+            with suppress(StorageUnavailable):
+                await self.change(opened, pause=pause)
+        else:
+            if not opened.job.is_open:
+                del self._open[opened.job.id]
+                self.on_ceilings()
+
+    async def _step(self, opened: OpenJob) -> None:
+        opened.wake.clear()
+        pause = opened.job.pause
+        if pause is not None and opened.job.state in (JobState.PARKED, JobState.STOPPED):
+            if await self._is_over(opened, pause):
+                await self.change(opened, pause=None)
+            return
+        if self._at_work >= self._at_once:
+            # Those that came before are worked first.
+            self._turn.clear()
+            await self._turn.wait()
+            return
+        self._at_work += 1
+        try:
+            await self._work(opened)
+        except StorageUnavailable as error:
+            self._emit(Notice(word="batch_storage", message=str(error), severe=True))
+            await self._rest(opened, _TRY_AGAIN_S)
+        finally:
+            self._at_work -= 1
+            self._turn.set()
+
+    async def _is_over(self, opened: OpenJob, pause: Pause) -> bool:
+        """Wait for the end of a pause, a change, or the job's own end; True: the pause is over."""
+        now_ns = self._clock.wall_ns()
+        if now_ns >= opened.job.deadline_ns:
+            await self.change(opened, expired_ns=now_ns, pause=None)
+            return False
+        until_ns = opened.job.deadline_ns
+        if pause.until_ns is not None:
+            until_ns = min(until_ns, pause.until_ns)
+        await self._rest(opened, (until_ns - now_ns) / 1e9)
+        return pause.until_ns is not None and self._clock.wall_ns() >= pause.until_ns
+
+    async def _rest(self, opened: OpenJob, wait_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, wait_s)):
+                await opened.wake.wait()
+
+    async def _work(self, opened: OpenJob) -> None:
+        opened.is_ending = False
+        if opened.job.read_ns is None:
+            await self.change(opened, **(await self.reader(opened.job).read(opened.job)))
+            if opened.job.failed_ns is not None:
+                return
+        job = opened.job = await self.fresh(opened.job)
+        opened.since = self._clock.monotonic()
+        opened.engine = self._make_engine(job, partial(self._paused, opened), self._count)
+        left_s = max(0.0, (job.deadline_ns - self._clock.wall_ns()) / 1e9)
+        expiry = asyncio.get_running_loop().call_later(left_s, self._expire, opened)
+        try:
+            is_done = await opened.engine.run()
+        finally:
+            expiry.cancel()
+            opened.engine = None
+            since, opened.since = opened.since, None
+            await self._store.worked(job.no, self._ms_since(since))
+        now_ns, job = self._clock.wall_ns(), await self.fresh(opened.job)
+        is_over = is_done and job.left <= 0
+        if is_over and opened.kept:
+            await self._rest(opened, _TRY_AGAIN_S)
+            return
+        opened.is_ending = is_over
+        ends = {"ended_ns": now_ns, "pause": None} if is_over else {}
+        await self.change(opened, expired_ns=opened.job.expired_ns, **ends)
+
+    async def _paused(self, opened: OpenJob, pause: Pause | None) -> None:
+        await self.change(opened, pause=pause)
+
+    def _count(self, finished: Finished) -> None:
+        """Count an end that is in its spool."""
+        state = finished.state.value
+        self.ended[state] = self.ended.get(state, 0) + 1
+
+    def _expire(self, opened: OpenJob) -> None:
+        opened.job = replace(opened.job, expired_ns=self._clock.wall_ns())
+        if opened.engine is not None:
+            opened.engine.change(opened.job)
+
+    def _ms_since(self, since: float) -> int:
+        return int((self._clock.monotonic() - since) * 1e3)

@@ -338,6 +338,23 @@ def _no_cash() -> dict[str, Any]:
     return {name: 0 for name in Job.__struct_fields__ if name.startswith("cash_")}
 
 
+def test_a_job_ends_when_no_line_waits(place: Place) -> None:
+    """Whatever is counted; and what made it stand still is then over."""
+
+    async def test() -> None:
+        async with place.owner() as jobs:
+            no = await begun(jobs, [b"one\n", b"two\n"])
+            await jobs.change(no, {"lines": 1, "pause": Pause(halt=Halt.STOPPED, word="w", message="m")})
+            await ended(jobs, no, answer(1))
+            assert await jobs.end(no, NOW_NS) is None
+            assert (await found(jobs)).ended_ns is None
+            await ended(jobs, no, answer(2))
+            job = await jobs.end(no, NOW_NS)
+            assert job == await found(jobs) and (job.ended_ns, job.pause) == (NOW_NS, None)
+
+    run(test)
+
+
 def test_jobs_are_listed_newest_first(place: Place) -> None:
     """Of a tenant, or of all; older ones than one, so many."""
 
@@ -678,6 +695,11 @@ def test_what_was_begun_and_has_no_end_was_interrupted(place: Place) -> None:
                 assert [line.interrupted for line in lines] == [deaths, 0, deaths, 0]
                 for n in (1, 3):
                     await jobs.begin(no, n)
+        # Who dies before it has begun anything has interrupted nothing.
+        for _ in range(2):
+            async with place.owner() as jobs:
+                await jobs.recover(no)
+                assert (await found(jobs)).interrupted == 6
 
     run(test)
 

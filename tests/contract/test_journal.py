@@ -9,8 +9,8 @@ import pytest
 
 from contract.ledger_records import BEGAN_NS, HOSTED, PRIVATE, closed, held, opened, released, settled
 from places import Places
-from tiergate.core import Blame, EndState, Outcome, StorageUnavailable, Usage, UsageSource
-from tiergate.ledger import AttemptEntry, Entry, HoldState, Journal
+from tiergate.core import Blame, Cause, EndState, JobLine, Outcome, StorageUnavailable, Usage, UsageSource
+from tiergate.ledger import AttemptEntry, Entry, EntryQuery, HoldState, Journal, OfJob
 from tiergate.testing import FakeClock
 from tiergate.testing.journal import MemoryJournal
 
@@ -214,6 +214,32 @@ def test_a_call_that_never_held_is_written_by_its_end(journal: OpenJournal) -> N
         assert (entry.key, entry.route, entry.first_event_ns) == ("alice", end.opened.route, None)
         assert entry.attempts == ()
         assert entry.finish_reasons == ()
+
+    run(test, journal)
+
+
+def test_what_jobs_have_cost_is_added_up_by_job(journal: OpenJournal) -> None:
+    """Of all attempts for their lines, corrections included; what belongs to no job is in none."""
+
+    async def test(books: Journal) -> None:
+        for number, job, line in ((1, "one", 1), (2, "one", 2), (3, "two", 1), (4, None, 0), (5, "one", 3)):
+            about = None if job is None else JobLine(job=job, n=line)
+            begun = opened(number, cause=Cause.BATCH, line=about)
+            await books.hold(held(number, opened=begun))
+            if number != 5:
+                books.settle(settled(number, cash_nanos=number * 100))
+                books.close(closed(number, opened=begun))
+        assert await books.adjust(opened(2).call.id, 1, -50, "refund")
+        found = await books.spent_of_jobs(["two", "one", "none"])
+        assert [(one.about, one.spent_nanos, one.lapsed_nanos) for one in found] == [
+            (OfJob("two"), 300, 0),
+            (OfJob("one"), 250, 0),
+            (OfJob("none"), 0, 0),
+        ]
+        entry = await read(books, 2)
+        assert (entry.job, entry.line) == ("one", 2)
+        assert [one.line for one in await books.find(EntryQuery(job="one"))] == [3, 2, 1]
+        assert await books.lapsed_lines("one") == []
 
     run(test, journal)
 

@@ -20,7 +20,9 @@ from tiergate.core import (
     BudgetReached,
     BudgetUnbounded,
     Caller,
+    Cause,
     Event,
+    JobLine,
     Unaffordable,
     new_id,
 )
@@ -199,6 +201,34 @@ def test_a_ceiling_that_comes_later_knows_all(postgres_places: Places) -> None:
             assert await amounts(other) == [(2.75, 2, 1.5)] * 2
             with pytest.raises(BudgetBusy):
                 await other.hold(asked(5, 1))
+
+    run(test)
+
+
+def test_a_job_has_a_ceiling_of_its_own(postgres_places: Places) -> None:
+    """Which counts its lines at every replica, those that lapsed too, beside all other ceilings."""
+    capped = Ceiling(scope=Scope.JOB, name="job", amount_nanos=5 * USD)
+
+    def of_job(number: int, usd: float, job: str = "job") -> Held:
+        begun = opened(number, cause=Cause.BATCH, line=JobLine(job=job, n=number))
+        return held(number, opened=begun, bound_nanos=int(usd * USD))
+
+    async def test() -> None:
+        kept = postgres_places.new()
+        async with kept.journal(randomness=os.urandom) as gone:
+            await gone.hold(of_job(1, 2))
+        async with replicas(kept, [CAP, capped]) as ((journal, one), (_, other)):
+            assert await amounts(one) == [(2, 2, 0), (2, 2, 0)]
+            assert [lapsed.line for lapsed in await journal.lapsed_lines("job")] == [1]
+            await one.hold(of_job(2, 2))
+            assert await amounts(other) == [(2, 2, 2), (2, 2, 2)]
+            with pytest.raises(BudgetBusy, match="budget job:job in total"):
+                await other.hold(of_job(3, 2))
+            await other.hold(of_job(4, 2, "another"))
+            one.settle(cost(2, 0.5))
+            await one.balances(BEGAN_NS)
+            await other.hold(of_job(3, 2))
+            assert await amounts(one) == [(2.5, 2, 4), (2.5, 2, 2)]
 
     run(test)
 

@@ -676,7 +676,7 @@ def test_replicas_that_start_together_take_each_migration_once(kept: Kept) -> No
         assert len(set(epochs)) == 4
 
     play(test())
-    assert kept.rows("SELECT version FROM schema_version") == [(3,)]
+    assert kept.rows("SELECT version FROM schema_version") == [(4,)]
 
 
 async def fail(store: str, folder: Path) -> str:

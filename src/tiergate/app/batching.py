@@ -2,11 +2,12 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Final
 
-from tiergate.batch import Batches, Engine, Estimator, Finished, Job, LineAsks, Pause, Runner, Said, Shifts
+from tiergate.batch import Batches, Estimator, LineAsks, Runner, Said, Shifts
 from tiergate.config import Settings
 from tiergate.core import Clock, Emit, StorageUnavailable, TiergateError
 from tiergate.serve import Rooms
@@ -35,19 +36,10 @@ async def open_batches(
     asks = LineAsks(rooms, caller_of=rooms.admission.named, say=_said, randomness=os.urandom)
     estimator = Estimator(rooms, journal)
 
-    def engine(
-        job: Job,
-        on_pause: Callable[[Pause | None], Awaitable[None]],
-        on_finished: Callable[[Finished], None],
-    ) -> Engine:
-        return Runner(
-            job, store=store, lane=asks, on_pause=on_pause, on_finished=on_finished, clock=rooms.clock
-        )
-
     shifts = Shifts(
         store,
         asks,
-        engine,
+        partial(Runner, store=store, lane=asks, clock=rooms.clock),
         estimator=estimator,
         book=rooms.book,
         journal=journal,

@@ -136,9 +136,9 @@ class Batches:
             await self.file(caller, file_id)
         if job.read_ns is None or job.failed_ns is not None or job.cancel_ns is not None:
             raise InvalidRequest(f"The batch {job_id} cannot grow now: it is {job.state.value}.")
-        async with self.shifts.again(job) as opened:
-            grown = await self.shifts.reader(opened.job).grow(opened.job, files)
-            await self.shifts.change(opened, ended_ns=None, **grown)
+        opened = await self.shifts.again(job)
+        grown = await self.shifts.reader(opened.job).grow(opened.job, files)
+        await self.shifts.change(opened, ended_ns=None, **grown)
 
     async def retry(self, caller: Caller, job_id: str, codes: Sequence[str] | None) -> int:
         """Let failed lines be asked again, those with these error codes or all; gives how many.
@@ -147,11 +147,11 @@ class Batches:
             NoSuchBatch: the caller has none of this id.
         """
         job = await self._found(caller, job_id)
-        failed = await self.store.errors(job.no)
-        if job.read_ns is None or not (failed if codes is None else failed.keys() & set(codes)):
+        if job.read_ns is None:
             return 0
-        async with self.shifts.again(job) as opened:
-            count = await self.store.retry(job.no, codes)
+        count = await self.store.retry(job.no, codes)
+        if count:
+            opened = await self.shifts.again(job)
             await self.shifts.change(opened, ended_ns=None, cancel_ns=None, expired_ns=None, pause=None)
         return count
 

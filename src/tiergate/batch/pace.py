@@ -14,22 +14,18 @@ _CUT_EVERY_S: Final = 1.0
 
 
 class Pace:
-    """The number of lines that may be asked at one time, at most `most`."""
+    """The number of lines that may be asked at one time, at most `most`. `is_careful`: it begins with one."""
 
     __slots__ = ("_cut_at", "_good", "_is_first_time", "limit", "most", "why")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, is_careful: bool = False) -> None:
         self.most = most
-        self.limit = float(min(_FIRST, most))
+        self.limit = 1.0 if is_careful else float(min(_FIRST, most))
         self.why = "starting"
         """What limits it now, in a word: `starting`, `concurrency`, or what pushed back last."""
         self._is_first_time = True
         self._good = 0
         self._cut_at = float("-inf")
-
-    def has_room(self, in_flight: int) -> bool:
-        """Tell whether one more may be asked, beside so many."""
-        return in_flight + 1 <= max(1.0, self.limit)
 
     def change(self, most: int) -> None:
         """Take another most."""
@@ -61,8 +57,3 @@ class Pace:
         self._is_first_time = False
         self._good = 0
         self.limit = max(1.0, min(self.limit, float(in_flight)))
-
-    def begin_again(self) -> None:
-        """Begin with one, after a pause."""
-        self.limit, self._good = 1.0, 0
-        self._is_first_time = True

@@ -14,6 +14,7 @@ from tiergate.batch.records import (
     Spooled,
     StoredFile,
 )
+from tiergate.batch.weather import Weather
 from tiergate.core import TiergateError
 
 
@@ -80,6 +81,10 @@ class JobStore(FileStore, Protocol):
 
     async def change(self, no: int, what: Mapping[str, Any]) -> Job:
         """Write down what was decided about a job, by the names of its fields; gives it as it is then."""
+        ...
+
+    async def end(self, no: int, now_ns: int) -> Job | None:
+        """End a job none of whose lines waits, and give it as it is then; None: some do, and it goes on."""
         ...
 
     async def worked(self, no: int, worked_ms: int) -> None:
@@ -232,5 +237,23 @@ class Engine(Protocol):
         ...
 
 
-MakeEngine = Callable[[Job, Callable[[Pause | None], Awaitable[None]], Callable[[Finished], None]], Engine]
-"""Gives what works a job, and tells whoever asked when it stands still, and of each end that is spooled."""
+class MakeEngine(Protocol):
+    """Gives what works a job."""
+
+    def __call__(
+        self,
+        job: Job,
+        *,
+        on_pause: Callable[[Pause | None], Awaitable[None]],
+        on_finished: Callable[[Finished], None],
+        weather: Weather,
+    ) -> Engine:
+        """Give it for one run.
+
+        Args:
+            job: as it is in the store.
+            on_pause: writes down that it stands still.
+            on_finished: hears of each end that is in the spool.
+            weather: what its lines have met so far; it outlives the run.
+        """
+        ...

@@ -50,6 +50,7 @@ class Runner:
         on_finished: hears of each end that is in the spool.
         clock: time.
         chance: draws a number from 0 to 1.
+        weather: what the last outcomes of its lines were, over its pauses; None: nothing is known.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Runner:
         on_finished: Callable[[Finished], None],
         clock: Clock,
         chance: Callable[[], float] = random,
+        weather: Weather | None = None,
     ) -> None:
         self.job = job
         self._store = store
@@ -70,8 +72,8 @@ class Runner:
         self._on_finished = on_finished
         self._clock = clock
         self._chance = chance
-        self._pace = Pace(job.concurrency)
-        self._weather = Weather()
+        self._weather = weather or Weather()
+        self._pace = Pace(job.concurrency, is_careful=self._weather.is_doubtful)
         self._ready: deque[Claimed] = deque()
         self._suspects: deque[Claimed] = deque()
         self._later: list[tuple[float, int, Claimed]] = []
@@ -81,6 +83,8 @@ class Runner:
         self._broke: Pause | None = None
         """What was said of the last of them."""
         self._workers: set[asyncio.Task[None]] = set()
+        self._is_alone = False
+        """One of the suspects is asked now."""
         self._asking = 0
         self._unmarked: deque[Spooled] = deque()
         self._marking = 0
@@ -88,9 +92,13 @@ class Runner:
         self._marked = asyncio.Event()
         self._pass_is_over = False
         self._pause: Pause | None = None
+        self._untold: Pause | None = None
+        """A pause that could not be written down yet."""
         self._is_called_off = False
         self._again: dict[str, int] = {}
         self._failure: BaseException | None = None
+        self._is_unmarkable = False
+        """Whoever marks has met a bug."""
 
     def progress(self) -> Progress:
         """Tell what it is doing now."""
@@ -122,6 +130,7 @@ class Runner:
             StorageUnavailable: jobs cannot be read or written.
         """
         marker = asyncio.create_task(self._mark())
+        marker.add_done_callback(self._marker_ended)
         try:
             while not await self._turn():
                 self._news.clear()
@@ -135,12 +144,16 @@ class Runner:
             for worker in self._workers:
                 worker.cancel(STOPPING)
             await asyncio.gather(*self._workers, return_exceptions=True)
-            await self._release_all()
-            await self._until_marked()
-            marker.cancel()
-            await self._store.close_job(self.job.no)
+            try:
+                await self._release_all()
+            finally:
+                await self._until_marked()
+                marker.cancel()
+                await self._store.close_job(self.job.no)
         if self._failure is not None:
             raise self._failure
+        if self._untold is not None:
+            await self._on_pause(self._untold)
         return self._pause is None and not self._is_called_off
 
     # One turn.
@@ -181,15 +194,17 @@ class Runner:
             # Those that are asked go on: they are paid.
             self._weather.was_bad("storage", str(error), wait_s=None, now=self._clock.monotonic())
             await asyncio.sleep(_TRY_AGAIN_S)
+            self._pass_is_over = False
             return
         self._pass_is_over = not claimed
         for line in claimed:
             (self._suspects if line.interrupted >= _SUSPECT_FROM else self._ready).append(line)
 
     def _start_workers(self) -> None:
-        if self._suspects:
+        if self._suspects or self._is_alone:
             # Each by itself: so it is known whose doing it is, should the process die again.
             if not self._workers:
+                self._is_alone = True
                 self._start(self._alone(self._suspects.popleft()))
             return
         if not self._is_crowded():
@@ -223,7 +238,8 @@ class Runner:
     def _take_due(self) -> None:
         now = self._clock.monotonic()
         while self._later and self._later[0][0] <= now:
-            self._ready.appendleft(heappop(self._later)[2])
+            line = heappop(self._later)[2]
+            (self._suspects if line.interrupted >= _SUSPECT_FROM else self._ready).appendleft(line)
 
     def _is_crowded(self) -> bool:
         """Tell whether enough is in memory: ends that are not marked, lines that are to be asked again."""
@@ -242,10 +258,13 @@ class Runner:
                 self._news.set()
 
     async def _alone(self, line: Claimed) -> None:
-        if line.interrupted >= _POISON_FROM:
-            await self._put(self._lane.poisoned(self.job, line))
-        else:
-            await self._one(line)
+        try:
+            if line.interrupted >= _POISON_FROM:
+                await self._put(self._lane.poisoned(self.job, line))
+            else:
+                await self._one(line)
+        finally:
+            self._is_alone = False
 
     def _is_over(self) -> bool:
         return self._pause is not None or self._is_called_off or bool(self._suspects) or self._is_ending()
@@ -280,11 +299,13 @@ class Runner:
                 await self._put(self._lane.failed(self.job, line, error))
                 return False
             case Again():
+                await self._store.rest(self.job.no, line.n)
                 self._ask_again(line, found, str(error))
                 return False
             case Stops():
                 await self._stand_still(Pause(halt=Halt.STOPPED, word=found.word, message=str(error)))
             case Broke():
+                await self._store.rest(self.job.no, line.n)
                 await self._is_broke(line, found, str(error))
                 return False
             case _:
@@ -323,14 +344,18 @@ class Runner:
     async def _stand_still(self, pause: Pause) -> None:
         if self._pause is None:
             self._pause = pause
-            await self._on_pause(pause)
+            try:
+                await self._on_pause(pause)
+            except StorageUnavailable:
+                # Answers may be in our hands, and need room first: it is told when all is still.
+                self._untold = pause
         self._news.set()
 
     # Ends.
 
     async def _put(self, finished: Finished) -> None:
         """Put an end into the spool; it is paid, so it is kept until there is room for it."""
-        spooled = None
+        spooled, is_good_again = None, False
         while spooled is None:
             try:
                 spooled = await self._store.spool(self.job.no, finished)
@@ -341,6 +366,9 @@ class Runner:
                     raise
                 self._weather.was_bad("storage", str(error), wait_s=None, now=self._clock.monotonic())
                 await asyncio.sleep(_TRY_AGAIN_S)
+                is_good_again = True
+        if is_good_again:
+            self._weather.was_good()
         self._unmarked.append(spooled)
         self._marked.set()
         self._on_finished(finished)
@@ -375,8 +403,13 @@ class Runner:
             self._news.clear()
             await self._news.wait()
 
+    def _marker_ended(self, marker: "asyncio.Task[None]") -> None:
+        if not marker.cancelled():
+            self._failure, self._is_unmarkable = marker.exception(), True
+            self._news.set()
+
     async def _until_marked(self) -> None:
-        while self._unmarked or self._marking:
+        while (self._unmarked or self._marking) and not self._is_unmarkable:
             self._news.clear()
             self._marked.set()
             try:
@@ -402,7 +435,7 @@ class Runner:
         """Let all lines end that the end of the job comes before."""
         lines = self._taken_back()
         is_first = True
-        while lines or is_first:
+        while (lines or is_first) and not self._is_called_off and self._failure is None:
             is_first = bool(lines)
             for line in lines:
                 await self._put(self._lane.unasked(self.job, line))

@@ -1,8 +1,8 @@
 """Works the batches of a house: one task for each that is open, some of them at one time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -14,12 +14,13 @@ from tiergate.batch.estimating import Estimator
 from tiergate.batch.input import InputReader
 from tiergate.batch.ports import Engine, JobStore, MakeEngine
 from tiergate.batch.records import Finished, Halt, Job, JobState, Pause
+from tiergate.batch.weather import Weather
 from tiergate.core import CallEnded, Clock, Emit, Event, Notice, StorageUnavailable
 from tiergate.ledger import Book, Ceiling, Journal, LineState, Scope
 
 _TRY_AGAIN_S: Final = 5.0
-_LOOK_S: Final = 0.01
 _LET_GO_S: Final = 5.0
+_COUNTED_EACH_S: Final = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -34,10 +35,10 @@ class OpenJob:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     since: float | None = None
     """When the present run began, in monotonic seconds."""
+    weather: Weather = field(default_factory=Weather)
     is_erased: bool = False
-    kept: int = 0
-    """So many are about to give it more to do: it does not end before they have."""
-    is_ending: bool = False
+    is_over: bool = False
+    """It came to its end, and its task with it."""
 
 
 class Shifts:
@@ -123,30 +124,14 @@ class Shifts:
         self._start(opened)
         return opened
 
-    @asynccontextmanager
-    async def again(self, job: Job) -> AsyncIterator[OpenJob]:
-        """Give a job as an open one that does not end before the context does.
-
-        One that had ended is worked from then on, and its time begins anew.
-        """
+    async def again(self, job: Job) -> OpenJob:
+        """Give a job as an open one; its time begins anew where it had ended."""
         opened = self._open.get(job.id)
-        while opened is not None and opened.is_ending:
-            await asyncio.sleep(_LOOK_S)
-            opened = self._open.get(job.id)
-        if opened is None:
-            spent_nanos = await self.spent_nanos(job.id)
-            deadline_ns = self._clock.wall_ns() + job.window_s * 1_000_000_000
-            changed = await self._store.change(job.no, {"ended_ns": None, "deadline_ns": deadline_ns})
-            opened = self._open.setdefault(job.id, OpenJob(changed, spent_nanos))
-        opened.kept += 1
-        try:
-            yield opened
-        finally:
-            opened.kept -= 1
-            opened.wake.set()
-            if opened.task is None:
-                self.on_ceilings()
-                self._start(opened)
+        if opened is not None:
+            return opened
+        deadline_ns = self._clock.wall_ns() + job.window_s * 1_000_000_000
+        changed = await self._store.change(job.no, {"ended_ns": None, "deadline_ns": deadline_ns})
+        return self.begin(changed, await self.spent_nanos(job.id))
 
     def _start(self, opened: OpenJob) -> None:
         opened.task = asyncio.create_task(self._live(opened))
@@ -197,9 +182,9 @@ class Shifts:
         if opened.engine is not None:
             opened.engine.change(opened.job)
         opened.wake.set()
-        if opened.task is not None and opened.task.done() and opened.job.is_open:
-            # A bug had stopped it.
-            self._start(opened)
+        if opened.job.is_open and opened.is_over:
+            # It had ended when that was decided, and nobody works it any more.
+            self.begin(opened.job, opened.spent_nanos)
 
     def use(self, *, at_once: int) -> None:
         """Take another number of batches that are worked at one time; those that are, go on."""
@@ -275,19 +260,25 @@ class Shifts:
 
     async def _live(self, opened: OpenJob) -> None:
         """Work a job until it ends, or the house closes."""
-        try:
-            while opened.job.is_open and not self._is_closing and not opened.is_erased:
+        while opened.job.is_open and not self._is_closing and not opened.is_erased:
+            try:
                 await self._step(opened)
-        except Exception as error:  # noqa: BLE001 - the border of a task: a bug stops one job, and is told
-            message = f"The batch {opened.job.id} was stopped by an error ({type(error).__name__}: {error})."
-            self._emit(Notice(word="batch_failed", message=message, severe=True))
+            except Exception as error:  # noqa: BLE001 - the border of a task: a bug stops one job, and is told
+                await self._failed(opened, error)
+        if not opened.job.is_open:
+            opened.is_over = True
+            del self._open[opened.job.id]
+            self.on_ceilings()
+
+    async def _failed(self, opened: OpenJob, error: Exception) -> None:
+        """Stop a job that a bug is in the way of, until somebody lets it go on."""
+        message = f"The batch {opened.job.id} was stopped by an error ({type(error).__name__}: {error})."
+        self._emit(Notice(word="batch_failed", message=message, severe=True))
+        try:
             pause = Pause(halt=Halt.STOPPED, word="internal_error", message=message)
-            with suppress(StorageUnavailable):
-                await self.change(opened, pause=pause)
-        else:
-            if not opened.job.is_open:
-                del self._open[opened.job.id]
-                self.on_ceilings()
+            await self.change(opened, pause=pause)
+        except StorageUnavailable:
+            await self._rest(opened, _TRY_AGAIN_S)
 
     async def _step(self, opened: OpenJob) -> None:
         opened.wake.clear()
@@ -329,31 +320,41 @@ class Shifts:
                 await opened.wake.wait()
 
     async def _work(self, opened: OpenJob) -> None:
-        opened.is_ending = False
         if opened.job.read_ns is None:
             await self.change(opened, **(await self.reader(opened.job).read(opened.job)))
             if opened.job.failed_ns is not None:
                 return
         job = opened.job = await self.fresh(opened.job)
         opened.since = self._clock.monotonic()
-        opened.engine = self._make_engine(job, partial(self._paused, opened), self._count)
+        opened.engine = self._make_engine(
+            job,
+            on_pause=partial(self._paused, opened),
+            on_finished=self._count,
+            weather=opened.weather,
+        )
         left_s = max(0.0, (job.deadline_ns - self._clock.wall_ns()) / 1e9)
         expiry = asyncio.get_running_loop().call_later(left_s, self._expire, opened)
+        counting = asyncio.create_task(self._count_time(opened))
         try:
             is_done = await opened.engine.run()
         finally:
             expiry.cancel()
+            counting.cancel()
             opened.engine = None
             since, opened.since = opened.since, None
             await self._store.worked(job.no, self._ms_since(since))
-        now_ns, job = self._clock.wall_ns(), await self.fresh(opened.job)
-        is_over = is_done and job.left <= 0
-        if is_over and opened.kept:
-            await self._rest(opened, _TRY_AGAIN_S)
-            return
-        opened.is_ending = is_over
-        ends = {"ended_ns": now_ns, "pause": None} if is_over else {}
-        await self.change(opened, expired_ns=opened.job.expired_ns, **ends)
+        await self.change(opened, expired_ns=opened.job.expired_ns)
+        if is_done:
+            # Somebody may have let lines wait again in the meantime, or brought more of them.
+            opened.job = await self._store.end(job.no, self._clock.wall_ns()) or opened.job
+
+    async def _count_time(self, opened: OpenJob) -> None:
+        """Write down now and then for how long a job is worked: a kill loses no more than that."""
+        while True:
+            await asyncio.sleep(_COUNTED_EACH_S)
+            since, opened.since = opened.since, self._clock.monotonic()
+            with suppress(StorageUnavailable):  # whoever needs it for more than this tells of it
+                await self._store.worked(opened.job.no, 0 if since is None else self._ms_since(since))
 
     async def _paused(self, opened: OpenJob, pause: Pause | None) -> None:
         await self.change(opened, pause=pause)

@@ -121,6 +121,6 @@ def _of_target(error: UpstreamError) -> Verdict:
         case UpstreamTimeout():
             return Again(word="timeout", counts=True, pushes=True, is_weather=True)
         case UpstreamProtocolError():
-            return Again(word="protocol", counts=True, is_weather=True)
+            return Again(word="protocol", counts=True, pushes=True, is_weather=True)
         case _:
             return Again(word="outage", wait_s=error.retry_after_s, counts=True, pushes=True, is_weather=True)

@@ -24,6 +24,11 @@ class Weather:
         self._parked = 0
         """How often it was parked without a good answer in between."""
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it was parked, and nobody has seen a good answer since."""
+        return self._parked > 0
+
     def was_good(self) -> None:
         """Take a good answer."""
         self._bad_since = None

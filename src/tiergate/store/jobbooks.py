@@ -150,7 +150,7 @@ class JobBooks:
         found: list[Finished] = []
         known = dict(self.rows("spools", job=no))
         for epoch in self.texts.list(f"s{no}"):
-            found += self._recoverspool_name(no, epoch, known.get(epoch, 0))
+            found += self._recover_spool(no, epoch, known.get(epoch, 0))
         slots = self._slots_of(no)
         with self.transaction():
             count = sum(self.run("interrupted", job=no, n=n) for n in slots.found)
@@ -164,7 +164,7 @@ class JobBooks:
             slots = self._slots[no] = Slots(self.texts.folder(f"s{no}") / "asked")
         return slots
 
-    def _recoverspool_name(self, no: int, epoch: int, marked: int) -> list[Finished]:
+    def _recover_spool(self, no: int, epoch: int, marked: int) -> list[Finished]:
         """Mark what was spooled and not marked, a piece at a time, and cut off what was not written whole."""
         name, at = spool_name(no, epoch), marked
         found: list[Finished] = []

@@ -134,6 +134,11 @@ class SqliteJobs:
         (row,) = await self._do(lambda: self._books.named_rows("change_job", no=no, **change_facts(what)))
         return job_of(row)
 
+    async def end(self, no: int, now_ns: int) -> Job | None:
+        """End a job none of whose lines waits; see `batch.JobStore`."""
+        rows = await self._do(lambda: self._books.named_rows("end_job", no=no, now_ns=now_ns))
+        return job_of(rows[0]) if rows else None
+
     async def worked(self, no: int, worked_ms: int) -> None:
         """Add to the time for which somebody worked on a job; see `batch.JobStore`."""
         await self._do(lambda: self._books.run("worked", no=no, worked_ms=worked_ms))

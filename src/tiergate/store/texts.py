@@ -27,6 +27,8 @@ class Texts:
         make_folder(folder)
         self._folder = folder
         self._open: dict[str, int] = {}
+        self._unsynced: set[str] = set()
+        """Files whose names may not be on the disk yet."""
 
     def append(self, name: str, data: bytes) -> int:
         """Write at the end of a file; gives where that was.
@@ -111,6 +113,10 @@ class Texts:
         """
         try:
             os.fdatasync(self._descriptor(name))
+            if name in self._unsynced:
+                _sync_folder(self._path(name).parent)
+                _sync_folder(self._folder)
+                self._unsynced.discard(name)
         except OSError as error:
             raise _unwritable(error) from error
 
@@ -144,6 +150,7 @@ class Texts:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
             descriptor = self._open[name] = os.open(path, flags, 0o600)
+            self._unsynced.add(name)
         return descriptor
 
     def _path(self, name: str) -> Path:
@@ -165,6 +172,14 @@ def jobs_folder(data_dir: Path) -> Path:
         raise CannotStart(f"{folder} must be a folder of its own and no link.")
     make_folder(folder)
     return folder
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _unwritable(error: OSError) -> StorageUnavailable:

@@ -186,6 +186,15 @@ class MemoryJobs:
         kept.job = replace(kept.job, **what)
         return kept.job
 
+    async def end(self, no: int, now_ns: int) -> Job | None:
+        """End a job none of whose lines waits; see `batch.JobStore`."""
+        self._enter("end")
+        kept = self.kept[no]
+        if any(line.end is None for line in kept.lines.values()):
+            return None
+        kept.job = replace(kept.job, ended_ns=now_ns, pause=None)
+        return kept.job
+
     async def worked(self, no: int, worked_ms: int) -> None:
         """Add to the time for which somebody worked on a job; see `batch.JobStore`."""
         self._enter("worked")

@@ -70,12 +70,12 @@ def test_a_push_begins_the_round_anew() -> None:
 
 
 def test_one_is_always_asked() -> None:
-    """However often it is pushed back or narrowed."""
-    pace = Pace(100)
+    """However often it is pushed back, and however little is in flight."""
+    pushed, narrowed = Pace(100), Pace(100)
     for second in range(50):
-        pace.pushed_back(1, "throttled", float(second))
-        pace.narrowed(0, "budget_busy")
-    assert pace.limit == 1
+        pushed.pushed_back(1, "throttled", float(second))
+    narrowed.narrowed(0, "budget_busy")
+    assert pushed.limit == narrowed.limit == 1
 
 
 def test_it_recovers_to_where_it_was() -> None:
@@ -114,7 +114,6 @@ def test_another_most_holds_at_once() -> None:
             st.tuples(st.just("pushed"), st.integers(0, 300)),
             st.tuples(st.just("narrowed"), st.integers(-1, 300)),
             st.tuples(st.just("change"), st.integers(1, 200)),
-            st.tuples(st.just("begin again"), st.just(0)),
         ),
         max_size=100,
     ),
@@ -130,9 +129,14 @@ def test_the_limit_is_never_below_one_nor_above_the_most(most: int, steps: list[
                 pace.pushed_back(number, "x", second / 2)
             case "narrowed":
                 pace.narrowed(number, "x")
-            case "change":
+            case _:
                 most = number
                 pace.change(number)
-            case _:
-                pace.begin_again()
         assert 1 <= pace.limit <= most
+
+
+def test_who_is_careful_begins_with_one() -> None:
+    """And doubles from there."""
+    pace = Pace(100, is_careful=True)
+    assert pace.limit == 1
+    assert good(pace, 3).limit == 4

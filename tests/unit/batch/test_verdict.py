@@ -83,7 +83,7 @@ FIRST: list[tuple[TiergateError, Verdict]] = [
     (UpstreamInterrupted("x"), OUTAGE),
     (UpstreamFault("x"), OUTAGE),
     (UpstreamTimeout("x", phase="idle"), Again(word="timeout", counts=True, pushes=True, is_weather=True)),
-    (UpstreamProtocolError("x"), Again(word="protocol", counts=True, is_weather=True)),
+    (UpstreamProtocolError("x"), Again(word="protocol", counts=True, pushes=True, is_weather=True)),
     (NoTargetAvailable("m", ()), Again(word="timeout", counts=True, is_weather=True)),
     (DeadlineExceeded("x"), Again(word="timeout", counts=True, is_weather=True)),
     # Money.

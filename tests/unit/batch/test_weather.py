@@ -71,3 +71,13 @@ def test_each_pause_in_a_row_is_twice_as_long() -> None:
     weather.was_good()
     assert paused(bad(weather, 1_000.0), 1_029.0) is None
     assert paused(weather, 1_030.0) == 15
+
+
+def test_it_is_doubtful_from_the_first_pause_to_the_next_good_answer() -> None:
+    """So whoever goes on begins with one line."""
+    weather = bad(Weather(), 0.0)
+    assert not weather.is_doubtful
+    assert paused(weather, 30.0) == 15
+    assert weather.is_doubtful
+    weather.was_good()
+    assert not weather.is_doubtful

@@ -15,10 +15,11 @@ from tiergate.core import (
     BudgetUnbounded,
     Caller,
     Event,
+    JobLine,
     StorageUnavailable,
     Unaffordable,
 )
-from tiergate.ledger import Ceiling, Held, Period, Scope, SoleBook, SpentBy
+from tiergate.ledger import Ceiling, Held, LapsedSlice, Period, Scope, Slice, SoleBook, SpentBy, Window
 from tiergate.testing import FakeClock, MemoryJournal, run_virtual
 
 T = TypeVar("T")
@@ -440,5 +441,66 @@ def test_a_correction_counts_also_when_who_asked_for_it_has_left() -> None:
         await asyncio.gather(asking, return_exceptions=True)
         await asyncio.sleep(1)
         assert await amounts(book) == (7, 0)
+
+    run(test())
+
+
+def of_job(number: int, usd: float, job: str | None = "job") -> Held:
+    line = None if job is None else JobLine(job=job, n=number)
+    return held(number, opened=opened(number, line=line), bound_nanos=int(usd * USD))
+
+
+def test_the_ceiling_of_a_job_counts_its_lines_and_nothing_else() -> None:
+    """Those of before it was known, too; beside the ceilings of everybody."""
+    capped = Ceiling(scope=Scope.JOB, name="job", amount_nanos=5 * USD)
+
+    async def test() -> None:
+        journal = MemoryJournal()
+        book = SoleBook(journal)
+        for number, job in ((1, "job"), (2, "another"), (3, None)):
+            await book.hold(of_job(number, 2, job))
+            book.settle(cost(number, 1.5))
+        await book.hold(of_job(4, 2))
+        book.use([CAP, capped], alerts_at=())
+        spent = {one.ceiling.id: one for one in await book.balances(BEGAN_NS)}
+        own, all_of_it = spent["job:job in total"], spent["all per day"]
+        assert (own.spent_nanos, own.held_nanos) == (1.5 * USD, 2 * USD)
+        assert (all_of_it.spent_nanos, all_of_it.held_nanos) == (4.5 * USD, 2 * USD)
+        with pytest.raises(BudgetBusy, match="job:job in total") as busy:
+            await book.hold(of_job(5, 2))
+        assert busy.value.budget == "job:job in total"
+        await book.hold(of_job(6, 2, "another"))
+        with pytest.raises(BudgetExceeded) as exceeded:
+            await book.hold(of_job(7, 4))
+        assert (exceeded.value.budget, exceeded.value.until_ns) == ("job:job in total", None)
+
+    run(test())
+
+
+def test_a_slice_of_a_job_lapses_less_what_its_records_tell() -> None:
+    """The records of other calls tell nothing of it."""
+
+    class WithSlice(MemoryJournal):
+        async def dead_slices(self) -> list[Slice]:
+            window = Window(start_ns=0, end_ns=None)
+            return [Slice("job:job in total", window, 4 * USD)]
+
+        async def lapse_slice(self, found: Slice, lapsed_nanos: int) -> None:
+            self.lapsed = LapsedSlice(found.ceiling, found.window.start_ns, lapsed_nanos)
+
+        async def lapsed_slices(self) -> list[LapsedSlice]:
+            return [self.lapsed] if hasattr(self, "lapsed") else []
+
+    async def test() -> None:
+        journal = WithSlice()
+        before = SoleBook(journal)
+        for number, job in ((1, "job"), (2, None)):
+            await before.hold(of_job(number, 2, job))
+            before.settle(cost(number, 1))
+        book = SoleBook(journal, ceilings=[Ceiling(scope=Scope.JOB, name="job", amount_nanos=9 * USD)])
+        (lapsed,) = await book.open()
+        assert (lapsed.ceiling, lapsed.nanos) == ("job:job in total", 3 * USD)
+        (balance,) = await book.balances(BEGAN_NS)
+        assert (balance.spent_nanos, balance.lapsed_nanos) == (4 * USD, 3 * USD)
 
     run(test())

@@ -108,11 +108,9 @@ def test_the_file_holds_what_is_under_way(
 def test_its_room_is_on_the_disk_before_it_is_used(path: Path) -> None:
     """Else a full disk would not be told: the kernel ends whoever writes into a page that has none."""
     slots = Slots(path)
-    for number in range(1, 2_000):
-        slots.begin(number)
     found = path.stat()
     slots.close()
-    assert found.st_blocks * 512 >= found.st_size
+    assert found.st_blocks * 512 >= found.st_size > 0
 
 
 def test_a_full_disk_is_told_and_what_stands_there_stays(path: Path) -> None:

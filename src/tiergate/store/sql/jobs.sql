@@ -72,6 +72,12 @@ SET sha256 = CASE WHEN :has_sha256 THEN :sha256 ELSE sha256 END,
 WHERE no = :no
 RETURNING *;
 
+-- name: end_job
+UPDATE job
+SET ended_ns = :now_ns, halt = NULL, halt_word = NULL, halt_message = NULL, halt_until_ns = NULL
+WHERE no = :no AND NOT EXISTS (SELECT 1 FROM line WHERE line.job = job.no AND line.state = 'waiting')
+RETURNING *;
+
 -- name: worked
 UPDATE job SET worked_ms = worked_ms + :worked_ms WHERE no = :no;
 

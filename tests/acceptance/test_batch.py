@@ -18,7 +18,7 @@ from nursery import Child
 from tiergate.testing import MockProcess
 
 KEY = "acceptance-key-0123456789abcdef"
-MODELS = ("m", "echo", "slow", "flaky", "rejects")
+MODELS = ("m", "echo", "slow", "flaky", "rejects", "locked")
 SCRIPT = json.dumps(
     {
         "default": {"words": 8, "ttft_ms": 1},
@@ -27,6 +27,8 @@ SCRIPT = json.dumps(
             {"when": {"model": "slow"}, "then": {"words": 4, "ttft_ms": 150}},
             {"when": {"model": "flaky", "first": 2}, "then": {"status": 422, "error": {"code": "odd"}}},
             {"when": {"model": "rejects"}, "then": {"status": 400}},
+            {"when": {"model": "locked", "first": 1}, "then": {"status": 401}},
+            {"when": {"model": "locked"}, "then": {"words": 4, "ttft_ms": 900}},
         ],
     }
 )
@@ -239,6 +241,16 @@ def test_a_budget_ends_it_with_3_and_a_higher_one_goes_on(place: Place) -> None:
     assert done.returncode == 0, done.stderr
     assert len(place.rows()) == place.asked("m") == 30
     assert len(place.batches()) == 1
+
+
+def test_what_is_on_its_way_when_it_stops_is_written(served: Place) -> None:
+    """A refused key stops it at once; those that are asked already are waited for, and are in the output."""
+    served.put("in.jsonl", rows_of(20, model="locked"))
+    done = served.run("in.jsonl")
+    assert done.returncode == 1 and "It stands still (credential)" in done.stderr
+    assert len(served.rows()) == served.asked("locked") - 1 > 0
+    assert served.run("in.jsonl").returncode == 0
+    assert len(served.rows()) == 20
 
 
 def test_resume_raises_a_budget_too(served: Place, gateway: GatewayProcess) -> None:

@@ -1,12 +1,12 @@
 """Batches of a house: where they rest, how their lines are asked, and what is forgotten of them."""
 
 import asyncio
-import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Final
 
+from tiergate.app.entropy import Entropy
 from tiergate.batch import Batches, Estimator, LineAsks, Runner, Said, Shifts
 from tiergate.config import Settings
 from tiergate.core import Clock, Emit, StorageUnavailable, TiergateError
@@ -33,7 +33,7 @@ async def open_batches(
     """
     jobs = SqliteJobs(settings.data_dir, epoch=journal.owner.epoch)
     store = await stack.enter_async_context(jobs)
-    asks = LineAsks(rooms, caller_of=rooms.admission.named, say=_said, randomness=os.urandom)
+    asks = LineAsks(rooms, caller_of=rooms.admission.named, say=_said, randomness=Entropy())
     estimator = Estimator(rooms, journal)
 
     shifts = Shifts(
@@ -49,7 +49,7 @@ async def open_batches(
         at_once=settings.limits.batches,
     )
     stack.push_async_callback(shifts.aclose)
-    return Batches(store, shifts, estimator, clock=rooms.clock, randomness=os.urandom)
+    return Batches(store, shifts, estimator, clock=rooms.clock, randomness=Entropy())
 
 
 async def forget_batches(batches: Batches, settings: Callable[[], Settings], clock: Clock) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 from tiergate.admin import AdminListener, admin_plane
 from tiergate.app.desk import desk_of
+from tiergate.app.entropy import Entropy
 from tiergate.app.house import House, open_house, write_to_stderr
 from tiergate.app.listing import price_line
 from tiergate.config import Address, Loaded, Settings, fill
@@ -101,7 +101,7 @@ async def opened_doors(
     """
     settings = house.settings
     plane = DataPlane(
-        house.rooms, policy=_door(settings, body_wait_s), randomness=os.urandom, batches=house.batches
+        house.rooms, policy=_door(settings, body_wait_s), randomness=Entropy(), batches=house.batches
     )
     house.on_reload(lambda new: plane.use(_door(new, body_wait_s)))
     address = listen or settings.listen

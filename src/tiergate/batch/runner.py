@@ -9,6 +9,7 @@ answers than lines were in the window.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from heapq import heappop, heappush
 from random import random
 from typing import Any, Final, assert_never
@@ -26,8 +27,9 @@ CLAIMED_BYTES_MAX: Final = 4 << 20
 _CLAIMED_MAX: Final = 1_000
 _UNMARKED_MAX: Final = 4_000
 """Ends that are spooled and not marked: more are not asked for before some are."""
-_GATHER_S: Final = 0.02
-"""So long ends come together before they are marked."""
+_GATHER_S: Final = 0.2
+"""So long ends come together before they are marked, while others are asked: a disk that syncs holds
+up whoever writes."""
 _TRY_AGAIN_S: Final = 1.0
 _BACKOFF_MAX_S: Final = 60.0
 _BROKE_MAX: Final = 20
@@ -90,6 +92,8 @@ class Runner:
         self._marking = 0
         self._news = asyncio.Event()
         self._marked = asyncio.Event()
+        self._hurry = asyncio.Event()
+        """Nothing is asked, so somebody waits for what is to be marked."""
         self._pass_is_over = False
         self._pause: Pause | None = None
         self._untold: Pause | None = None
@@ -214,6 +218,7 @@ class Runner:
 
     def _start(self, work: "Coroutine[Any, Any, None]") -> None:
         worker = asyncio.create_task(work)
+        self._hurry.clear()
         self._workers.add(worker)
         worker.add_done_callback(self._ended)
 
@@ -222,6 +227,8 @@ class Runner:
         error = None if worker.cancelled() else worker.exception()
         if error is not None:
             self._failure = error
+        if not self._workers:
+            self._hurry.set()
         self._news.set()
 
     async def _wait(self) -> None:
@@ -377,25 +384,26 @@ class Runner:
         """Mark what is in the spool, as much at one time as has come."""
         while True:
             await self._marked.wait()
-            await asyncio.sleep(_GATHER_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GATHER_S):
+                    await self._hurry.wait()
             self._marked.clear()
             await self._mark_those()
 
     async def _mark_those(self) -> None:
-        while self._unmarked:
-            batch = [self._unmarked.popleft() for _ in range(len(self._unmarked))]
-            self._marking = len(batch)
-            try:
-                await self._store.finish(self.job.no, batch)
-            except StorageUnavailable:
-                # What is spooled outlives us; marking it can wait.
-                self._unmarked.extendleft(reversed(batch))
-                self._marking = 0
-                await asyncio.sleep(_TRY_AGAIN_S)
-                if self._is_called_off:
-                    return
+        batch = [self._unmarked.popleft() for _ in range(len(self._unmarked))]
+        self._marking = len(batch)
+        try:
+            await self._store.finish(self.job.no, batch)
+        except StorageUnavailable:
+            # What is spooled outlives us; marking it can wait.
+            self._unmarked.extendleft(reversed(batch))
             self._marking = 0
-            self._news.set()
+            await asyncio.sleep(_TRY_AGAIN_S)
+        self._marking = 0
+        if self._unmarked:
+            self._marked.set()
+        self._news.set()
 
     async def _until_still(self) -> None:
         """Wait until nothing is asked any more."""
@@ -411,6 +419,7 @@ class Runner:
     async def _until_marked(self) -> None:
         while (self._unmarked or self._marking) and not self._is_unmarkable:
             self._news.clear()
+            self._hurry.set()
             self._marked.set()
             try:
                 async with asyncio.timeout(_TRY_AGAIN_S):

@@ -15,7 +15,7 @@ from tiergate.batch.input import InputReader
 from tiergate.batch.ports import Engine, JobStore, MakeEngine
 from tiergate.batch.records import Finished, Halt, Job, JobState, Pause
 from tiergate.batch.weather import Weather
-from tiergate.core import CallEnded, Clock, Emit, Event, Notice, StorageUnavailable, place_of
+from tiergate.core import CallEnded, Clock, Emit, Event, Notice, StorageUnavailable, place_of, usd_text
 from tiergate.ledger import Book, Ceiling, Journal, LineState, Scope
 
 _TRY_AGAIN_S: Final = 5.0
@@ -323,7 +323,11 @@ class Shifts:
         if opened.job.read_ns is None:
             await self.change(opened, **(await self.reader(opened.job).read(opened.job)))
             if opened.job.failed_ns is not None:
+                # Without the sentences: they may quote what stands in a line.
+                codes = sorted({problem.code for problem in opened.job.problems})
+                self._tell(opened.job, "batch_refused", f"refused: {', '.join(codes)}.")
                 return
+            self._tell(opened.job, "batch_begun", f"{opened.job.lines:,} lines, key {opened.job.key}.")
         job = opened.job = await self.fresh(opened.job)
         opened.since = self._clock.monotonic()
         opened.engine = self._make_engine(
@@ -347,6 +351,8 @@ class Shifts:
         if is_done:
             # Somebody may have let lines wait again in the meantime, or brought more of them.
             opened.job = await self._store.end(job.no, self._clock.wall_ns()) or opened.job
+        if not opened.job.is_open:
+            self._tell(opened.job, "batch_ended", _ended_sentence(opened))
 
     async def _count_time(self, opened: OpenJob) -> None:
         """Write down now and then for how long a job is worked: a kill loses no more than that."""
@@ -358,6 +364,12 @@ class Shifts:
 
     async def _paused(self, opened: OpenJob, pause: Pause | None) -> None:
         await self.change(opened, pause=pause)
+        if pause is not None:
+            is_stopped = pause.halt is Halt.STOPPED
+            self._tell(opened.job, f"batch_{pause.halt.value}", pause.message, severe=is_stopped)
+
+    def _tell(self, job: Job, word: str, sentence: str, *, severe: bool = False) -> None:
+        self._emit(Notice(word=word, message=f"{job.id}: {sentence}", severe=severe))
 
     def _count(self, finished: Finished) -> None:
         """Count an end that is in its spool."""
@@ -371,3 +383,11 @@ class Shifts:
 
     def _ms_since(self, since: float) -> int:
         return int((self._clock.monotonic() - since) * 1e3)
+
+
+def _ended_sentence(opened: OpenJob) -> str:
+    job = opened.job
+    return (
+        f"{job.state.value}; {job.done:,} lines answered, {job.failed:,} failed, {job.cancelled:,} not "
+        f"asked; ${usd_text(opened.spent_nanos)} spent."
+    )

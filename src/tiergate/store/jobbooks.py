@@ -108,19 +108,30 @@ class JobBooks:
         """Note that it is not; called by the event loop."""
         self._slots_of(no).end(n)
 
-    def spool(self, no: int, finished: Finished) -> Spooled:
-        """Write an end into the job's spool; called by the event loop."""
-        data, output_at = write_record(finished)
+    def spool(self, no: int, ends: Sequence[Finished]) -> list[Spooled]:
+        """Write ends into the job's spool, all or none; called by the event loop.
+
+        Raises:
+            StorageUnavailable: nothing was written.
+        """
+        records = list(map(write_record, ends))
         slots = self._slots_of(no)
-        at = self.texts.append(spool_name(no, self._epoch), data)
-        slots.end(finished.n)
-        return Spooled(
-            finished=finished,
-            epoch=self._epoch,
-            offset=at + output_at,
-            bytes=len(data) - output_at,
-            end=at + len(data),
-        )
+        at = self.texts.append(spool_name(no, self._epoch), b"".join([data for data, _ in records]))
+        spooled = []
+        for finished, (data, output_at) in zip(ends, records, strict=True):
+            slots.end(finished.n)
+            end = at + len(data)
+            spooled.append(
+                Spooled(
+                    finished=finished,
+                    epoch=self._epoch,
+                    offset=at + output_at,
+                    bytes=len(data) - output_at,
+                    end=end,
+                )
+            )
+            at = end
+        return spooled
 
     def finish(self, no: int, spooled: Sequence[Spooled]) -> None:
         """Mark ends in their lines, when their spools are on the disk."""

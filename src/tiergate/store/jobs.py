@@ -35,6 +35,8 @@ class SqliteJobs:
         self._epoch = epoch
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tiergate-jobs")
         self._books: JobBooks
+        self._ends: list[tuple[int, Finished, asyncio.Future[Spooled]]] = []
+        """That are to be spooled in this turn of the loop."""
 
     async def __aenter__(self) -> Self:
         """Open the file.
@@ -215,7 +217,31 @@ class SqliteJobs:
 
     async def spool(self, no: int, finished: Finished) -> Spooled:
         """Write an end into the job's spool; see `batch.JobStore`."""
-        return self._books.spool(no, finished)
+        loop = asyncio.get_running_loop()
+        if not self._ends:
+            # Those that come in this turn of the loop are written together: each write lets other threads
+            # run, and waits until they let the loop go on.
+            loop.call_soon(self._write_ends)
+        written: asyncio.Future[Spooled] = loop.create_future()
+        self._ends.append((no, finished, written))
+        return await written
+
+    def _write_ends(self) -> None:
+        ends, self._ends = self._ends, []
+        by_job: dict[int, list[tuple[Finished, asyncio.Future[Spooled]]]] = {}
+        for no, finished, written in ends:
+            by_job.setdefault(no, []).append((finished, written))
+        for no, own in by_job.items():
+            try:
+                spooled = self._books.spool(no, [finished for finished, _ in own])
+            except StorageUnavailable as error:
+                for _, written in own:
+                    if not written.done():
+                        written.set_exception(StorageUnavailable(str(error)))
+                continue
+            for (_, written), one in zip(own, spooled, strict=True):
+                if not written.done():
+                    written.set_result(one)
 
     async def finish(self, no: int, spooled: Sequence[Spooled]) -> None:
         """Mark ends in their lines; see `batch.JobStore`."""

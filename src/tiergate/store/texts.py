@@ -27,6 +27,8 @@ class Texts:
         make_folder(folder)
         self._folder = folder
         self._open: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
+        """Of the open ones; nobody else writes them."""
         self._unsynced: set[str] = set()
         """Files whose names may not be on the disk yet."""
 
@@ -38,9 +40,9 @@ class Texts:
         """
         try:
             descriptor = self._descriptor(name)
-            at = os.lseek(descriptor, 0, os.SEEK_END)
         except OSError as error:
             raise _unwritable(error) from error
+        at = self._sizes[name]
         written = 0
         try:
             while written < len(data):
@@ -49,6 +51,7 @@ class Texts:
             # Half a record is worse than none: whatever comes next would stand behind it.
             os.ftruncate(descriptor, at)
             raise _unwritable(error) from error
+        self._sizes[name] = at + len(data)
         return at
 
     def read(self, name: str, offset: int, size: int) -> bytes:
@@ -123,6 +126,7 @@ class Texts:
     def close(self, name: str) -> None:
         """Let go of a file; it is opened again by whoever writes it next."""
         descriptor = self._open.pop(name, None)
+        self._sizes.pop(name, None)
         if descriptor is not None:
             os.close(descriptor)
 
@@ -150,6 +154,7 @@ class Texts:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
             descriptor = self._open[name] = os.open(path, flags, 0o600)
+            self._sizes[name] = os.lseek(descriptor, 0, os.SEEK_END)
             self._unsynced.add(name)
         return descriptor
 

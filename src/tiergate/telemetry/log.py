@@ -22,6 +22,7 @@ from tiergate.core import (
     BreakerChanged,
     BudgetReached,
     CallEnded,
+    EndState,
     Event,
     Notice,
     Refusal,
@@ -66,7 +67,12 @@ class LineLog:
         self._thread.start()
 
     def __call__(self, event: Event) -> None:
-        """Take an event. Returns at once."""
+        """Take an event. Returns at once.
+
+        A line of a job that was answered is left out: there may be millions, and the ledger has each.
+        """
+        if isinstance(event, CallEnded) and event.job is not None and event.end is EndState.SUCCESS:
+            return
         if len(self._waiting) >= self._lines_max:
             self._unqueued += 1
             return

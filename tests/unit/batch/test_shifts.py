@@ -191,6 +191,7 @@ def test_a_job_is_read_worked_and_ends() -> None:
         assert (job.lines, job.done, job.cash_nanos, job.problems) == (3, 3, 15, ())
         assert 2_900 <= job.worked_ms < 4_000
         assert house.shifts.ended == {"done": 3} and house.shifts.at_work() == {}
+        assert [getattr(event, "word", "") for event in house.events] == ["batch_begun", "batch_ended"]
 
     play(house, test)
 
@@ -318,7 +319,8 @@ def test_trouble_with_the_store_passes_and_a_bug_stops_one_job() -> None:
         job_id = await house.job(2)
         job = await house.until(job_id, JobState.STOPPED)
         assert job.pause is not None and job.pause.word == "internal_error"
-        assert [getattr(event, "word", "") for event in house.events] == ["batch_storage", "batch_failed"]
+        words = [getattr(event, "word", "") for event in house.events]
+        assert words == ["batch_begun", "batch_storage", "batch_failed"]
         await house.batches.change(WEB, job_id)
         await house.until(job_id, JobState.COMPLETED)
 

@@ -93,7 +93,7 @@ def test_a_gateway_that_is_killed_loses_no_row_and_asks_few_again(mock: MockProc
         assert lost[-1] <= CONCURRENCY, what
         if number == KILLS:
             break
-        time.sleep(chance.uniform(0.0, 0.8 * ROWS / 1_000 * 5 / KILLS))
+        time.sleep(chance.uniform(0.0, 0.4 * ROWS / 1_000 * 5 / KILLS))
         gateway.signal(signal.SIGKILL)
         gateway.stop()
     found = batches.until(batch, timeout_s=300)

@@ -23,19 +23,26 @@ from tiergate.web import batchplane
 
 KEYS = {name: f"{name}-batch-key-0123456789abcdef" for name in ("ours", "mate", "theirs")}
 BYTES_MAX = 100_000
+SAID = f"canary-said-{secrets.token_hex(6)}"
+"""By the provider, in its errors."""
 SCRIPT = json.dumps(
     {
         "default": {"words": 4, "ttft_ms": 1},
         "rules": [
             {"when": {"model": "slow*"}, "then": {"words": 4, "ttft_ms": 400}},
             {"when": {"model": "echo"}, "then": {"echo": True}},
-            {"when": {"model": "rejects"}, "then": {"status": 400}},
+            {"when": {"model": "rejects"}, "then": {"status": 400, "error": {"message": SAID}}},
+            {"when": {"model": "locked"}, "then": {"status": 401, "error": {"message": SAID}}},
+            {
+                "when": {"model": "broke"},
+                "then": {"status": 429, "error": {"message": SAID, "code": "insufficient_quota"}},
+            },
         ],
     }
 )
-MODELS = ("m", "other", "slow", "slow-2", "echo", "rejects", "dear")
+MODELS = ("m", "other", "slow", "slow-2", "echo", "rejects", "dear", "locked", "broke")
 
-_planted: list[str] = []
+_planted: list[str] = [SAID]
 
 
 def canary(where: str) -> str:
@@ -54,7 +61,7 @@ def settings(mock: MockProcess, **more: Any) -> dict[str, Any]:
             {"name": "theirs", "secret": KEYS["theirs"]},
         ],
         "providers": {
-            "main": {"base_url": mock.base_url},
+            "main": {"base_url": mock.base_url, "api_keys": ["sk-main-0123456789"]},
             "rack": {"base_url": mock.base_url, "tier": "private"},
         },
         "models": {name: {"targets": [f"main/{name}"]} for name in MODELS}
@@ -618,6 +625,17 @@ def test_s30_nothing_of_questions_and_answers_is_logged(gateway: GatewayProcess,
     assert found["request_counts"] == {"total": 6, "completed": 1, "failed": 5}
     (answer,) = ours.answers(batch)
     assert "canary-prompt" in json.dumps(answer)
+    twice = canary("twice")
+    for bad in (
+        [row(twice), row(twice)],
+        [{**row("x"), "url": canary("url")}],
+        [b'{"a": "' + twice.encode()],
+    ):
+        assert ours.until(ours.begin(bad, strict=True))["status"] == "failed"
+    for model in ("locked", "broke"):
+        batch = ours.begin([row(canary("custom-id"), canary("prompt"), model=model)])
+        assert SAID not in ours.until(batch, "stopped")["tiergate"]["message"]
+        ours.post(f"batches/{batch}/cancel")
 
 
 def test_s37_everything_is_for_the_owner_only(gateway: GatewayProcess, ours: Batches) -> None:

@@ -331,7 +331,7 @@ def test_a_full_disk_keeps_answers_until_there_is_room(tmp_path: Path) -> None:
             assert list((gateway.data_dir / "jobs" / "files").glob("*")) == []
             batch = batches.begin(rows_of(40), concurrency=4)
             until(lambda: asked_again(batches, batch, "storage"), what="the full disk")
-            full = batches.look(batch)["request_counts"]
+            full = batches.until_done(batch, 1)["request_counts"]
             assert 0 < full["completed"] < 40 and full["failed"] == 0
             limit_files(gateway, resource.RLIM_INFINITY)
             found = batches.until(batch)

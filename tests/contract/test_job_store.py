@@ -5,6 +5,7 @@ import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -429,6 +430,27 @@ def test_lines_are_claimed_in_the_order_of_rank_and_number(place: Place) -> None
             assert [(line.tries, line.interrupted) for line in lines] == [(0, 0)] * 3
             assert await claimed(jobs, no, 3) == [3]
             assert [await jobs.line_text(no, n) for n in (3, 1)] == [b"three", b"one"]
+
+    run(test)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("gap", [1, 2_000_000], ids=["near", "far"])
+def test_a_claim_gives_each_line_its_own_text(place: Place, order: tuple[int, ...], gap: int) -> None:
+    """In whatever order, and however far apart, the lines stand in their file."""
+
+    async def test() -> None:
+        async with place.owner() as jobs:
+            texts = [b"one", b"second", b"line 3"]
+            offsets = [sum(map(len, texts[:number])) + number * gap for number in range(3)]
+            await stored(jobs, file(1), (b" " * gap).join(texts))
+            no = (await jobs.add(a_job())).no
+            await jobs.add_input(no, file(1).id)
+            await jobs.add_lines(
+                no, [NewLine(n + 1, 0, offsets[n], len(texts[n]), rank=order.index(n)) for n in order]
+            )
+            lines = await jobs.claim(no, 3, bytes_max=MUCH)
+            assert [(line.n, line.text) for line in lines] == [(n + 1, texts[n]) for n in order]
 
     run(test)
 

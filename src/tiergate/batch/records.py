@@ -3,7 +3,7 @@
 Times are nanoseconds since 1970 (`_ns`), amounts nano-dollars (`_nanos`). No record holds text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -219,16 +219,27 @@ ENDED: Final = frozenset({LineState.DONE, LineState.FAILED, LineState.CANCELLED}
 """States that a line does not leave by itself."""
 
 
-def counts_of(finished: Finished) -> dict[str, Any]:
-    """Give what an end adds to its job."""
+def counts_of(ends: Iterable[Finished]) -> dict[str, Any]:
+    """Give what ends add to their job."""
+    states = dict.fromkeys(ENDED, 0)
+    tokens_in = cached = tokens_out = cash = hits = 0
+    squares = 0.0
+    for end in ends:
+        states[end.state] += 1
+        tokens_in += end.input_tokens
+        cached += end.cached_tokens
+        tokens_out += end.output_tokens
+        cash += end.cash_nanos
+        squares += (end.cash_nanos / 1e9) ** 2
+        hits += end.is_hit
     return {
-        "done": int(finished.state is LineState.DONE),
-        "failed": int(finished.state is LineState.FAILED),
-        "cancelled": int(finished.state is LineState.CANCELLED),
-        "input_tokens": finished.input_tokens,
-        "cached_tokens": finished.cached_tokens,
-        "output_tokens": finished.output_tokens,
-        "cash_nanos": finished.cash_nanos,
-        "cash_squares": (finished.cash_nanos / 1e9) ** 2,
-        "hits": int(finished.is_hit),
+        "done": states[LineState.DONE],
+        "failed": states[LineState.FAILED],
+        "cancelled": states[LineState.CANCELLED],
+        "input_tokens": tokens_in,
+        "cached_tokens": cached,
+        "output_tokens": tokens_out,
+        "cash_nanos": cash,
+        "cash_squares": squares,
+        "hits": hits,
     }

@@ -85,20 +85,34 @@ class JobBooks:
         """Claim waiting lines."""
         files = dict(self.rows("inputs", job=no))
         rank, last = self._passed.get(no, _NOWHERE)
-        found: list[Claimed] = []
+        rows: list[Any] = []
         taken = 0
-        for n, source, offset, size, tries, interrupted, of_rank in self.rows(
-            "due", job=no, rank=rank, n=last, count=count
-        ):
-            if found and taken + size > bytes_max:
+        for row in self.rows("due", job=no, rank=rank, n=last, count=count):
+            taken += row[3]
+            if rows and taken > bytes_max:
                 break
-            taken += size
-            text = self.texts.read(text_name(files[source]), offset, size)
-            found.append(Claimed(n, text, tries, interrupted))
-            rank, last = of_rank, n
+            rows.append(row)
+        found = [
+            Claimed(row[0], text, row[4], row[5])
+            for row, text in zip(rows, self._texts_of(rows, files), strict=True)
+        ]
+        if rows:
+            rank, last = rows[-1][6], rows[-1][0]
         # After the last one a pass is over, and the next begins with whatever waits then.
         self._passed[no] = (rank, last) if found else _NOWHERE
         return found
+
+    def _texts_of(self, rows: Sequence[Any], files: Mapping[int, str]) -> list[bytes]:
+        """Read lines; those that stand one behind the other, as most do, in one piece."""
+        if not rows:
+            return []
+        source, begins = rows[0][1], rows[0][2]
+        span = max(row[2] + row[3] for row in rows) - begins
+        is_run = all(row[1] == source and row[2] >= begins for row in rows)
+        if is_run and span <= _READ_AT_ONCE + sum(row[3] for row in rows):
+            piece = self.texts.read(text_name(files[source]), begins, span)
+            return [piece[row[2] - begins : row[2] - begins + row[3]] for row in rows]
+        return [self.texts.read(text_name(files[row[1]]), row[2], row[3]) for row in rows]
 
     def begin(self, no: int, n: int) -> None:
         """Note that a line is asked now; called by the event loop."""
@@ -142,19 +156,34 @@ class JobBooks:
     def _mark(self, no: int, spooled: Sequence[Spooled]) -> None:
         """Mark ends; one that is marked already is not counted twice."""
         with self.transaction():
-            marked: dict[int, int] = {}
-            counts: dict[str, int] = {}
+            ends = self._marked(no, spooled)
+            if ends:
+                self.run("count", job=no, **counts_of(ends))
+            marked = {one.epoch: 0 for one in spooled}
             for one in spooled:
-                end = one.finished
-                row = (end.state._value_, one.epoch, one.offset, one.bytes, end.error_code, no, end.n)
-                if self.connection.execute(self._statements["finish"], row).rowcount:
-                    for name, amount in counts_of(end).items():
-                        counts[name] = counts.get(name, 0) + amount
-                marked[one.epoch] = max(marked.get(one.epoch, 0), one.end)
-            if counts:
-                self.run("count", job=no, **counts)
+                marked[one.epoch] = max(marked[one.epoch], one.end)
             for epoch, end_at in marked.items():
                 self.run("mark", job=no, epoch=epoch, marked=end_at)
+
+    def _marked(self, no: int, spooled: Sequence[Spooled]) -> list[Finished]:
+        """Mark ends in their lines; give those that were not marked before."""
+        rows = [
+            (end.state._value_, one.epoch, one.offset, one.bytes, end.error_code, no, end.n)
+            for one in spooled
+            for end in (one.finished,)
+        ]
+        self.connection.execute("SAVEPOINT ends")
+        before = self.connection.total_changes
+        self.connection.executemany(self._statements["finish"], rows)
+        if self.connection.total_changes - before == len(rows):
+            return [one.finished for one in spooled]
+        # After a death some may be marked already: so one by one.
+        self.connection.execute("ROLLBACK TO ends")
+        return [
+            one.finished
+            for one, row in zip(spooled, rows, strict=True)
+            if self.connection.execute(self._statements["finish"], row).rowcount
+        ]
 
     def recover(self, no: int) -> list[Finished]:
         """Take a job over; give the ends that were spooled and not marked."""

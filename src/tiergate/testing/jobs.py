@@ -66,7 +66,7 @@ class KeptJob:
 
     def count(self, finished: Finished) -> None:
         """Add an end to what is counted."""
-        added = {name: getattr(self.job, name) + amount for name, amount in counts_of(finished).items()}
+        added = {name: getattr(self.job, name) + amount for name, amount in counts_of([finished]).items()}
         self.job = replace(self.job, **added)
 
 
@@ -225,8 +225,7 @@ class MemoryJobs:
         """Delete all lines of a job; see `batch.JobStore`."""
         self._enter("clear_lines")
         kept = self.kept[no]
-        nothing = counts_of(Finished(n=0, state=LineState.WAITING, output=b""))
-        self.kept[no] = KeptJob(replace(kept.job, interrupted=0, **nothing), kept.inputs)
+        self.kept[no] = KeptJob(replace(kept.job, interrupted=0, **counts_of([])), kept.inputs)
         self._passed.pop(no, None)
 
     async def alike(self, no: int) -> list[tuple[int, int]]:

@@ -255,11 +255,15 @@ class GatewayProcess:
         return asyncio.run(read())
 
     def check_books(self) -> list[Entry]:
-        """Stop it and see that each call has one line in the log and one closed row with nothing held."""
+        """Stop it and see that each call has one line in the log and one closed row with nothing held.
+
+        Lines of batches that were answered have none in the log.
+        """
         assert self.stop() == 0, self.stderr
         entries = self.ledger()
         lines = [line["call"] for line in self.log() if line["event"] == "call"]
-        assert sorted(lines) == sorted(entry.call_id for entry in entries)
+        logged = [one.call_id for one in entries if one.job is None or one.end is not EndState.SUCCESS]
+        assert sorted(lines) == sorted(logged)
         for entry in entries:
             assert entry.end not in (None, EndState.LAPSED), f"{entry.asked_model} has no end"
             for attempt in entry.attempts:

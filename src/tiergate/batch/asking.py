@@ -16,6 +16,7 @@ from tiergate.core import (
     Reply,
     TiergateError,
     new_id,
+    place_of,
 )
 from tiergate.ledger import LineState
 from tiergate.serve import Rooms, handle
@@ -82,15 +83,16 @@ class LineAsks:
         call = self._call(job, line, asked.question.body, asked.question.model)
         try:
             reply = await handle(self._rooms, call)
+            assert isinstance(reply, Reply)
+            finished = _answered(line, asked.custom_id, reply)
         except TiergateError:
             raise
         except Exception as error:
-            message = f"Line {line.n} of {job.id} could not be asked ({type(error).__name__}: {error})."
+            message = f"Line {line.n} of {job.id} could not be asked ({place_of(error)})."
             self._rooms.emit(Notice(word="bug", message=message, severe=True))
             raise LineBroke("The gateway failed on this line. Its log says where.") from error
-        assert isinstance(reply, Reply)
         self.resent_of.pop((job.id, line.n), None)
-        return _answered(line, asked.custom_id, reply)
+        return finished
 
     def failed(self, job: Job, line: Claimed, error: TiergateError) -> Finished:
         """Give the end of a line that was asked in vain; see `Asks`."""

@@ -15,7 +15,7 @@ from tiergate.batch.input import InputReader
 from tiergate.batch.ports import Engine, JobStore, MakeEngine
 from tiergate.batch.records import Finished, Halt, Job, JobState, Pause
 from tiergate.batch.weather import Weather
-from tiergate.core import CallEnded, Clock, Emit, Event, Notice, StorageUnavailable, usd_text
+from tiergate.core import CallEnded, Clock, Emit, Event, Notice, StorageUnavailable, place_of, usd_text
 from tiergate.ledger import Book, Ceiling, Journal, LineState, Scope
 
 _TRY_AGAIN_S: Final = 5.0
@@ -272,7 +272,7 @@ class Shifts:
 
     async def _failed(self, opened: OpenJob, error: Exception) -> None:
         """Stop a job that a bug is in the way of, until somebody lets it go on."""
-        message = f"The batch {opened.job.id} was stopped by an error ({type(error).__name__}: {error})."
+        message = f"The batch {opened.job.id} was stopped by an error ({place_of(error)})."
         self._emit(Notice(word="batch_failed", message=message, severe=True))
         try:
             pause = Pause(halt=Halt.STOPPED, word="internal_error", message=message)

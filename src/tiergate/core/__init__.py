@@ -1,6 +1,7 @@
 """The shared nouns: call, reply, chunk, usage, money, target, outcome, events, errors, clock."""
 
 from tiergate.core.allowance import Allowance, Allowances
+from tiergate.core.bugs import place_of
 from tiergate.core.caching import CacheSaid, Forwarded
 from tiergate.core.call import (
     LOCAL,
@@ -156,6 +157,7 @@ __all__ = [
     "id_time_ns",
     "nanos_to_usd",
     "new_id",
+    "place_of",
     "usd_text",
     "usd_to_nanos",
 ]

@@ -77,7 +77,7 @@ class Texts:
     def size(self, name: str) -> int:
         """Give the bytes of a file; 0 where there is none."""
         try:
-            return self._path(name).stat().st_size
+            return self._path(name).lstat().st_size
         except FileNotFoundError:
             return 0
 
@@ -87,7 +87,7 @@ class Texts:
         Raises:
             StorageUnavailable: it cannot be made.
         """
-        path = self._path(name)
+        path = self._path(f"{name}/any").parent
         try:
             path.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
@@ -104,7 +104,7 @@ class Texts:
     def truncate(self, name: str, size: int) -> None:
         """Cut a file off."""
         try:
-            os.truncate(self._path(name), size)
+            os.ftruncate(self._descriptor(name), size)
         except OSError as error:
             raise _unwritable(error) from error
 
@@ -160,7 +160,10 @@ class Texts:
 
     def _path(self, name: str) -> Path:
         assert _NAME.fullmatch(name), "names are made here"
-        return self._folder / name
+        path = self._folder / name
+        if "/" in name and path.parent.is_symlink():
+            raise StorageUnavailable(f"{path.parent} must be a folder of its own and no link.")
+        return path
 
 
 def jobs_folder(data_dir: Path) -> Path:

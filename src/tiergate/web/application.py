@@ -7,7 +7,6 @@ begun, an error event and a connection that ends without its last chunk.
 
 import asyncio
 import re
-import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Final, NamedTuple, NoReturn
 from urllib.parse import unquote
 
 from tiergate.batch import Batches
-from tiergate.core import Caller, InvalidRequest, Notice, Refused, Reply, TiergateError, new_id
+from tiergate.core import Caller, InvalidRequest, Notice, Refused, Reply, TiergateError, new_id, place_of
 from tiergate.serve import Rooms, Stopping, Stream, handle
 from tiergate.web.answers import (
     ChatEvents,
@@ -389,9 +388,4 @@ def _credential(visit: Visit) -> str | None:
 
 
 def _bug(error: Exception) -> Notice:
-    """Say where a bug struck: types and lines, no values, since those may be anybody's text."""
-    frames = traceback.extract_tb(error.__traceback__)[-3:]
-    places = " < ".join(
-        f"{frame.name} ({frame.filename.rpartition('/')[2]}:{frame.lineno})" for frame in reversed(frames)
-    )
-    return Notice(word="bug", message=f"{type(error).__name__} in {places}", severe=True)
+    return Notice(word="bug", message=place_of(error), severe=True)

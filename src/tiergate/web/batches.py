@@ -107,7 +107,7 @@ def wish_of(body: Mapping[str, Any]) -> Wish:
     unknown = sorted(set(body) - _KNOWN - _IGNORED)
     if unknown:
         raise InvalidRequest(f"`{unknown[0][:50]}` is no field of a batch.", param=unknown[0][:50])
-    ours = body.get("tiergate") or {}
+    ours = body.get("tiergate", {})
     if not isinstance(ours, dict):
         raise InvalidRequest("`tiergate` must be an object.", param="tiergate")
     _refuse_unknown(ours, _OURS)

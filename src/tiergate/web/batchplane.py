@@ -1,6 +1,7 @@
 """The endpoints of files and batches: `/v1/files…` and `/v1/batches…`, to each caller its own."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs
@@ -33,6 +34,7 @@ _PIECE_BYTES: Final = 1 << 20
 _SAMPLE_BYTES_MAX: Final = 32 << 20
 _LINES_MAX: Final = 10**12
 _OUTPUTS: Final = ("-output", "-errors")
+_ESTIMATED: Final = ("bodies", "lines", "concurrency", "budget_usd")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +161,8 @@ class BatchPlane:
             (b"x-content-type-options", b"nosniff"),
         )
         job = await self._job_of(asked)
-        pieces = self._written(asked.id) if job is None else self._outputs(job, asked)
+        after = _number(asked.query, "after_line")
+        pieces = self._written(asked.id) if job is None else self._outputs(job, asked, after)
         return Content(headers, pieces)
 
     async def _file(self, asked: _Asked) -> StoredFile:
@@ -182,10 +185,11 @@ class BatchPlane:
         for ending in _OUTPUTS:
             if asked.id.endswith(ending):
                 job_id = f"batch_{asked.id.removeprefix('file-').removesuffix(ending)}"
-                job = (await self._batches.view(asked.caller, job_id)).job
-                if asked.id not in (output_id(job), error_id(job)):
-                    raise NoSuchBatch(f"There is no file {asked.id[:100]!r} here.")
-                return job
+                with suppress(NoSuchBatch):
+                    job = (await self._batches.view(asked.caller, job_id)).job
+                    if asked.id in (output_id(job), error_id(job)):
+                        return job
+                raise NoSuchBatch(f"There is no file {asked.id[:100]!r} here.")
         return None
 
     async def _written(self, file_id: str) -> AsyncIterator[bytes]:
@@ -194,8 +198,8 @@ class BatchPlane:
             at += len(data)
             yield data
 
-    async def _outputs(self, job: Job, asked: _Asked) -> AsyncIterator[bytes]:
-        is_output, after = asked.id == output_id(job), _number(asked.query, "after_line")
+    async def _outputs(self, job: Job, asked: _Asked, after: int) -> AsyncIterator[bytes]:
+        is_output = asked.id == output_id(job)
         is_all = asked.query.get("all") == "true"
         while found := await self._batches.store.outputs(
             job.no, done=is_output or is_all, failed=not is_output or is_all, after=after
@@ -207,11 +211,11 @@ class BatchPlane:
 
     async def create(self, asked: _Asked) -> dict[str, Any]:
         """Take a batch."""
-        return batch_object(await self._batches.create(asked.caller, wish_of(await _body(asked.visit))))
+        return batch_object(await self._batches.create(asked.caller, wish_of(await _any_body(asked.visit))))
 
     async def estimate(self, asked: _Asked) -> dict[str, Any]:
         """Say what a batch will cost and take, from some of its lines' bodies; nobody is asked anything."""
-        body = await _body(asked.visit, bytes_max=_SAMPLE_BYTES_MAX)
+        body = await _body(asked.visit, *_ESTIMATED, bytes_max=_SAMPLE_BYTES_MAX)
         bodies, lines = body.get("bodies"), body.get("lines")
         if not (isinstance(bodies, list) and bodies and all(isinstance(one, dict) for one in bodies)):
             raise InvalidRequest("`bodies` must be a list of bodies of lines.", param="bodies")
@@ -239,17 +243,18 @@ class BatchPlane:
 
     async def change(self, asked: _Asked) -> dict[str, Any]:
         """Change a batch's budget or concurrency; one that stands still goes on."""
-        await self._batches.change(asked.caller, asked.id, **change_of(await _body(asked.visit)))
+        await self._batches.change(asked.caller, asked.id, **change_of(await _any_body(asked.visit)))
         return await self.show(asked)
 
     async def cancel(self, asked: _Asked) -> dict[str, Any]:
         """End a batch, and keep what is finished."""
+        await _body(asked.visit)
         await self._batches.cancel(asked.caller, asked.id)
         return await self.show(asked)
 
     async def retry(self, asked: _Asked) -> dict[str, Any]:
         """Ask failed lines again."""
-        body = await _body(asked.visit)
+        body = await _body(asked.visit, "codes")
         codes = body.get("codes")
         if codes is not None and not (isinstance(codes, list) and all(isinstance(one, str) for one in codes)):
             raise InvalidRequest("`codes` must be a list of error codes.", param="codes")
@@ -258,7 +263,7 @@ class BatchPlane:
 
     async def extend(self, asked: _Asked) -> dict[str, Any]:
         """Let a batch answer the lines of another file, too."""
-        body = await _body(asked.visit)
+        body = await _body(asked.visit, "input_file_ids")
         await self._batches.extend(asked.caller, asked.id, files_of(body, "input_file_ids"))
         return await self.show(asked)
 
@@ -335,6 +340,17 @@ def _number(query: Mapping[str, str], name: str) -> int:
     return int(given)
 
 
-async def _body(visit: Visit, *, bytes_max: int = _PIECE_BYTES) -> dict[str, Any]:
+async def _any_body(visit: Visit, *, bytes_max: int = _PIECE_BYTES) -> dict[str, Any]:
     data = await visit.read_body(bytes_max=bytes_max, timeout_s=60.0)
     return read_object(data) if data.strip() else {}
+
+
+async def _body(visit: Visit, *known: str, bytes_max: int = _PIECE_BYTES) -> dict[str, Any]:
+    body = await _any_body(visit, bytes_max=bytes_max)
+    unknown = sorted(set(body) - set(known))
+    if unknown:
+        listed = ", ".join(known) or "none"
+        raise InvalidRequest(
+            f"`{unknown[0][:50]}` is no field of this. Known: {listed}.", param=unknown[0][:50]
+        )
+    return body

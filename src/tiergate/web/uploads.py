@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from tiergate.core import InvalidRequest
@@ -57,6 +57,7 @@ class FormReader:
         self._upload = Upload()
         self._part = _Part()
         self._waiting = bytearray()
+        self._fields = 0
         self._is_over = False
         try:
             self._parser = MultipartParser(
@@ -72,7 +73,7 @@ class FormReader:
                     "on_end": self._on_end,
                 },
             )
-        except MultipartParseError as error:
+        except FormParserError as error:
             raise InvalidRequest("The form's boundary cannot be one.") from error
 
     async def read(self, pieces: AsyncIterator[bytes]) -> Upload:
@@ -84,7 +85,7 @@ class FormReader:
         async for piece in pieces:
             try:
                 self._parser.write(piece)
-            except MultipartParseError as error:
+            except FormParserError as error:
                 raise InvalidRequest("The form is malformed; most clients make one by themselves.") from error
             if len(self._waiting) >= _WRITTEN_AT_ONCE:
                 await self._flush()
@@ -112,7 +113,8 @@ class FormReader:
 
     def _on_header_end(self) -> None:
         part = self._part
-        part.headers[part.header.decode("latin-1").lower()] = part.value.decode("utf-8", "replace")
+        # Not yet as UTF-8: what reads the parts of a header knows only characters that are bytes.
+        part.headers[part.header.decode("latin-1").lower()] = part.value.decode("latin-1")
         part.header.clear()
         part.value.clear()
 
@@ -129,7 +131,9 @@ class FormReader:
             if part.name != "file" or self._upload.name is not None:
                 raise InvalidRequest("Send one file, in the part `file`.", param="file")
             self._upload.name = _shown(filename.decode("utf-8", "replace"))
-        elif len(self._upload.fields) >= _FIELDS_MAX:
+            return
+        self._fields += 1
+        if self._fields > _FIELDS_MAX:
             raise InvalidRequest(f"The form has more than {_FIELDS_MAX} fields.")
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:

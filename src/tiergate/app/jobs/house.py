@@ -76,20 +76,30 @@ async def batch_house(
 
 
 def _at(url: str, key: str | None) -> GatewayClient:
-    parts = urlsplit(url if "//" in url else f"http://{url}")
+    try:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise _no_address(url) from error
     is_plain = parts.path.rstrip("/") in ("", "/v1") and not parts.query and parts.username is None
     if parts.scheme not in ("http", "https") or not parts.hostname or not is_plain:
-        raise CannotStart(
-            f"{url!r} is no address of a gateway. Give one such as https://gateway.example:4400, and its key "
-            "in the environment as TIERGATE_API_KEY."
-        )
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+        raise _no_address(url)
+    key = (key or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise CannotStart("TIERGATE_API_KEY holds something that no key has. Copy the key again.")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return GatewayClient(
         f"{host}:{port}",
-        token=key,
+        token=key or None,
         answer_s=_ANSWER_S,
         scheme="https" if parts.scheme == "https" else "http",
+    )
+
+
+def _no_address(url: str) -> CannotStart:
+    return CannotStart(
+        f"{url!r} is no address of a gateway. Give one such as https://gateway.example:4400, and its key in "
+        "the environment as TIERGATE_API_KEY."
     )
 
 

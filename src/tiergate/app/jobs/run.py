@@ -21,7 +21,7 @@ from tiergate.app.jobs.flat import flat_rows
 from tiergate.app.jobs.house import BatchHouse, batch_house
 from tiergate.app.jobs.inputs import open_input
 from tiergate.app.jobs.panel import Speed, clock, ended, line, panel, total
-from tiergate.app.jobs.tables import replacing, write_table
+from tiergate.app.jobs.tables import check_place, replacing, write_table
 from tiergate.app.jobs.wishes import Wish
 from tiergate.config import Loaded
 from tiergate.core import CannotStart
@@ -67,6 +67,7 @@ async def run_batch(loaded: Loaded | None, environ: Mapping[str, str], wish: Run
     Raises:
         TiergateError: it could not be begun; says what to do.
     """
+    check_place(wish.output)
     with _read_twice(wish.source) as source:
         async with batch_house(loaded, environ, gateway=wish.gateway) as house:
             run = _Run(house, source, wish)
@@ -86,6 +87,10 @@ class _Run:
         self._batch: Mapping[str, Any] | None = None
 
     async def run(self) -> int:
+        if self._wish.is_detached and self._house.is_ours:
+            raise CannotStart(
+                "--detach needs a gateway that runs, for somebody has to go on: tiergate serve."
+            )
         found = await self._scan()
         self._tell_bad(found)
         batch = found.batch
@@ -286,8 +291,9 @@ class _Run:
                 return BUDGET
             self._say("The same command goes on with it.")
             return FAILED
-        if batch["status"] != "completed" or batch["request_counts"]["failed"]:
-            if batch["request_counts"]["failed"]:
+        counts = batch["request_counts"]
+        if batch["status"] == "failed" or counts["completed"] < counts["total"]:
+            if counts["failed"]:
                 self._say(f"`tiergate batch retry-failed {batch['id']}` asks those that failed again.")
             return FAILED
         return DONE
@@ -388,7 +394,9 @@ def error_path(output: Path) -> Path:
 
 def _stands(batch: Mapping[str, Any]) -> bool:
     ours = batch["tiergate"]
-    return (ours["state"], ours["reason"]) == ("parked", "budget") or bool(ours["state"] == "stopped")
+    is_to_stand = (ours["state"], ours["reason"]) == ("parked", "budget") or ours["state"] == "stopped"
+    # Until nobody works on it any more, answers are on their way.
+    return is_to_stand and ours["limit"] is None
 
 
 def _end_word(batch: Mapping[str, Any]) -> str:

@@ -36,6 +36,23 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
         return _write_lines(file, rows)
 
 
+def check_place(path: Path) -> None:
+    """See that a file can be written, before anything is paid for that goes there.
+
+    Raises:
+        CannotStart: it cannot.
+    """
+    target = Path(os.path.realpath(path))
+    _check_is_file(path, target)
+    if not target.parent.is_dir() or not os.access(target.parent, os.W_OK | os.X_OK):
+        raise CannotStart(f"{path} cannot be written: its folder is not there, or is not yours to write to.")
+
+
+def _check_is_file(path: Path, target: Path) -> None:
+    if target.exists() and not target.is_file():
+        raise CannotStart(f"{path} is no file that could be written. Name a file.")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Writable]:
     """Give a file that takes the place of another one, or of none, once it is written.
@@ -49,8 +66,7 @@ def replacing(path: Path) -> Iterator[Writable]:
     target = Path(os.path.realpath(path))  # what a link points to is replaced, not the link
     beside = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
     try:
-        if target.exists() and not target.is_file():
-            raise CannotStart(f"{path} is no file that could be written. Name a file.")
+        _check_is_file(path, target)
         with beside.open("wb") as file:
             if target.suffix == ".gz":
                 with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as zipped:

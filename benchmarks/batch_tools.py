@@ -267,7 +267,7 @@ _LOOKS = 0
 
 def served() -> int:
     """Give how many calls the upstream was asked; looks do not count."""
-    global _LOOKS  # noqa: PLW0603  # what it counts beside is of this process alone
+    global _LOOKS  # noqa: PLW0603 - its looks are of this process alone
     _LOOKS += 1
     said = httpx.get(f"http://127.0.0.1:{UPSTREAM_PORT}/served").raise_for_status().text
     return int(said.splitlines()[2].split()[2]) - _LOOKS

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from heapq import heappop, heappush
+from itertools import chain
 from random import random
 from typing import Any, Final, assert_never
 
@@ -192,6 +193,8 @@ class Runner:
 
     async def _claim(self) -> None:
         count = min(_CLAIMED_MAX, max(32, 2 * int(self._pace.limit)))
+        if self._weather.is_doubtful:
+            count = _CLAIMED_MAX
         try:
             claimed = await self._store.claim(self.job.no, count, bytes_max=CLAIMED_BYTES_MAX)
         except StorageUnavailable as error:
@@ -201,6 +204,9 @@ class Runner:
             self._pass_is_over = False
             return
         self._pass_is_over = not claimed
+        if self._weather.is_doubtful:
+            # Who was tried least says most: it may be another one that nobody can answer.
+            claimed.sort(key=lambda line: line.tries)
         for line in claimed:
             (self._suspects if line.interrupted >= _SUSPECT_FROM else self._ready).append(line)
 
@@ -300,7 +306,7 @@ class Runner:
 
     async def _heard(self, line: Claimed, error: TiergateError) -> bool:
         """Act on an error; True: the line is to be let go."""
-        found = verdict(error, line.tries)
+        found = verdict(error, line.tries, is_spared=lambda: self._is_everybodys(line))
         match found:
             case Fails():
                 await self._put(self._lane.failed(self.job, line, error))
@@ -318,6 +324,11 @@ class Runner:
             case _:
                 assert_never(found)
         return True
+
+    def _is_everybodys(self, line: Claimed) -> bool:
+        """Tell whether a failure may well be no line's own: nothing is answered, others were tried less."""
+        others = chain(self._ready, (one for _, _, one in self._later))
+        return self._weather.is_bad and any(one.tries < line.tries for one in others)
 
     def _ask_again(self, line: Claimed, found: Again, message: str) -> None:
         now = self._clock.monotonic()

@@ -1,6 +1,6 @@
 """What an error means to the line that met it, and to its job. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite
 from types import MappingProxyType
 from typing import Final
@@ -70,11 +70,15 @@ class Broke(msgspec.Struct, frozen=True, kw_only=True):
 Verdict = Fails | Again | Stops | Broke
 
 
-def verdict(error: TiergateError, tries: int) -> Verdict:
-    """Say what to do with a line that was asked in vain, `tries` times before this."""
+def verdict(error: TiergateError, tries: int, *, is_spared: Callable[[], bool] = lambda: False) -> Verdict:
+    """Say what to do with a line that was asked in vain, `tries` times before this.
+
+    `is_spared`: asked where this was its last try: whether it is asked again all the same, since the failure
+    may well be everybody's.
+    """
     found = _verdict(error)
     if isinstance(found, Again) and found.counts and tries + 1 >= TRIES.get(found.word, 1):
-        return Fails()
+        return found if is_spared() else Fails()
     return found
 
 
@@ -84,14 +88,12 @@ def _verdict(error: TiergateError) -> Verdict:
             return Again(word="key_limit", wait_s=error.retry_after_s, pushes=True)
         case InvalidKey():
             return Stops(word="key")
-        case Refused() | UpstreamRejected():
+        case Refused() | UpstreamRejected() | BudgetUnbounded():
             return Fails()
         case BudgetBusy():
             return Again(word="budget_busy", narrows=True)
         case BudgetExceeded():
             return Broke(budget=error.budget, until_ns=error.until_ns)
-        case BudgetUnbounded():
-            return Stops(word="unbounded")
         case UpstreamAuthFailed():
             return Stops(word="credential")
         case StorageUnavailable():

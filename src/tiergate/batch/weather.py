@@ -29,6 +29,11 @@ class Weather:
         """Whether it was parked, and nobody has seen a good answer since."""
         return self._parked > 0
 
+    @property
+    def is_bad(self) -> bool:
+        """Whether nobody has seen a good answer since the last failure that is no line's own."""
+        return self._bad_since is not None or self._parked > 0
+
     def was_good(self) -> None:
         """Take a good answer."""
         self._bad_since = None

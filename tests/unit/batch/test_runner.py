@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tiergate.batch import Claimed, Finished, Halt, Job, NewLine, Pause, Runner, Spooled, StoredFile
+from tiergate.batch.weather import Weather
 from tiergate.core import (
     BudgetBusy,
     BudgetExceeded,
@@ -122,6 +123,7 @@ class Stage:
     jobs: MemoryJobs = field(default_factory=MemoryJobs)
     pauses: list[Pause | None] = field(default_factory=list)
     finished: list[int] = field(default_factory=list)
+    weather: Weather | None = None
 
     def __post_init__(self) -> None:
         self.lane = ScriptedLane(self.tells, self.clock)
@@ -167,6 +169,7 @@ class Stage:
             on_finished=lambda finished: self.finished.append(finished.n),
             clock=self.clock,
             chance=lambda: 0.0,
+            weather=self.weather,
         )
         return self.runner
 
@@ -354,8 +357,9 @@ def test_a_wait_that_was_asked_for_is_kept(wait_s: float) -> None:
         (UpstreamTimeout("slow", phase="total"), 3, [2, 4]),
         (UpstreamProtocolError("odd"), 3, [2, 4]),
         (UpstreamRejected("no", status=400), 1, []),
+        (BudgetUnbounded("how much"), 1, []),
     ],
-    ids=["outage", "timeout", "protocol", "its own fault"],
+    ids=["outage", "timeout", "protocol", "its own fault", "without a bound"],
 )
 def test_a_line_that_fails_is_asked_so_often(error: TiergateError, tries: int, waits: list[float]) -> None:
     """Each time after a longer while; then that is its end, and others have theirs."""
@@ -410,6 +414,33 @@ def test_tries_are_kept_over_a_pause() -> None:
     assert {len(stage.lane.times(n)) for n in range(1, 9)} == {5}
 
 
+@pytest.mark.parametrize("error", [fault(), UpstreamProtocolError("odd")], ids=["outage", "protocol"])
+def test_what_is_everybodys_failure_ends_no_line(error: TiergateError) -> None:
+    """However often lines are asked in vain meanwhile; afterwards each is answered."""
+    stage = Stage(
+        400, lambda n, tries: Told(0.1, error if len(stage.lane.asked) < 300 else None), weather=Weather()
+    )
+    runs = 1
+    while not stage.run():
+        runs += 1
+        stage.anew()
+    assert runs > 5
+    assert all_done(stage)
+
+
+def test_one_that_nobody_can_answer_does_not_make_it_bad_weather() -> None:
+    """After a pause another line is tried first, so that the others have their answers."""
+    stage = Stage(
+        300,
+        lambda n, tries: Told(0.1, fault() if n == 1 or len(stage.pauses) < 2 else None),
+        weather=Weather(),
+    )
+    while not stage.run():
+        assert len(stage.pauses) < 10
+        stage.anew()
+    assert stage.ends == {**dict.fromkeys(range(2, 301), DONE), 1: FAILED}
+
+
 def test_a_long_wait_parks_it_at_once() -> None:
     """Those that are asked finish; the wait is over when they are asked again."""
     stage = Stage(100, lambda n, tries: Told(float(n), throttled(600.0) if n == 2 else None), concurrency=8)
@@ -426,7 +457,6 @@ def test_a_long_wait_parks_it_at_once() -> None:
         (UpstreamAuthFailed("refused"), "credential"),
         (UpstreamThrottled("no funds", quota=True), "funds"),
         (InvalidKey("gone"), "key"),
-        (BudgetUnbounded("how much"), "unbounded"),
     ],
 )
 def test_what_somebody_has_to_mend_stops_it_at_once(error: TiergateError, word: str) -> None:

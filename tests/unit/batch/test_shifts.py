@@ -281,6 +281,8 @@ def test_what_failed_is_asked_again_with_its_time_begun_anew() -> None:
         job_id = await house.job(20)
         await asyncio.sleep(3.5)
         await house.batches.cancel(WEB, job_id)
+        with pytest.raises(InvalidRequest, match="is being ended"):
+            await house.batches.retry(WEB, job_id, None)
         before = await house.until(job_id, JobState.CANCELLED)
         await asyncio.sleep(1_000)
         assert await house.batches.retry(WEB, job_id, ["another"]) == 0

@@ -89,7 +89,7 @@ FIRST: list[tuple[TiergateError, Verdict]] = [
     # Money.
     (BudgetBusy("x"), Again(word="budget_busy", narrows=True)),
     (BudgetExceeded("x", budget="b", until_ns=9), Broke(budget="b", until_ns=9)),
-    (BudgetUnbounded("x"), Stops(word="unbounded")),
+    (BudgetUnbounded("x"), Fails()),
     # Somebody has to do something.
     (InvalidKey("x"), Stops(word="key")),
     (UpstreamAuthFailed("x"), Stops(word="credential")),

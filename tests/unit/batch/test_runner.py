@@ -428,17 +428,17 @@ def test_what_is_everybodys_failure_ends_no_line(error: TiergateError) -> None:
     assert all_done(stage)
 
 
-def test_one_that_nobody_can_answer_does_not_make_it_bad_weather() -> None:
-    """After a pause another line is tried first, so that the others have their answers."""
+def test_some_that_nobody_can_answer_do_not_make_it_bad_weather() -> None:
+    """After a pause others are tried first, so that those have their answers."""
     stage = Stage(
         300,
-        lambda n, tries: Told(0.1, fault() if n == 1 or len(stage.pauses) < 2 else None),
+        lambda n, tries: Told(0.1, fault() if n <= 4 or len(stage.pauses) < 2 else None),
         weather=Weather(),
     )
     while not stage.run():
         assert len(stage.pauses) < 10
         stage.anew()
-    assert stage.ends == {**dict.fromkeys(range(2, 301), DONE), 1: FAILED}
+    assert stage.ends == {**dict.fromkeys(range(1, 5), FAILED), **dict.fromkeys(range(5, 301), DONE)}
 
 
 def test_a_long_wait_parks_it_at_once() -> None:
@@ -557,7 +557,8 @@ def test_a_line_that_two_owners_died_with_is_asked_alone() -> None:
     """Nothing else is asked beside it; one that a single owner died with is like any."""
     stage = Stage(40)
     stage.interrupted({3: 2, 4: 1, 20: 4})
-    assert stage.run()
+    # Whatever it hears of meanwhile.
+    assert stage.run(*((half / 2, lambda: stage.change(concurrency=9)) for half in range(40)))
     assert all_done(stage)
     assert beside(stage, 3) == beside(stage, 20) == []
     assert any(one.n == 4 and one.beside for one in stage.lane.asked)

@@ -235,6 +235,10 @@ class GatewayProcess:
         whole, _, _ = self.stderr.rpartition("\n")
         return [json.loads(line) for line in whole.splitlines() if word in line]
 
+    def data_files(self) -> list[Path]:
+        """Give every file of the data folder, those of its folders too."""
+        return sorted(path for path in self.data_dir.rglob("*") if path.is_file())
+
     def log_of(self, call_id: str) -> dict[str, Any]:
         """Wait for the line of one call."""
 

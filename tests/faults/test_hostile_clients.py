@@ -417,7 +417,7 @@ def test_s23_a_forged_address_changes_nothing(recorder: Recorder, tmp_path: Path
     told = [{name: line[name] for name in line if name not in OF_A_MOMENT} for line in lines]
     assert told == [told[0]] * len(lines)
     assert told[0]["key"] == ("ci" if keys else "local")
-    for path in (*gateway.data_dir.iterdir(), tmp_path / "gateway.err", tmp_path / "gateway.out"):
+    for path in (*gateway.data_files(), tmp_path / "gateway.err", tmp_path / "gateway.out"):
         assert ELSEWHERE.encode() not in path.read_bytes(), path.name
 
 
@@ -704,7 +704,7 @@ def test_s30_faults_leave_no_words_of_anybody(closed_port: int, tmp_path: Path) 
     assert {entry.end.value for entry in entries if entry.end} >= {"failed", "interrupted", "client_closed"}
     ends = {line["error"] for line in gateway.log() if line["event"] == "call"}
     assert ends >= {"upstream_fault", "upstream_timeout", "upstream_protocol_error", "upstream_unreachable"}
-    left = {path.name: path.read_bytes() for path in gateway.data_dir.iterdir() if path.is_file()}
+    left = {path.name: path.read_bytes() for path in gateway.data_files()}
     left |= {"log": gateway.stderr.encode(), "output": gateway.stdout.encode(), "pages": pages}
     assert len(plant.words) > 100
     for name, content in left.items():

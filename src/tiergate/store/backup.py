@@ -114,6 +114,7 @@ def _copy_texts(source: Path, target: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     try:
+        make_folder(target / _TEXTS)
         for path in sorted(folder.rglob("*")):
             copy = target / _TEXTS / path.relative_to(folder)
             if path.is_dir():

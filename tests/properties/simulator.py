@@ -428,7 +428,7 @@ class Town:
                     learned = None if lane is None else lane.adaptive
                     if learned and learned.limit is not None and now - learned._cut_at >= FORGET_S:
                         break  # whoever asks now makes it forget; looking must change nothing
-                    found = gate._hindrance(waiter.model, waiter.tokens, now)
+                    found = gate._hindrance(waiter.model, waiter.tokens, now, waiter.call_class)
                     assert found is not None, f"waits though it may enter: {waiter}"
                     if found.for_all:
                         break

@@ -86,7 +86,7 @@ class Crowd:
         # Whoever stands first has a reason to stand, or its timer is about to fire.
         waiting = list(gate.line.in_order(now))
         if waiting and now - waiting[0].since <= (waiting[0].until - waiting[0].since) / 2:
-            first = gate._hindrance(waiting[0].model, waiting[0].tokens, now)
+            first = gate._hindrance(waiting[0].model, waiting[0].tokens, now, waiting[0].call_class)
             due = gate._timer is not None and gate._timer.when() <= now + 1e-5
             assert first is not None or due, "waits though it may enter"
 

@@ -148,10 +148,10 @@ class Batches:
             InvalidRequest: it is just being ended, and its lines with it.
         """
         job = await self._found(caller, job_id)
-        if job.read_ns is None:
-            return 0
         if job.ended_ns is None and (job.cancel_ns is not None or job.expired_ns is not None):
             raise InvalidRequest(f"The batch {job_id} is being ended: try again when all its lines have.")
+        if job.read_ns is None:
+            return 0
         count = await self.store.retry(job.no, codes)
         if count:
             opened = await self.shifts.again(job)

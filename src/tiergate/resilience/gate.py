@@ -279,7 +279,7 @@ class Gate:
                 waiter.place.set_result(self._enter(waiter.model, waiter.tokens, waiter.call_class))
             elif found.for_all:
                 self._expect()
-                self._look_again_in(found.wait_s)
+                self._look_again_in(found.at_most_s if found.wait_s is None else found.wait_s)
                 return
             else:
                 kept_back.add(waiter.model)
@@ -314,7 +314,8 @@ class Gate:
             free = limits.concurrency - self.in_flight
             is_batch = call_class is not CallClass.INTERACTIVE
             if is_batch and free <= self._reserve.places(limits.concurrency, now):
-                return Hindrance(f"Places at {self._provider} are kept free for interactive calls.")
+                why = f"Places at {self._provider} are kept free for interactive calls."
+                return Hindrance(why, at_most_s=self._reserve.turns_in_s(now))
         if self._places is not None and not self._places.has_room(now):
             return Hindrance(self._taken(), A_LEASE_S if self._places.may_be_leased() else None)
         for bucket, amount, name in ((self._requests, 1, "rpm"), (self.tokens, tokens, "tpm")):

@@ -41,6 +41,11 @@ class Reserve:
         most = min(max(self._most, self._before), int(limit * _SHARE_MAX))
         return max(0, most - self.in_flight)
 
+    def turns_in_s(self, now: float) -> float:
+        """Give when fewer places may be left free, without any event."""
+        self._turn(now)
+        return self._since + _SPAN_S - now
+
     def _turn(self, now: float) -> None:
         spans = int((now - self._since) / _SPAN_S)
         if spans:

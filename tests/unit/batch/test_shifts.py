@@ -279,6 +279,7 @@ def test_what_failed_is_asked_again_with_its_time_begun_anew() -> None:
 
     async def test() -> None:
         job_id = await house.job(20)
+        await house.until(job_id, JobState.RUNNING)
         await asyncio.sleep(3.5)
         await house.batches.cancel(WEB, job_id)
         with pytest.raises(InvalidRequest, match="is being ended"):

@@ -132,6 +132,23 @@ def test_batch_leaves_free_what_interactive_calls_have_lately_needed() -> None:
     run_virtual(main())
 
 
+def test_batch_that_waits_for_a_free_place_has_it_without_any_event() -> None:
+    """Once nobody interactive has come for a while, though nobody else leaves."""
+    clock = FakeClock()
+
+    async def main() -> None:
+        permits = made({"p": 4}, clock=clock)
+        live = [await permits.take(P, wait_s=0) for _ in range(2)]
+        for permit in live:
+            with permit:
+                pass
+        for _ in range(3):
+            await permits.take(P, wait_s=100, call_class=CallClass.BATCH)
+        assert 30 <= clock.monotonic() <= 61
+
+    run_virtual(main(), clock=clock)
+
+
 def test_a_limit_of_zero_lets_nobody_in() -> None:
     """And nobody waits for it."""
 

@@ -1,6 +1,7 @@
-"""What every store of jobs promises: the one on disk and the one in memory run the same suite."""
+"""What every store of jobs promises: those on disk, on a server and in memory run the same suite."""
 
 import asyncio
+import os
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -12,10 +13,13 @@ from typing import Any, Protocol
 import pytest
 from msgspec.structs import replace
 
-from tiergate.batch import Finished, Halt, Job, JobStore, NewLine, Pause, Problem, StoredFile
+from places import Kept, Places
+from tiergate.batch import Crew, Finished, Halt, Job, JobStore, NewLine, Pause, Problem, StoredFile
 from tiergate.core import CannotStart, DataClass, StorageUnavailable
 from tiergate.ledger import LineState
-from tiergate.store import SqliteJobs
+from tiergate.store import LedgerJournal, SqliteJobs
+from tiergate.store.postgres.connection import Address
+from tiergate.store.postgres.jobs import PostgresJobs
 from tiergate.store.spool import write_record
 from tiergate.testing import MemoryJobs
 
@@ -66,9 +70,39 @@ class OnDisk:
         return self.folder / "jobs" / f"s{no}" / str(self._epoch)
 
 
-@pytest.fixture(params=["memory", "disk"])
+class OnServer:
+    """A data folder of a replica: whoever comes back to it has buried its last owner."""
+
+    def __init__(self, kept: Kept) -> None:
+        self.kept = kept
+
+    @asynccontextmanager
+    async def owner(self) -> AsyncIterator[JobStore]:
+        async with self.kept.journal(randomness=os.urandom) as journal, jobs_of(self.kept, journal) as jobs:
+            yield jobs
+
+    def replica(self) -> "OnServer":
+        return OnServer(self.kept.replica())
+
+    def tear(self, no: int, finished: Finished) -> None:
+        pass
+
+
+def jobs_of(kept: Kept, journal: LedgerJournal) -> PostgresJobs:
+    assert kept.store is not None
+    return PostgresJobs(Address(kept.store), epoch=journal.owner.epoch)
+
+
+@pytest.fixture(params=["memory", "disk", "server"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "server":
+        return OnServer(request.getfixturevalue("postgres_places").new())
     return InMemory() if request.param == "memory" else OnDisk(tmp_path)
+
+
+@pytest.fixture
+def server(postgres_places: Places) -> OnServer:
+    return OnServer(postgres_places.new())
 
 
 @pytest.fixture
@@ -114,8 +148,18 @@ async def begun(jobs: JobStore, texts: list[bytes], *, number: int = 1, tenant: 
     await stored(jobs, file(number, tenant), b"".join(texts))
     job = await jobs.add(a_job(number, tenant))
     source = await jobs.add_input(job.no, file(number).id)
-    await jobs.add_lines(job.no, placed(texts, source=source))
+    await read(jobs, job.no, placed(texts, source=source))
     return job.no
+
+
+async def read(jobs: JobStore, no: int, lines: list[NewLine], *files: str) -> None:
+    """Add lines behind those that are there, as whoever reads an input does."""
+    assert await jobs.begin_reading(no)
+    for file_id in files:
+        await jobs.add_input(no, file_id)
+    await jobs.add_lines(no, lines)
+    await jobs.change(no, {"lines": max(line.n for line in lines), "read_ns": NOW_NS})
+    await jobs.end_reading(no)
 
 
 def placed(texts: list[bytes], *, source: int = 0, first: int = 1) -> list[NewLine]:
@@ -340,12 +384,12 @@ def _no_cash() -> dict[str, Any]:
 
 
 def test_a_job_ends_when_no_line_waits(place: Place) -> None:
-    """Whatever is counted; and what made it stand still is then over."""
+    """And what made it stand still is then over."""
 
     async def test() -> None:
         async with place.owner() as jobs:
             no = await begun(jobs, [b"one\n", b"two\n"])
-            await jobs.change(no, {"lines": 1, "pause": Pause(halt=Halt.STOPPED, word="w", message="m")})
+            await jobs.change(no, {"pause": Pause(halt=Halt.STOPPED, word="w", message="m")})
             await ended(jobs, no, answer(1))
             assert await jobs.end(no, NOW_NS) is None
             assert (await found(jobs)).ended_ns is None
@@ -421,10 +465,10 @@ def test_lines_are_claimed_in_the_order_of_rank_and_number(place: Place) -> None
             await stored(jobs, file(1), b"one\ntwo\n")
             await stored(jobs, file(2), b"three\nfour\n")
             no = (await jobs.add(a_job())).no
-            for number in (1, 2):
-                await jobs.add_input(no, file(number).id)
-            await jobs.add_lines(no, [NewLine(1, 0, 0, 3, rank=7), NewLine(2, 0, 4, 3, rank=2)])
-            await jobs.add_lines(no, [NewLine(3, 1, 0, 5, rank=7), NewLine(4, 1, 6, 4, rank=2)])
+            await jobs.add_input(no, file(1).id)
+            await read(jobs, no, [NewLine(1, 0, 0, 3, rank=7), NewLine(2, 0, 4, 3, rank=2)])
+            more = [NewLine(3, 1, 0, 5, rank=7), NewLine(4, 1, 6, 4, rank=2)]
+            await read(jobs, no, more, file(2).id)
             lines = await jobs.claim(no, 3, bytes_max=MUCH)
             assert [(line.n, line.text) for line in lines] == [(2, b"two"), (4, b"four"), (1, b"one")]
             assert [(line.tries, line.interrupted) for line in lines] == [(0, 0)] * 3
@@ -446,8 +490,8 @@ def test_a_claim_gives_each_line_its_own_text(place: Place, order: tuple[int, ..
             await stored(jobs, file(1), (b" " * gap).join(texts))
             no = (await jobs.add(a_job())).no
             await jobs.add_input(no, file(1).id)
-            await jobs.add_lines(
-                no, [NewLine(n + 1, 0, offsets[n], len(texts[n]), rank=order.index(n)) for n in order]
+            await read(
+                jobs, no, [NewLine(n + 1, 0, offsets[n], len(texts[n]), rank=order.index(n)) for n in order]
             )
             lines = await jobs.claim(no, 3, bytes_max=MUCH)
             assert [(line.n, line.text) for line in lines] == [(n + 1, texts[n]) for n in order]
@@ -480,6 +524,7 @@ def test_a_pass_gives_each_waiting_line_once(place: Place) -> None:
             await ended(jobs, no, answer(3), fault(4))
             assert await claimed(jobs, no, 2) == [5]
             assert await claimed(jobs, no, 2) == []
+            await jobs.release(no, [(5, 0)])
             assert await claimed(jobs, no) == [2, 5]
             assert await claimed(jobs, no) == []
             await ended(jobs, no, answer(2), answer(5))
@@ -512,9 +557,9 @@ def test_lines_that_are_added_later_are_claimed_by_the_pass_that_goes_on(place: 
             no = (await jobs.add(a_job())).no
             await jobs.add_input(no, file(1).id)
             lines = placed(texts)
-            await jobs.add_lines(no, lines[:2])
+            await read(jobs, no, lines[:2])
             assert await claimed(jobs, no) == [1, 2]
-            await jobs.add_lines(no, lines[2:])
+            await read(jobs, no, lines[2:])
             assert await claimed(jobs, no) == [3, 4]
 
     run(test)
@@ -552,7 +597,7 @@ def test_alike_are_those_that_have_the_hash_of_an_earlier_one(place: Place) -> N
         async with place.owner() as jobs:
             no = (await jobs.add(a_job())).no
             await jobs.add_input(no, file(1).id)
-            await jobs.add_lines(no, [NewLine(n, 0, 0, 1, value) for n, value in enumerate(hashes, start=1)])
+            await read(jobs, no, [NewLine(n, 0, 0, 1, value) for n, value in enumerate(hashes, start=1)])
             assert await jobs.alike(no) == [(1, 4), (1, 6), (3, 7)]
             await ended(jobs, no, fault(1), fault(6))
             assert await jobs.alike(no) == [(1, 4), (3, 7)]
@@ -688,7 +733,8 @@ def test_what_was_spooled_and_not_marked_is_marked_by_the_next_owner(place: Plac
             await jobs.spool(no, answer(3))
             await jobs.spool(no, fault(1))
         async with place.owner() as jobs:
-            assert await jobs.recover(no) == [answer(3, output=b""), replace(fault(1), output=b"")]
+            found_ends = sorted(await jobs.recover(no), key=lambda end: end.n)
+            assert found_ends == [replace(fault(1), output=b""), answer(3, output=b"")]
             assert await counts(jobs) == (2, 1, 0)
             job = await found(jobs)
             assert (job.cash_nanos, job.interrupted) == (2_005, 0)
@@ -798,7 +844,7 @@ def test_an_owner_that_dies_while_it_takes_over_loses_nothing(place: Place) -> N
         async with place.owner() as jobs:
             await jobs.spool(no, answer(1))
         async with place.owner() as jobs:
-            assert [end.n for end in await jobs.recover(no)] == [2, 1]
+            assert sorted(end.n for end in await jobs.recover(no)) == [1, 2]
             assert await claimed(jobs, no) == [3]
 
     run(test)
@@ -807,29 +853,104 @@ def test_an_owner_that_dies_while_it_takes_over_loses_nothing(place: Place) -> N
 # What is taken away.
 
 
-def test_lines_of_an_input_that_was_read_in_part_are_cleared(place: Place) -> None:
-    """With their ends and what was counted; then it is read from its beginning."""
+def test_lines_of_a_reading_that_was_broken_off_are_gone(place: Place) -> None:
+    """With their ends and what was counted; then they are read from the beginning, and nobody had them."""
+
+    async def test() -> None:
+        async with place.owner() as jobs:
+            await stored(jobs, file(1), b"123")
+            no = (await jobs.add(a_job(), [file(1).id])).no
+            lines = placed([b"1", b"2", b"3"])
+            assert await jobs.begin_reading(no)
+            await jobs.add_lines(no, lines[:2])
+            await ended(jobs, no, fault(1))
+            await jobs.spool(no, fault(2))
+            assert await claimed(jobs, no) == []
+        async with place.owner() as jobs:
+            assert await jobs.begin_reading(no)
+            assert await found(jobs) == replace(a_job(), no=no)
+            assert list(await jobs.inputs(no)) == [file(1).id]
+            await jobs.add_lines(no, lines)
+            await ended(jobs, no, fault(2, "late"))
+            await jobs.change(no, {"lines": 3, "read_ns": NOW_NS})
+            await jobs.end_reading(no)
+            assert await counts(jobs) == (0, 1, 0)
+            assert await claimed(jobs, no) == [1, 3]
+        async with place.owner() as jobs:
+            assert await jobs.recover(no) == []
+            assert await outputs(jobs, no) == [b"late 2\n"]
+            assert (await found(jobs)).interrupted == 0
+
+    run(test)
+
+
+def test_a_job_that_was_to_grow_is_as_it_was(place: Place) -> None:
+    """Neither more lines nor other files, when the reading was broken off; and it had ended all the time."""
+
+    async def test() -> None:
+        async with place.owner() as jobs:
+            no = await begun(jobs, [b"1", b"2"])
+            await ended(jobs, no, answer(1), fault(2))
+            await stored(jobs, file(2), b"34")
+            assert await jobs.begin_reading(no)
+            source = await jobs.add_input(no, file(2).id)
+            await jobs.add_lines(no, placed([b"3", b"4"], source=source, first=3))
+            await ended(jobs, no, fault(4))
+            assert await claimed(jobs, no) == []
+            assert await jobs.end(no, NOW_NS) is not None
+        async with place.owner() as jobs:
+            await jobs.recover(no)
+            await stored(jobs, file(3), b"three, four")
+            assert await jobs.begin_reading(no)
+            assert await counts(jobs) == (1, 1, 0)
+            assert list(await jobs.inputs(no)) == [file(1).id]
+            source = await jobs.add_input(no, file(3).id)
+            await jobs.add_lines(no, [NewLine(3, source, 0, 5), NewLine(4, source, 7, 4)])
+            await jobs.change(no, {"lines": 4, "ended_ns": None})
+            await jobs.end_reading(no)
+            lines = await jobs.claim(no, 9, bytes_max=MUCH)
+            assert [(line.n, line.text) for line in lines] == [(3, b"three"), (4, b"four")]
+
+    run(test)
+
+
+def test_one_at_a_time_reads_lines_into_a_job(place: Place) -> None:
+    """Others are sent away until it has ended, or died."""
+
+    async def test() -> None:
+        async with place.owner() as jobs:
+            no, other = [(await jobs.add(a_job(number))).no for number in (1, 2)]
+            assert await jobs.begin_reading(no)
+            assert not await jobs.begin_reading(no)
+            assert await jobs.begin_reading(other)
+            await jobs.end_reading(no)
+            assert await jobs.begin_reading(no)
+        async with place.owner() as jobs:
+            assert await jobs.begin_reading(no)
+            assert not await jobs.begin_reading(no)
+
+    run(test)
+
+
+def test_who_works_a_job_is_known(place: Place) -> None:
+    """From when on, until when, and what is asked."""
 
     async def test() -> None:
         async with place.owner() as jobs:
             no = await begun(jobs, [b"1", b"2", b"3"])
-            await claimed(jobs, no, 2)
-            await jobs.begin(no, 2)
-            await ended(jobs, no, fault(1), answer(3))
-            await jobs.spool(no, fault(2))
-            await jobs.clear_lines(no)
-            job = await found(jobs)
-            assert replace(job, no=0) == a_job()
-            assert await claimed(jobs, no) == [] and await outputs(jobs, no) == []
-            source = await jobs.add_input(no, file(1).id)
-            await jobs.add_lines(no, placed([b"1", b"2", b"3"], source=source))
-            await ended(jobs, no, fault(2))
-            assert await claimed(jobs, no) == [1, 3]
-        async with place.owner() as jobs:
-            assert await jobs.recover(no) == []
-            assert await outputs(jobs, no) == [b"bad 2\n"]
-            assert await counts(jobs) == (0, 1, 0)
-            assert (await found(jobs)).interrupted == 0
+            assert await jobs.crew(no) == Crew(0, None, 0)
+            for _ in range(2):
+                assert await jobs.join(no) == Crew(1, 0, 0)
+            await claimed(jobs, no)
+            for n in (1, 2, 3):
+                await jobs.begin(no, n)
+            await jobs.rest(no, 3)
+            assert await jobs.crew(no) == Crew(1, 0, 2)
+            await ended(jobs, no, answer(1))
+            assert await jobs.leave(no) == Crew(0, None, 1)
+            await jobs.release(no, [(2, 0), (3, 0)])
+            await jobs.close_job(no)
+            assert await jobs.crew(no) == Crew(0, None, 0)
 
     run(test)
 
@@ -898,7 +1019,7 @@ def bytes_of(folder: Path) -> bytes:
     )
 
 
-@pytest.mark.parametrize("how", ["erase", "forget", "clear"])
+@pytest.mark.parametrize("how", ["erase", "forget"])
 def test_nothing_of_a_text_is_left_on_the_disk(disk: OnDisk, how: str) -> None:
     """Neither of a question nor of an answer, nor the name of a file."""
     canary = b"canary-of-a-text"
@@ -908,7 +1029,7 @@ def test_nothing_of_a_text_is_left_on_the_disk(disk: OnDisk, how: str) -> None:
             await stored(jobs, file(1, name="draft"), canary * 50)
             job = await jobs.add(a_job(1, metadata={"canary": "canary-of-metadata"}))
             await jobs.add_input(job.no, file(1).id)
-            await jobs.add_lines(job.no, placed([canary * 50]))
+            await read(jobs, job.no, placed([canary * 50]))
             await ended(jobs, job.no, answer(1, output=b"canary-of-an-answer"))
             await jobs.end_file(file(1).id, 800, "canary-of-a-name")
             await jobs.change(job.no, {"ended_ns": NOW_NS})
@@ -919,13 +1040,9 @@ def test_nothing_of_a_text_is_left_on_the_disk(disk: OnDisk, how: str) -> None:
             if how == "erase":
                 await jobs.erase(TEAM)
                 assert b"canary" not in bytes_of(disk.folder)
-            elif how == "forget":
-                await jobs.forget(NOW_NS + 100)
             else:
-                await jobs.clear_lines(job.no)
-        there = bytes_of(disk.folder)
-        assert b"canary-of-an-answer" not in there
-        assert (b"canary" in there) is (how == "clear")
+                await jobs.forget(NOW_NS + 100)
+        assert b"canary" not in bytes_of(disk.folder)
 
     run(test)
 

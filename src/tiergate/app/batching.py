@@ -11,7 +11,7 @@ from tiergate.batch import Batches, Estimator, LineAsks, Runner, Said, Shifts
 from tiergate.config import Settings
 from tiergate.core import Clock, Emit, StorageUnavailable, TiergateError
 from tiergate.serve import Rooms
-from tiergate.store import LedgerJournal, SqliteJobs
+from tiergate.store import LedgerJournal, Place
 from tiergate.web import answer_to
 
 _FORGET_EACH_S: Final = 600.0
@@ -21,19 +21,25 @@ async def open_batches(
     stack: AsyncExitStack,
     settings: Settings,
     rooms: Rooms,
+    place: Place,
     journal: LedgerJournal,
     *,
     on_ceilings: Callable[[], None],
     tell: Emit,
 ) -> Batches:
-    """Open the batches of a data folder. They go on once `Shifts.open` is called.
+    """Open the batches that are kept beside a ledger. They go on once `Shifts.open` is called.
 
     Raises:
         CannotStart: they cannot be read.
     """
-    jobs = SqliteJobs(settings.data_dir, epoch=journal.owner.epoch)
-    store = await stack.enter_async_context(jobs)
-    asks = LineAsks(rooms, caller_of=rooms.admission.named, say=_said, randomness=Entropy())
+    store = await stack.enter_async_context(place.jobs(epoch=journal.owner.epoch))
+    asks = LineAsks(
+        rooms,
+        caller_of=rooms.admission.named,
+        lapsed_of=journal.lapsed_lines,
+        say=_said,
+        randomness=Entropy(),
+    )
     estimator = Estimator(rooms, journal)
 
     shifts = Shifts(

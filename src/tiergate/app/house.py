@@ -293,6 +293,7 @@ async def open_house(
             stack,
             settings,
             rooms,
+            place,
             journal,
             on_ceilings=lambda: house.use_ceilings(),  # noqa: PLW0108 - the house comes after them
             tell=tell,
@@ -318,6 +319,8 @@ async def open_house(
         if settings.store is not None:
             in_background(stack, follow_keys(cabinet), "Following the keys of other replicas", tell)
         await batches.shifts.open()
+        if place.is_shared:
+            in_background(stack, batches.shifts.follow(), "Following the batches of other replicas", tell)
         forgetting = forget_batches(batches, lambda: house.settings, clock)
         in_background(stack, forgetting, "Deleting old batches", tell)
         yield house

@@ -7,6 +7,7 @@ from tiergate.batch.estimating import SAMPLE_MAX, Estimator
 from tiergate.batch.ports import Engine, FileStore, JobStore, Lane, MakeEngine
 from tiergate.batch.records import (
     Claimed,
+    Crew,
     Finished,
     Halt,
     Job,
@@ -40,6 +41,7 @@ __all__ = [
     "WINDOW_S_MAX",
     "Batches",
     "Claimed",
+    "Crew",
     "Engine",
     "Estimate",
     "Estimator",

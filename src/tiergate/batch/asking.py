@@ -1,6 +1,7 @@
 """How a line of a job becomes a call, and the call's answer the line's output."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from tiergate.batch.records import Claimed, Finished, Job
@@ -18,7 +19,7 @@ from tiergate.core import (
     new_id,
     place_of,
 )
-from tiergate.ledger import LineState
+from tiergate.ledger import LapsedLine, LineState
 from tiergate.serve import Rooms, handle
 from tiergate.wire import (
     BadLine,
@@ -55,6 +56,7 @@ class LineAsks:
     Args:
         rooms: that calls pass.
         caller_of: gives the caller of a key by its name, as it is now; None: it opens nothing any more.
+        lapsed_of: gives what of a job's lines owners left in the ledger that died.
         say: tells an error in the words of the data plane.
         randomness: gives so many random bytes.
     """
@@ -64,6 +66,7 @@ class LineAsks:
         rooms: Rooms,
         *,
         caller_of: Callable[[str], Caller | None],
+        lapsed_of: Callable[[str], Awaitable[Sequence[LapsedLine]]],
         say: Callable[[TiergateError], Said],
         randomness: Callable[[int], bytes],
     ) -> None:
@@ -71,7 +74,9 @@ class LineAsks:
         self.caller_of = caller_of
         self._say = say
         self._randomness = randomness
-        self.resent_of: dict[tuple[str, int], str] = {}
+        self._lapsed_of = lapsed_of
+        self._looking: dict[str, asyncio.Task[None]] = {}
+        self._resent_of: dict[tuple[str, int], str] = {}
         """Of lines that a dead owner had asked: the call of then, by the job's id and the line's number."""
 
     async def ask(self, job: Job, line: Claimed) -> Finished:
@@ -80,7 +85,8 @@ class LineAsks:
             asked = read_batch_line(line.text, url=job.endpoint, model=job.model)
         except BadLine as error:
             return self._bad(line, error)
-        call = self._call(job, line, asked.question.body, asked.question.model)
+        resent_of = await self._resent(job, line)
+        call = self._call(job, line, asked.question.body, asked.question.model, resent_of)
         try:
             reply = await handle(self._rooms, call)
             assert isinstance(reply, Reply)
@@ -91,8 +97,32 @@ class LineAsks:
             message = f"Line {line.n} of {job.id} could not be asked ({place_of(error)})."
             self._rooms.emit(Notice(word="bug", message=message, severe=True))
             raise LineBroke("The gateway failed on this line. Its log says where.") from error
-        self.resent_of.pop((job.id, line.n), None)
+        self._resent_of.pop((job.id, line.n), None)
         return finished
+
+    async def _resent(self, job: Job, line: Claimed) -> str | None:
+        """Give the call of an owner that died while it asked a line; None: there is none."""
+        found = self._resent_of.get((job.id, line.n))
+        if found is None and line.interrupted:
+            # It may have died a moment ago, on another machine. Those who look together look once.
+            looking = self._looking.get(job.id)
+            if looking is None:
+                looking = self._looking[job.id] = asyncio.create_task(self.look_back(job))
+            await asyncio.shield(looking)
+            found = self._resent_of.get((job.id, line.n))
+        return found
+
+    async def look_back(self, job: Job) -> None:
+        """Look which calls of a job's lines owners left that died.
+
+        Raises:
+            StorageUnavailable: the ledger cannot be read.
+        """
+        try:
+            for one in await self._lapsed_of(job.id):
+                self._resent_of[job.id, one.line] = one.call_id
+        finally:
+            self._looking.pop(job.id, None)
 
     def failed(self, job: Job, line: Claimed, error: TiergateError) -> Finished:
         """Give the end of a line that was asked in vain; see `Asks`."""
@@ -138,7 +168,7 @@ class LineAsks:
         )
         return Finished(n=line.n, state=state, output=output, error_code=code)
 
-    def _call(self, job: Job, line: Claimed, body: Any, model: str) -> Call:
+    def _call(self, job: Job, line: Claimed, body: Any, model: str, resent_of: str | None) -> Call:
         caller = self.caller_of(job.key)
         if caller is None:
             raise InvalidKey(f"The key {job.key!r}, which made this batch, opens nothing any more.")
@@ -160,7 +190,7 @@ class LineAsks:
             data_class=job.data_class.stricter(caller.data_class),
             time_limit_s=max(1.0, left_s),
             tag=job.tag,
-            line=JobLine(job=job.id, n=line.n, resent_of=self.resent_of.get((job.id, line.n))),
+            line=JobLine(job=job.id, n=line.n, resent_of=resent_of),
         )
 
     def _new_id(self) -> str:

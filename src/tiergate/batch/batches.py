@@ -78,15 +78,12 @@ class Batches:
             NoSuchBatch: the caller has none of this id.
         """
         job = await self._found(caller, job_id)
-        opened = self.shifts.get(job_id)
-        spent_nanos = await self.shifts.spent_nanos(job_id) if opened is None else opened.spent_nanos
-        engine = None if opened is None else opened.engine
         return View(
             job=self.shifts.timed(job),
             errors=await self.store.errors(job.no) if job.failed or job.cancelled else {},
-            spent_nanos=spent_nanos,
+            spent_nanos=await self.shifts.spent_of(job),
             held_nanos=await self.shifts.held_nanos(job),
-            progress=None if engine is None else engine.progress(),
+            progress=await self.shifts.progress(job),
         )
 
     async def listed(self, caller: Caller, *, after: str | None, limit: int) -> list[Job]:
@@ -101,7 +98,7 @@ class Batches:
             InvalidRequest: it has ended already.
         """
         job = await self._found(caller, job_id)
-        opened = self.shifts.get(job_id)
+        opened = await self.shifts.find(job)
         if opened is None:
             raise InvalidRequest(f"The batch {job_id} has ended ({job.state.value}).")
         if job.cancel_ns is None:
@@ -115,8 +112,7 @@ class Batches:
         Raises:
             NoSuchBatch: the caller has none of this id.
         """
-        await self._found(caller, job_id)
-        opened = self.shifts.get(job_id)
+        opened = await self.shifts.find(await self._found(caller, job_id))
         if opened is None:
             return
         wished: Mapping[str, int | None] = {"budget_nanos": budget_nanos, "concurrency": concurrency}
@@ -136,9 +132,16 @@ class Batches:
             await self.file(caller, file_id)
         if job.read_ns is None or job.failed_ns is not None or job.cancel_ns is not None:
             raise InvalidRequest(f"The batch {job_id} cannot grow now: it is {job.state.value}.")
-        opened = await self.shifts.again(job)
-        grown = await self.shifts.reader(opened.job).grow(opened.job, files)
-        await self.shifts.change(opened, ended_ns=None, **grown)
+        if not await self.store.begin_reading(job.no):
+            raise InvalidRequest(f"The batch {job_id} takes other lines just now: try again shortly.")
+        try:
+            # As it is by now: others may have brought lines before.
+            job = await self.shifts.fresh(job)
+            grown = await self.shifts.reader(job).grow(job, files)
+            opened = await self.shifts.again(job)
+            await self.shifts.change(opened, ended_ns=None, **grown)
+        finally:
+            await self.store.end_reading(job.no)
 
     async def retry(self, caller: Caller, job_id: str, codes: Sequence[str] | None) -> int:
         """Let failed lines be asked again, those with these error codes or all; gives how many.

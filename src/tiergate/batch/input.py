@@ -9,11 +9,12 @@ from typing import Any, Final
 from tiergate.batch.asking import LineAsks
 from tiergate.batch.ports import JobStore
 from tiergate.batch.reading import Checked, Found, LineFinder, check_lines
-from tiergate.batch.records import Claimed, Job, Problem
+from tiergate.batch.records import Claimed, Finished, Job, Problem
 from tiergate.core import Clock
 from tiergate.wire import custom_id_of
 
 _PIECE_BYTES: Final = 1 << 20
+_ENDED_AT_ONCE: Final = 1_000
 _PROBLEMS_MAX: Final = 100
 """So many are told of by name; every one has its line in the output."""
 
@@ -49,10 +50,11 @@ class InputReader:
     async def read(self, job: Job) -> dict[str, Any]:
         """Read all of a job's input, from the beginning; gives what is known of the job then.
 
+        Whoever asks has begun the reading in the store, and ends it when what is given is written down.
+
         Raises:
             StorageUnavailable: not now; it is read again from the beginning.
         """
-        await self._store.clear_lines(job.no)
         taken = _Taken(0, sha256())
         for source, file_id in enumerate(await self._store.inputs(job.no)):
             await self._take(job, file_id, source, taken)
@@ -60,7 +62,7 @@ class InputReader:
         return self._known(job, taken)
 
     async def grow(self, job: Job, files: Sequence[str]) -> dict[str, Any]:
-        """Read more files; gives what is known of the job then.
+        """Read more files; gives what is known of the job then. As `read`, within a reading.
 
         Raises:
             StorageUnavailable: not now.
@@ -118,18 +120,24 @@ class InputReader:
         self, job: Job, found: list[Found], checked: Checked, taken: _Taken, first: int
     ) -> None:
         """Give lines that ask nothing their end."""
-        spooled = []
+        ends = []
         for n, error in checked.bad.items():
             text = found[n - first].text or b""
             message = f"Line {n}: {error}"
             taken.tell(Problem(code="invalid_line", message=message, line=n))
-            spooled.append(await self._store.spool(job.no, self._asks.bad(Claimed(n, text), message)))
-        if spooled:
+            ends.append(self._asks.bad(Claimed(n, text), message))
+        await self._end(job, ends)
+
+    async def _end(self, job: Job, ends: list[Finished]) -> None:
+        """Write ends, many at a time."""
+        for begins in range(0, len(ends), _ENDED_AT_ONCE):
+            some = ends[begins : begins + _ENDED_AT_ONCE]
+            spooled = await asyncio.gather(*(self._store.spool(job.no, one) for one in some))
             await self._store.finish(job.no, spooled)
 
     async def _end_alike(self, job: Job, taken: _Taken, begins: int) -> None:
         """Give lines their end that have the custom_id of an earlier one."""
-        spooled = []
+        ends = []
         for earlier, n in await self._store.alike(job.no):
             text = await self._store.line_text(job.no, n)
             custom_id = custom_id_of(text)
@@ -137,9 +145,8 @@ class InputReader:
                 continue
             message = f"Line {n}: the custom_id {(custom_id or '')[:100]!r} is that of line {earlier}, too."
             taken.tell(Problem(code="duplicate_custom_id", message=message, line=n))
-            spooled.append(await self._store.spool(job.no, self._asks.bad(Claimed(n, text), message)))
-        if spooled:
-            await self._store.finish(job.no, spooled)
+            ends.append(self._asks.bad(Claimed(n, text), message))
+        await self._end(job, ends)
 
     async def _pieces(self, file_id: str) -> AsyncIterator[list[Found]]:
         """Give the lines of a file, some at a time."""

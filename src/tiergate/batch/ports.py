@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from tiergate.batch.records import (
     Claimed,
+    Crew,
     Finished,
     Job,
     NewLine,
@@ -56,12 +57,16 @@ class FileStore(Protocol):
 
 
 class JobStore(FileStore, Protocol):
-    """Keeps jobs and their lines.
+    """Keeps jobs and their lines, for one owner or for several that work side by side.
 
     An end of a line is first spooled, then marked in the line: what is spooled outlives the process, what is
-    marked a loss of power. Whoever finds a job after its owner died marks what was spooled, and lets the rest
-    of what that owner had claimed wait again.
+    marked a loss of power. Whoever finds a job after an owner died marks what was spooled, and lets the rest
+    of what that owner had claimed wait again. An owner that was declared dead and is not can write nothing
+    any more: every method that writes raises StoreOwned.
     """
+
+    is_shared: bool
+    """Whether other owners work the same jobs."""
 
     async def add(self, job: Job, files: Sequence[str] = ()) -> Job:
         """Add a job that reads these files, one after the other; gives it with its number."""
@@ -84,7 +89,10 @@ class JobStore(FileStore, Protocol):
         ...
 
     async def end(self, no: int, now_ns: int) -> Job | None:
-        """End a job none of whose lines waits, and give it as it is then; None: some do, and it goes on."""
+        """End a job none of whose lines waits, and give it as it is then; None: some do, or it had ended.
+
+        Its lines are as many as it says: those that are being read are none yet, here and for `claim`.
+        """
         ...
 
     async def worked(self, no: int, worked_ms: int) -> None:
@@ -103,8 +111,16 @@ class JobStore(FileStore, Protocol):
         """Add lines, which wait."""
         ...
 
-    async def clear_lines(self, no: int) -> None:
-        """Delete all lines of a job whose input was read in part, and what was counted; its files stay."""
+    async def begin_reading(self, no: int) -> bool:
+        """Become the one who reads lines into a job; False: somebody else is.
+
+        What a reading left behind that was broken off is gone: lines after the job's number of them, what
+        was counted of those, and files that were to be read after its own. None of them was ever claimed.
+        """
+        ...
+
+    async def end_reading(self, no: int) -> None:
+        """Let others read lines into a job."""
         ...
 
     async def alike(self, no: int) -> list[tuple[int, int]]:
@@ -133,6 +149,18 @@ class JobStore(FileStore, Protocol):
 
     async def release(self, no: int, lines: Sequence[tuple[int, int]]) -> None:
         """Let claimed lines wait again, with the tries that they had: (n, tries)."""
+        ...
+
+    async def join(self, no: int) -> Crew:
+        """Note that this owner works a job, and give who does by now."""
+        ...
+
+    async def crew(self, no: int) -> Crew:
+        """Give who works a job now."""
+        ...
+
+    async def leave(self, no: int) -> Crew:
+        """Note that this owner works a job no more, and give who does by now."""
         ...
 
     async def close_job(self, no: int) -> None:
@@ -174,6 +202,10 @@ class JobStore(FileStore, Protocol):
 
     async def recover(self, no: int) -> list[Finished]:
         """Take a job over: mark what was spooled, let wait what was claimed. Gives what was marked."""
+        ...
+
+    async def abandoned(self) -> set[int]:
+        """Give the jobs of which owners have lines that died beside this one."""
         ...
 
     async def forget(self, before_ns: int) -> int:

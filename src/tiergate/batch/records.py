@@ -113,6 +113,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Times that a line was with an owner that died: its answer, if there was one, is paid and lost."""
 
     @property
+    def decided(self) -> tuple[Any, ...]:
+        """What somebody has decided, not counted."""
+        return (
+            *(self.lines, self.budget_nanos, self.concurrency, self.deadline_ns, self.pause),
+            *(self.read_ns, self.cancel_ns, self.expired_ns, self.failed_ns, self.ended_ns),
+        )
+
+    @property
     def is_open(self) -> bool:
         """Whether there is anything left to do."""
         return self.ended_ns is None and self.failed_ns is None
@@ -205,6 +213,22 @@ class Progress:
     why: str = ""
     again: dict[str, int] = field(default_factory=dict)
     """Failures after which a line was to be asked again, by their word."""
+
+
+class Crew(NamedTuple):
+    """The owners that work a job now: how many, which of them this one is, and what they ask."""
+
+    size: int
+    place: int | None
+    """From 0 on; None: this owner is not among them."""
+    asking: int
+    """Lines that are asked now, by all of them."""
+
+    def share(self, most: int) -> int:
+        """Give this owner's share of something that there is so much of."""
+        if self.place is None:
+            return 0
+        return most // self.size + (self.place < most % self.size)
 
 
 class Output(NamedTuple):

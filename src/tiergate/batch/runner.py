@@ -457,7 +457,9 @@ class Runner:
         is_first = True
         while (lines or is_first) and not self._is_called_off and self._failure is None:
             is_first = bool(lines)
-            for line in lines:
-                await self._put(self._lane.unasked(self.job, line))
+            ends = [self._lane.unasked(self.job, line) for line in lines]
+            put = await asyncio.gather(*map(self._put, ends), return_exceptions=True)
+            for error in filter(None, put):
+                raise error
             await self._until_marked()
             lines = await self._store.claim(self.job.no, _CLAIMED_MAX, bytes_max=CLAIMED_BYTES_MAX)

@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from tiergate.batch import Claimed, Finished, Spooled, counts_of
 from tiergate.core import CannotStart
+from tiergate.ledger import LineState
 from tiergate.store.folder import make_folder, make_private_file
+from tiergate.store.lines import NOWHERE, READ_AT_ONCE, claimed, passed, within
 from tiergate.store.migrate import migrate
 from tiergate.store.slots import Slots
 from tiergate.store.spool import Read, read_records, write_record
@@ -30,10 +32,7 @@ _PRAGMAS: Final = (
     "trusted_schema = OFF",
     "temp_store = FILE",
 )
-_READ_AT_ONCE: Final = 1 << 20
 _FORGOTTEN_AT_ONCE: Final = 2_000
-_NOWHERE: Final = (-(1 << 62), 0)
-"""Before all lines."""
 
 
 class JobBooks:
@@ -84,35 +83,13 @@ class JobBooks:
     def claim(self, no: int, count: int, bytes_max: int) -> list[Claimed]:
         """Claim waiting lines."""
         files = dict(self.rows("inputs", job=no))
-        rank, last = self._passed.get(no, _NOWHERE)
-        rows: list[Any] = []
-        taken = 0
-        for row in self.rows("due", job=no, rank=rank, n=last, count=count):
-            taken += row[3]
-            if rows and taken > bytes_max:
-                break
-            rows.append(row)
-        found = [
-            Claimed(row[0], text, row[4], row[5])
-            for row, text in zip(rows, self._texts_of(rows, files), strict=True)
-        ]
-        if rows:
-            rank, last = rows[-1][6], rows[-1][0]
-        # After the last one a pass is over, and the next begins with whatever waits then.
-        self._passed[no] = (rank, last) if found else _NOWHERE
+        rank, last = self._passed.get(no, NOWHERE)
+        due = within(self.rows("due", job=no, rank=rank, n=last, count=count), bytes_max)
+        found = claimed(
+            due, lambda source, offset, size: self.texts.read(text_name(files[source]), offset, size)
+        )
+        self._passed[no] = passed(due)
         return found
-
-    def _texts_of(self, rows: Sequence[Any], files: Mapping[int, str]) -> list[bytes]:
-        """Read lines; those that stand one behind the other, as most do, in one piece."""
-        if not rows:
-            return []
-        source, begins = rows[0][1], rows[0][2]
-        span = max(row[2] + row[3] for row in rows) - begins
-        is_run = all(row[1] == source and row[2] >= begins for row in rows)
-        if is_run and span <= _READ_AT_ONCE + sum(row[3] for row in rows):
-            piece = self.texts.read(text_name(files[source]), begins, span)
-            return [piece[row[2] - begins : row[2] - begins + row[3]] for row in rows]
-        return [self.texts.read(text_name(files[row[1]]), row[2], row[3]) for row in rows]
 
     def begin(self, no: int, n: int) -> None:
         """Note that a line is asked now; called by the event loop."""
@@ -121,6 +98,11 @@ class JobBooks:
     def rest(self, no: int, n: int) -> None:
         """Note that it is not; called by the event loop."""
         self._slots_of(no).end(n)
+
+    def asking(self, no: int) -> int:
+        """Count the lines that are asked now; called by the event loop."""
+        slots = self._slots.get(no)
+        return 0 if slots is None else slots.taken
 
     def spool(self, no: int, ends: Sequence[Finished]) -> list[Spooled]:
         """Write ends into the job's spool, all or none; called by the event loop.
@@ -187,15 +169,20 @@ class JobBooks:
 
     def recover(self, no: int) -> list[Finished]:
         """Take a job over; give the ends that were spooled and not marked."""
-        found: list[Finished] = []
-        known = dict(self.rows("spools", job=no))
-        for epoch in self.texts.list(f"s{no}"):
-            found += self._recover_spool(no, epoch, known.get(epoch, 0))
+        found = self._recover_spools(no)
         slots = self._slots_of(no)
         with self.transaction():
             count = sum(self.run("interrupted", job=no, n=n) for n in slots.found)
             self.run("count_interrupted", job=no, count=count)
         slots.clear()
+        return found
+
+    def _recover_spools(self, no: int, *, but: int | None = None) -> list[Finished]:
+        found: list[Finished] = []
+        known = dict(self.rows("spools", job=no))
+        for epoch in self.texts.list(f"s{no}"):
+            if epoch != but:
+                found += self._recover_spool(no, epoch, known.get(epoch, 0))
         return found
 
     def _slots_of(self, no: int) -> Slots:
@@ -208,12 +195,12 @@ class JobBooks:
         """Mark what was spooled and not marked, a piece at a time, and cut off what was not written whole."""
         name, at = spool_name(no, epoch), marked
         found: list[Finished] = []
-        size, reach = self.texts.size(name), _READ_AT_ONCE
+        size, reach = self.texts.size(name), READ_AT_ONCE
         while at < size:
             read = list(read_records(self.texts.read(name, at, reach), at=at))
             if not read and at + reach >= size:
                 break
-            reach = _READ_AT_ONCE if read else 2 * reach
+            reach = READ_AT_ONCE if read else 2 * reach
             self.texts.sync(name)
             self._mark(no, [_spooled(one, epoch) for one in read])
             found += [one.finished for one in read]
@@ -239,6 +226,17 @@ class JobBooks:
         """Delete all lines of a job."""
         while self.run("forget_lines", job=no, most=_FORGOTTEN_AT_ONCE):
             pass
+
+    def forget_unread(self, no: int) -> None:
+        """Delete what a reading left behind that was broken off."""
+        # Ends of then stand no longer in the way of lines that come in their places.
+        self._recover_spools(no, but=self._epoch)
+        while lines := self.rows("unread", job=no, most=_FORGOTTEN_AT_ONCE):
+            failed = sum(LineState(state) is LineState.FAILED for _, state in lines)
+            with self.transaction():
+                self.run("forget_unread", job=no, first=lines[0][0], last=lines[-1][0])
+                self.run("uncount_unread", job=no, failed=failed)
+        self.run("forget_unread_inputs", job=no)
 
     def let_go(self, no: int) -> None:
         """Let go of what is kept open for a job."""

@@ -9,7 +9,7 @@ from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
-from tiergate.batch import Claimed, Finished, Job, NewLine, Output, Spooled, StoredFile
+from tiergate.batch import Claimed, Crew, Finished, Job, NewLine, Output, Spooled, StoredFile
 from tiergate.core import StorageUnavailable
 from tiergate.ledger import LineState
 from tiergate.store.jobbooks import JobBooks, spool_name, text_name
@@ -30,11 +30,15 @@ class SqliteJobs:
         epoch: of the owner.
     """
 
+    is_shared = False
+
     def __init__(self, data_dir: Path, *, epoch: int) -> None:
         self._data_dir = data_dir
         self._epoch = epoch
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tiergate-jobs")
         self._books: JobBooks
+        self._reading: set[int] = set()
+        self._working: set[int] = set()
         self._ends: list[tuple[int, Finished, asyncio.Future[Spooled]]] = []
         """That are to be spooled in this turn of the loop."""
 
@@ -168,18 +172,21 @@ class SqliteJobs:
         rows = [(no, *line) for line in lines]
         await self._do(lambda: self._books.many("add_line", rows))
 
-    async def clear_lines(self, no: int) -> None:
-        """Delete all lines of a job; see `batch.JobStore`."""
+    async def begin_reading(self, no: int) -> bool:
+        """Become the one who reads lines into a job; see `batch.JobStore`."""
+        if no in self._reading:
+            return False
+        self._reading.add(no)
+        try:
+            await self._do(lambda: self._books.forget_unread(no))
+        except BaseException:
+            self._reading.discard(no)
+            raise
+        return True
 
-        def clear() -> None:
-            self._books.forget_lines(no)
-            self._books.let_go(no)
-            self._books.texts.delete(f"s{no}")
-            with self._books.transaction():
-                self._books.run("forget_spools", job=no)
-                self._books.run("reset_counts", no=no)
-
-        await self._do(clear)
+    async def end_reading(self, no: int) -> None:
+        """Let others read lines into a job; see `batch.JobStore`."""
+        self._reading.discard(no)
 
     async def alike(self, no: int) -> list[tuple[int, int]]:
         """Give lines that may be named alike; see `batch.JobStore`."""
@@ -247,6 +254,21 @@ class SqliteJobs:
         """Mark ends in their lines; see `batch.JobStore`."""
         await self._do(lambda: self._books.finish(no, spooled))
 
+    async def join(self, no: int) -> Crew:
+        """Note that this owner works a job; see `batch.JobStore`."""
+        self._working.add(no)
+        return await self.crew(no)
+
+    async def crew(self, no: int) -> Crew:
+        """Give who works a job now: the one owner, or nobody; see `batch.JobStore`."""
+        is_at_work = no in self._working
+        return Crew(int(is_at_work), 0 if is_at_work else None, self._books.asking(no))
+
+    async def leave(self, no: int) -> Crew:
+        """Note that this owner works a job no more; see `batch.JobStore`."""
+        self._working.discard(no)
+        return await self.crew(no)
+
     async def close_job(self, no: int) -> None:
         """Let go of a job; see `batch.JobStore`."""
 
@@ -296,6 +318,10 @@ class SqliteJobs:
     async def recover(self, no: int) -> list[Finished]:
         """Take a job over; see `batch.JobStore`."""
         return await self._do(lambda: self._books.recover(no))
+
+    async def abandoned(self) -> set[int]:
+        """Give nothing: there is one owner; see `batch.JobStore`."""
+        return set()
 
     async def forget(self, before_ns: int) -> int:
         """Delete what is old; see `batch.JobStore`."""

@@ -1,10 +1,13 @@
 """Where a ledger is kept: in a file of the data folder, or on a PostgreSQL server that replicas share."""
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final, Protocol
 
+from tiergate.batch import JobStore
 from tiergate.core import CannotStart, Clock, Emit
+from tiergate.store.jobs import SqliteJobs
 from tiergate.store.journal import LEDGER_FILE, LedgerJournal, open_journal
 from tiergate.store.past import LedgerPast
 from tiergate.store.sqlite import look_at
@@ -31,6 +34,13 @@ class Place(Protocol):
         limits: WriterLimits | None = None,
     ) -> LedgerJournal:
         """Give its journal, as `open_journal` does: whoever enters it holds the data folder's `OwnerLock`."""
+        ...
+
+    def jobs(self, *, epoch: int) -> AbstractAsyncContextManager[JobStore]:
+        """Give the jobs that are kept with the ledger, for its owner of this epoch.
+
+        Entering it raises CannotStart where they cannot be used.
+        """
         ...
 
     def past(self) -> LedgerPast:
@@ -81,6 +91,9 @@ class _FilePlace:
         limits: WriterLimits | None = None,
     ) -> LedgerJournal:
         return open_journal(self._data_dir, clock=clock, randomness=randomness, emit=emit, limits=limits)
+
+    def jobs(self, *, epoch: int) -> AbstractAsyncContextManager[JobStore]:
+        return SqliteJobs(self._data_dir, epoch=epoch)
 
     def past(self) -> LedgerPast:
         path = self._data_dir / LEDGER_FILE

@@ -44,6 +44,11 @@ class Slots:
         self._free = list(range(self._size - 1, -1, -1))
         self._of: dict[int, int] = {}
 
+    @property
+    def taken(self) -> int:
+        """How many numbers are written down."""
+        return len(self._of)
+
     def begin(self, number: int) -> None:
         """Write a number down; once, however often it is begun.
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from tiergate.batch import Claimed, Finished, Job, NewLine, Output, Spooled, StoredFile, counts_of
+from tiergate.batch import Claimed, Crew, Finished, Job, NewLine, Output, Spooled, StoredFile, counts_of
 from tiergate.core import StorageUnavailable
 from tiergate.ledger import LineState
 
@@ -79,12 +79,16 @@ class MemoryJobs:
         texts: the files, by their ids.
     """
 
+    is_shared = False
+
     def __init__(self, *, epoch: int = 1) -> None:
         self.epoch: Final = epoch
         self.refuses: set[str] = set()
         self.kept: dict[int, KeptJob] = {}
         self.texts: dict[str, KeptFile] = {}
         self._last_no = 0
+        self._reading: set[int] = set()
+        self._working: set[int] = set()
         self._passed: dict[int, tuple[int, int]] = {}
         """Where the pass over each job's waiting lines is: rank and number of the last claimed one."""
 
@@ -190,7 +194,8 @@ class MemoryJobs:
         """End a job none of whose lines waits; see `batch.JobStore`."""
         self._enter("end")
         kept = self.kept[no]
-        if any(line.end is None for line in kept.lines.values()):
+        waiting = [n for n, line in kept.lines.items() if line.end is None and n <= kept.job.lines]
+        if waiting or kept.job.ended_ns is not None:
             return None
         kept.job = replace(kept.job, ended_ns=now_ns, pause=None)
         return kept.job
@@ -221,12 +226,27 @@ class MemoryJobs:
         self._enter("add_lines")
         self.kept[no].lines.update({line.n: KeptLine(line) for line in lines})
 
-    async def clear_lines(self, no: int) -> None:
-        """Delete all lines of a job; see `batch.JobStore`."""
-        self._enter("clear_lines")
+    async def begin_reading(self, no: int) -> bool:
+        """Become the one who reads lines into a job; see `batch.JobStore`."""
+        self._enter("begin_reading")
+        if no in self._reading:
+            return False
+        self._reading.add(no)
         kept = self.kept[no]
-        self.kept[no] = KeptJob(replace(kept.job, interrupted=0, **counts_of([])), kept.inputs)
-        self._passed.pop(no, None)
+        # Ends of then stand no longer in the way of lines that come in their places.
+        self._recover_spools(kept, but=self.epoch)
+        unread = {n: line for n, line in kept.lines.items() if n > kept.job.lines}
+        failed = sum(line.state is LineState.FAILED for line in unread.values())
+        kept.job = replace(kept.job, failed=kept.job.failed - failed)
+        for n in unread:
+            del kept.lines[n]
+        if kept.job.lines and kept.job.read_ns is not None:
+            del kept.inputs[kept.lines[kept.job.lines].new.source + 1 :]
+        return True
+
+    async def end_reading(self, no: int) -> None:
+        """Let others read lines into a job; see `batch.JobStore`."""
+        self._reading.discard(no)
 
     async def alike(self, no: int) -> list[tuple[int, int]]:
         """Give lines that may be named alike; see `batch.JobStore`."""
@@ -254,7 +274,7 @@ class MemoryJobs:
         found: list[Claimed] = []
         taken = 0
         for place, line in sorted(((line.new.rank, n), line) for n, line in kept.lines.items()):
-            if place <= passed or line.end is not None:
+            if place <= passed or line.end is not None or place[1] > kept.job.lines:
                 continue
             taken += line.new.bytes
             if len(found) == count or (found and taken > bytes_max):
@@ -283,6 +303,24 @@ class MemoryJobs:
             _let_go(kept, n)
             if tries:
                 kept.lines[n].tries = tries
+
+    async def join(self, no: int) -> Crew:
+        """Note that this owner works a job; see `batch.JobStore`."""
+        self._enter("join")
+        self._working.add(no)
+        return await self.crew(no)
+
+    async def crew(self, no: int) -> Crew:
+        """Give who works a job now: the one owner, or nobody; see `batch.JobStore`."""
+        self._enter("crew")
+        is_at_work = no in self._working
+        return Crew(int(is_at_work), 0 if is_at_work else None, len(self.kept[no].begun))
+
+    async def leave(self, no: int) -> Crew:
+        """Note that this owner works a job no more; see `batch.JobStore`."""
+        self._enter("leave")
+        self._working.discard(no)
+        return await self.crew(no)
 
     async def close_job(self, no: int) -> None:
         """Let go of a job; see `batch.JobStore`."""
@@ -347,19 +385,28 @@ class MemoryJobs:
         """Take a job over; see `batch.JobStore`."""
         self._enter("recover")
         kept = self.kept[no]
-        found = []
-        for _, spool in sorted(kept.spools.items()):
-            unmarked = [(end, at) for end, at in spool.ends if at > spool.marked]
-            for finished, at in unmarked:
-                _mark(kept, finished)
-                spool.marked = at
-            found += [replace(finished, output=b"") for finished, _ in unmarked]
+        found = self._recover_spools(kept)
         interrupted = [kept.lines[n] for n in kept.begun if kept.lines[n].end is None]
         for line in interrupted:
             line.interrupted += 1
         kept.begun.clear()
         kept.job = replace(kept.job, interrupted=kept.job.interrupted + len(interrupted))
         return found
+
+    def _recover_spools(self, kept: KeptJob, *, but: int | None = None) -> list[Finished]:
+        found = []
+        for epoch, spool in sorted(kept.spools.items()):
+            unmarked = [(end, at) for end, at in spool.ends if at > spool.marked and epoch != but]
+            for finished, at in unmarked:
+                _mark(kept, finished)
+                spool.marked = at
+            found += [replace(finished, output=b"") for finished, _ in unmarked]
+        return found
+
+    async def abandoned(self) -> set[int]:
+        """Give nothing: there is one owner; see `batch.JobStore`."""
+        self._enter("abandoned")
+        return set()
 
     async def forget(self, before_ns: int) -> int:
         """Delete what is old; see `batch.JobStore`."""

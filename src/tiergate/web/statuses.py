@@ -21,6 +21,7 @@ from tiergate.core import (
     Refusal,
     RequestTooLarge,
     StorageUnavailable,
+    StoreOwned,
     TargetFull,
     TargetResting,
     TargetThrottled,
@@ -106,6 +107,7 @@ _STATUSES: Final[tuple[tuple[type[TiergateError], int, str], ...]] = (
     (DeadlineExceeded, 504, "upstream_error"),
     (NotCached, 504, "invalid_request_error"),
     (StorageUnavailable, 503, "server_error"),
+    (StoreOwned, 503, "server_error"),
     (Stopping, 503, "server_error"),
 )
 """First match wins, so a class stands before its base."""

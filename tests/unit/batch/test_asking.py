@@ -1,6 +1,8 @@
 """How a line is asked: as a call of its job's key, and what comes of it as a line of the output."""
 
+import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from tiergate.core import (
     UpstreamRejected,
     UpstreamUnreachable,
 )
-from tiergate.ledger import LineState
+from tiergate.ledger import LapsedLine, LineState
 from tiergate.wire import dumps, read_reply
 from unit.serve.stage import A, Answer, House, run, unreachable
 
@@ -46,10 +48,19 @@ def line(n: int = 3, *, body: Any = BODY, **facts: Any) -> Claimed:
     return Claimed(n, json.dumps(row).encode(), **facts)
 
 
-def asking(house: House, caller: Caller | None = ALICE) -> LineAsks:
+async def nothing_of(job: str) -> list[LapsedLine]:
+    raise AssertionError("nobody died")
+
+
+def asking(
+    house: House,
+    caller: Caller | None = ALICE,
+    lapsed_of: Callable[[str], Awaitable[list[LapsedLine]]] = nothing_of,
+) -> LineAsks:
     return LineAsks(
         house.rooms,
         caller_of=lambda key: caller if key == "alice" else None,
+        lapsed_of=lapsed_of,
         say=lambda error: Said(418, error.code, dumps({"error": {"message": str(error)}})),
         randomness=bytes,
     )
@@ -133,18 +144,32 @@ def test_a_call_has_the_time_that_its_job_has(left_s: float, limit_s: float) -> 
     house = House({"a": WHOLE})
     deadline_ns = house.clock.wall_ns() + int(left_s * 1e9)
     asks = asking(house)
-    call = asks._call(a_job(house, deadline_ns=deadline_ns), line(), BODY, "model")
+    call = asks._call(a_job(house, deadline_ns=deadline_ns), line(), BODY, "model", None)
     assert call.time_limit_s == limit_s
 
 
 def test_what_a_dead_owner_had_asked_is_told_with_the_call() -> None:
-    """Until it is answered."""
+    """Until it is answered. Who died a moment ago is found when its line is asked, and looked for once."""
+    looked: list[str] = []
+
+    async def lapsed_of(job: str) -> list[LapsedLine]:
+        looked.append(job)
+        await asyncio.sleep(1)
+        return [LapsedLine(3, "01before", 1), LapsedLine(4, "01other", 1)]
+
     house = House({"a": WHOLE})
-    asks = asking(house)
-    asks.resent_of = {("batch_1", 3): "01before", ("batch_1", 4): "01other"}
-    asked(house, asks=asks)
+    asks = asking(house, lapsed_of=lapsed_of)
+    asked(house, line()._replace(interrupted=1), asks=asks)
     assert house.closed.opened.call.line == JobLine(job="batch_1", n=3, resent_of="01before")
-    assert asks.resent_of == {("batch_1", 4): "01other"}
+    assert asked(house, asks=asks).state is LineState.DONE
+    assert looked == ["batch_1"]
+
+    async def together() -> list[str | None]:
+        lines = [line()._replace(n=n, interrupted=1) for n in (3, 4, 3, 5)]
+        return await asyncio.gather(*(asks._resent(a_job(house), one) for one in lines))
+
+    assert run(house, together()) == ["01before", "01other", "01before", None]
+    assert looked == ["batch_1"] * 2
 
 
 def test_a_line_that_names_no_model_asks_for_that_of_the_job() -> None:

@@ -11,6 +11,7 @@ from tiergate.store.folder import kept_secret, make_folder
 from tiergate.store.journal import LedgerJournal
 from tiergate.store.past import LedgerPast
 from tiergate.store.postgres.connection import Address
+from tiergate.store.postgres.jobs import PostgresJobs
 from tiergate.store.postgres.opening import open_books
 from tiergate.store.postgres.reading import Readings
 from tiergate.store.postgres.session import Lives
@@ -62,6 +63,10 @@ class ServerPlace:
             emit=emit,
             limits=limits or WriterLimits(),
         )
+
+    def jobs(self, *, epoch: int) -> PostgresJobs:
+        """Give the jobs that are kept with the ledger; see `store.Place`."""
+        return PostgresJobs(self._address, epoch=epoch)
 
     def past(self) -> LedgerPast:
         """Give what reports read; see `store.Place`."""

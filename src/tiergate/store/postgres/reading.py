@@ -1,9 +1,9 @@
 """Looks at the ledger on PostgreSQL, each a transaction that sees one moment and can write nothing."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 
@@ -112,6 +112,16 @@ class PostgresReading:
         assert self._connection is not None, "the look is over"
         try:
             return self._connection.execute(statements(file)[name], facts).fetchall()
+        except psycopg.Error as error:
+            raise self._readings.unreadable(error) from error
+
+    def named_rows(self, file: str, name: str, facts: Facts = ()) -> list[Mapping[str, Any]]:
+        """Give all rows of a question, by the names of their columns; raises as `rows` does."""
+        assert self._connection is not None, "the look is over"
+        try:
+            cursor = self._connection.execute(statements(file)[name], facts)
+            names = [column.name for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
         except psycopg.Error as error:
             raise self._readings.unreadable(error) from error
 

@@ -1,36 +1,27 @@
-"""The ledger's database on a PostgreSQL server: a session to write it, which outlives its connection.
+"""The ledger's database on a PostgreSQL server: a session to write it, which outlives its connection."""
 
-A connection that is lost takes the transaction with it that was running, and the next one opens another, at
-first at once and then after growing pauses. Only where it is lost while a transaction is being committed,
-nobody knows whether it was: `Unwritten.doubtful` says so, and whoever writes does it again without harm.
-"""
-
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-import psycopg
-from psycopg.pq import TransactionStatus
-
 from tiergate.core import StoreOwned
 from tiergate.ledger import Owner
 from tiergate.store.postgres.arrays import array
 from tiergate.store.postgres.connection import Address, Connection
-from tiergate.store.postgres.errors import UNWRITABLE, trouble_of, word_of
+from tiergate.store.postgres.reach import Reach
 from tiergate.store.postgres.reading import Readings
 from tiergate.store.postgres.statements import statements
 from tiergate.store.rows import Row
 from tiergate.store.session import Checkpoints, Facts, Lapsed, Reading, Sayings, Sums
-from tiergate.store.trouble import Trouble, Unwritten
+from tiergate.store.trouble import Unwritten
 
-_PAUSE_MIN_S: Final = 0.05
-_PAUSE_MAX_S: Final = 2.0
-_TURN_S: Final = 0.1
-"""How long one attempt to write waits for a connection; in between, overdue holds are refused."""
 _GAP_NS: Final = 15_000_000_000
 """A heart that has not beaten for so long does not count as steady: three beats are missing."""
+DEAD: Final = (
+    "This replica was silent for too long: another Tiergate on the same database has taken over and declared "
+    "it dead. Restart it."
+)
 _SAYINGS: Final = Sayings(
     locked="The ledger's database has been out of reach for too long. Try again shortly.",
     full="The disk of the ledger's database is full. Calls are taken again when there is space.",
@@ -58,12 +49,9 @@ class PostgresSession:
     def __init__(
         self, address: Address, connection: Connection, readings: Readings, *, owner_id: str, lives: Lives
     ) -> None:
-        self._address = address
-        self._connection: Connection | None = connection
+        self._reach = Reach(address, connection)
         self._lives = lives
         self._is_alive = False
-        self._retry_at = 0.0
-        self._pause_s = 0.0
         self._readings = readings
         self.owner = Owner(id=owner_id, epoch=0)
         self.lapsed = Lapsed()
@@ -91,10 +79,7 @@ class PostgresSession:
 
     def _check_alive(self) -> None:
         if not self._is_alive:
-            raise StoreOwned(
-                "This replica was silent for too long: another Tiergate on the same database has taken "
-                "over and declared it dead. Restart it."
-            )
+            raise StoreOwned(DEAD)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -109,7 +94,7 @@ class PostgresSession:
 
     def run(self, file: str, name: str, facts: Facts = ()) -> int:
         """Run a statement; see `Session`."""
-        return self._open().execute(statements(file)[name], facts).rowcount
+        return self._reach.connection.execute(statements(file)[name], facts).rowcount
 
     def many(self, file: str, name: str, rows: Iterable[Row]) -> None:
         """Run a statement for each row, in one round trip; see `Session`.
@@ -117,7 +102,7 @@ class PostgresSession:
         One that unnests arrays is run once, for all rows, each column as an array.
         """
         statement = statements(file)[name]
-        with self._open().cursor() as cursor:
+        with self._reach.connection.cursor() as cursor:
             if b"unnest(" in statement:
                 cursor.execute(statement, [array(column) for column in zip(*rows, strict=True)])
             else:
@@ -125,7 +110,7 @@ class PostgresSession:
 
     def rows(self, file: str, name: str, facts: Facts = ()) -> list[Row]:
         """Give all rows of a question; see `Session`."""
-        return self._open().execute(statements(file)[name], facts).fetchall()
+        return self._reach.connection.execute(statements(file)[name], facts).fetchall()
 
     def snapshot(self) -> Reading:
         """Give a look at what is written now; see `Session`."""
@@ -146,8 +131,7 @@ class PostgresSession:
     def close(self) -> None:
         """Close the connections, with nothing more written."""
         self._readings.close()
-        if self._connection is not None:
-            self._connection.close()
+        self._reach.close()
 
     def _lapse(self, sums: Sums) -> Lapsed:
         # A call can have ended, and be added up, whose settlement was lost.
@@ -161,65 +145,16 @@ class PostgresSession:
     @contextmanager
     def _writing(self, *, is_alone: bool = False) -> Iterator[None]:
         """Begin, look who is alive and how far the sums are, all in one round trip; commit."""
-        is_committing = False
-        connection = self._reached()
-        try:
-            with connection.pipeline():
-                connection.execute("BEGIN")
-                connection.execute(statements("balances")["alone_with_money" if is_alone else "with_money"])
-                connection.execute(statements("ledger")["alone" if is_alone else "beside_others"])
-                alive = connection.execute(statements("ledger")["owner_alive"], (self.owner.epoch,))
-            found = alive.fetchone()
+        money, ledger = statements("balances"), statements("ledger")
+        with self._reach.writing(
+            (money["alone_with_money" if is_alone else "with_money"], ()),
+            (ledger["alone" if is_alone else "beside_others"], ()),
+            (ledger["owner_alive"], (self.owner.epoch,)),
+        ) as found:
             self._is_alive = found is not None
             if found is not None:
                 self.rolled = (found[0], found[1])
             yield
-            is_committing = True
-            connection.execute("COMMIT")
-        except UNWRITABLE as error:
-            is_lost = self._is_lost_after(connection)
-            raise Unwritten(
-                Trouble.LOCKED if is_lost else trouble_of(error),
-                word_of(error),
-                doubtful=is_lost and is_committing,
-            ) from error
-        except BaseException:
-            self._is_lost_after(connection)
-            raise
-
-    def _open(self) -> Connection:
-        assert self._connection is not None, "statements are run in a transaction"
-        return self._connection
-
-    def _reached(self) -> Connection:
-        """Give the connection; where it was lost, open another, unless one could not be opened just now."""
-        if self._connection is not None:
-            return self._connection
-        wait_s = self._retry_at - time.monotonic()
-        if wait_s > 0:
-            time.sleep(min(wait_s, _TURN_S))
-        if wait_s > _TURN_S:
-            raise Unwritten(Trouble.LOCKED, "connection lost")
-        try:
-            self._connection = self._address.connect_to_write()
-        except psycopg.Error as error:
-            self._pause_s = min(max(2 * self._pause_s, _PAUSE_MIN_S), _PAUSE_MAX_S)
-            self._retry_at = time.monotonic() + self._pause_s
-            raise Unwritten(Trouble.LOCKED, word_of(error)) from error
-        self._pause_s = 0.0
-        return self._connection
-
-    def _is_lost_after(self, connection: Connection) -> bool:
-        """Leave the transaction that failed; tell whether the connection went with it."""
-        try:
-            if connection.info.transaction_status is not TransactionStatus.IDLE:
-                connection.execute("ROLLBACK")
-        except psycopg.Error:
-            connection.close()
-        if not connection.closed:
-            return False
-        self._connection = None
-        return True
 
 
 class _NothingToTidy:

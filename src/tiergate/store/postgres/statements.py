@@ -8,7 +8,7 @@ from typing import Final
 
 from tiergate.store import statements as shared
 
-_BY_NAME: Final = re.compile(r"(?<![:\w]):([a-z_]+)\b")
+_BY_NAME: Final = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)\b")
 
 
 @cache

@@ -75,17 +75,13 @@ RETURNING *;
 -- name: end_job
 UPDATE job
 SET ended_ns = :now_ns, halt = NULL, halt_word = NULL, halt_message = NULL, halt_until_ns = NULL
-WHERE no = :no AND NOT EXISTS (SELECT 1 FROM line WHERE line.job = job.no AND line.state = 'waiting')
+WHERE no = :no
+  AND NOT EXISTS (SELECT 1 FROM line WHERE line.job = job.no AND line.state = 'waiting' AND line.n <= job.lines)
+  AND ended_ns IS NULL
 RETURNING *;
 
 -- name: worked
 UPDATE job SET worked_ms = worked_ms + :worked_ms WHERE no = :no;
-
--- name: reset_counts
-UPDATE job
-SET done = 0, failed = 0, cancelled = 0, input_tokens = 0, cached_tokens = 0, output_tokens = 0, cash_nanos = 0,
-    cash_squares = 0, hits = 0, interrupted = 0
-WHERE no = :no;
 
 -- name: add_input
 INSERT INTO job_input (job, source, file_id) VALUES (:job, :source, :file_id) ON CONFLICT DO NOTHING;
@@ -97,6 +93,22 @@ SELECT source, file_id FROM job_input WHERE job = :job ORDER BY source;
 
 -- name: add_line
 INSERT INTO line (job, n, source, offset, bytes, custom_hash, rank) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- What a reading left behind that was broken off: such lines ended as wrong ones, or wait.
+-- name: unread
+SELECT n, state FROM line WHERE job = :job AND n > (SELECT lines FROM job WHERE no = :job) ORDER BY n LIMIT :most;
+
+-- name: forget_unread
+DELETE FROM line WHERE job = :job AND n >= :first AND n <= :last;
+
+-- name: uncount_unread
+UPDATE job SET failed = failed - :failed WHERE no = :job;
+
+-- name: forget_unread_inputs
+DELETE FROM job_input
+WHERE job = :job AND source > (
+    SELECT line.source FROM job JOIN line ON line.job = job.no AND line.n = job.lines
+    WHERE job.no = :job AND job.read_ns IS NOT NULL);
 
 -- Lines that may have the custom_id of an earlier one.
 -- name: alike
@@ -110,7 +122,8 @@ SELECT source, offset, bytes FROM line WHERE job = :job AND n = :n;
 
 -- name: due
 SELECT n, source, offset, bytes, tries, interrupted, rank FROM line
-WHERE job = :job AND state = 'waiting' AND (rank, n) > (:rank, :n) ORDER BY rank, n LIMIT :count;
+WHERE job = :job AND state = 'waiting' AND (rank, n) > (:rank, :n) AND n <= (SELECT lines FROM job WHERE no = :job)
+ORDER BY rank, n LIMIT :count;
 
 -- name: tried
 UPDATE line SET tries = ? WHERE job = ? AND n = ? AND state = 'waiting';

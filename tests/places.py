@@ -64,6 +64,12 @@ class Kept:
         folder.mkdir(parents=True)
         return Kept(self.kind, folder, store or self.store, self._copies, self._stack)
 
+    def through(self, socket_folder: Path) -> "Kept":
+        """Give the same ledger as a replica has it that reaches the server through another socket."""
+        assert self.store is not None
+        before, _, rest = self.store.partition("host=")
+        return self.replica(f"{before}host={socket_folder}&{rest.partition('&')[2]}")
+
     def past(self) -> LedgerPast:
         """Give what reports read."""
         return self._place.past() if self.store is None else past_of(self.store, self._stack)

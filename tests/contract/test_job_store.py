@@ -1,10 +1,8 @@
 """What every store of jobs promises: those on disk, on a server and in memory run the same suite."""
 
-import asyncio
-import os
 import sqlite3
 import stat
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import permutations
 from pathlib import Path
@@ -13,20 +11,35 @@ from typing import Any, Protocol
 import pytest
 from msgspec.structs import replace
 
-from places import Kept, Places
-from tiergate.batch import Crew, Finished, Halt, Job, JobStore, NewLine, Pause, Problem, StoredFile
+from contract.job_records import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    MUCH,
+    NOW_NS,
+    OTHER,
+    TEAM,
+    OnServer,
+    a_job,
+    answer,
+    begun,
+    claimed,
+    counts,
+    ended,
+    fault,
+    file,
+    found,
+    outputs,
+    placed,
+    read,
+    run,
+    stored,
+)
+from tiergate.batch import Crew, Finished, Halt, Job, JobStore, NewLine, Pause, Problem
 from tiergate.core import CannotStart, DataClass, StorageUnavailable
-from tiergate.ledger import LineState
-from tiergate.store import LedgerJournal, SqliteJobs
-from tiergate.store.postgres.connection import Address
-from tiergate.store.postgres.jobs import PostgresJobs
+from tiergate.store import SqliteJobs
 from tiergate.store.spool import write_record
 from tiergate.testing import MemoryJobs
-
-NOW_NS = 1_800_000_000_000_000_000
-MUCH = 1 << 20
-TEAM, OTHER = "team:web", "key:lone"
-DONE, FAILED, CANCELLED = LineState.DONE, LineState.FAILED, LineState.CANCELLED
 
 
 class Place(Protocol):
@@ -70,29 +83,6 @@ class OnDisk:
         return self.folder / "jobs" / f"s{no}" / str(self._epoch)
 
 
-class OnServer:
-    """A data folder of a replica: whoever comes back to it has buried its last owner."""
-
-    def __init__(self, kept: Kept) -> None:
-        self.kept = kept
-
-    @asynccontextmanager
-    async def owner(self) -> AsyncIterator[JobStore]:
-        async with self.kept.journal(randomness=os.urandom) as journal, jobs_of(self.kept, journal) as jobs:
-            yield jobs
-
-    def replica(self) -> "OnServer":
-        return OnServer(self.kept.replica())
-
-    def tear(self, no: int, finished: Finished) -> None:
-        pass
-
-
-def jobs_of(kept: Kept, journal: LedgerJournal) -> PostgresJobs:
-    assert kept.store is not None
-    return PostgresJobs(Address(kept.store), epoch=journal.owner.epoch)
-
-
 @pytest.fixture(params=["memory", "disk", "server"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "server":
@@ -101,106 +91,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 
 @pytest.fixture
-def server(postgres_places: Places) -> OnServer:
-    return OnServer(postgres_places.new())
-
-
-@pytest.fixture
 def disk(tmp_path: Path) -> OnDisk:
     return OnDisk(tmp_path)
-
-
-def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(30):
-            await test()
-
-    asyncio.run(bounded())
-
-
-def file(number: int, tenant: str = TEAM, **facts: Any) -> StoredFile:
-    facts = {"name": "", "purpose": "batch", "created_ns": NOW_NS + number, **facts}
-    return StoredFile(id=f"file-{number:03}", tenant=tenant, **facts)
-
-
-async def stored(jobs: JobStore, one: StoredFile, *pieces: bytes) -> None:
-    await jobs.begin_file(one)
-    for piece in pieces:
-        await jobs.append_file(one.id, piece)
-    await jobs.end_file(one.id, sum(map(len, pieces)), f"{one.id}.jsonl")
-
-
-def a_job(number: int = 1, tenant: str = TEAM, **facts: Any) -> Job:
-    facts = {"input_file": file(number).id, "concurrency": 8, "window_s": 3600, **facts}
-    return Job(
-        id=f"batch_{number:03}",
-        tenant=tenant,
-        key="alice",
-        endpoint="/v1/chat/completions",
-        created_ns=NOW_NS,
-        deadline_ns=NOW_NS + 10**15,
-        **facts,
-    )
-
-
-async def begun(jobs: JobStore, texts: list[bytes], *, number: int = 1, tenant: str = TEAM) -> int:
-    """Keep a job and its lines, which stand one behind the other in one file; gives its number."""
-    await stored(jobs, file(number, tenant), b"".join(texts))
-    job = await jobs.add(a_job(number, tenant))
-    source = await jobs.add_input(job.no, file(number).id)
-    await read(jobs, job.no, placed(texts, source=source))
-    return job.no
-
-
-async def read(jobs: JobStore, no: int, lines: list[NewLine], *files: str) -> None:
-    """Add lines behind those that are there, as whoever reads an input does."""
-    assert await jobs.begin_reading(no)
-    for file_id in files:
-        await jobs.add_input(no, file_id)
-    await jobs.add_lines(no, lines)
-    await jobs.change(no, {"lines": max(line.n for line in lines), "read_ns": NOW_NS})
-    await jobs.end_reading(no)
-
-
-def placed(texts: list[bytes], *, source: int = 0, first: int = 1) -> list[NewLine]:
-    offsets = [sum(map(len, texts[:number])) for number in range(len(texts))]
-    return [
-        NewLine(n, source, offset, len(text))
-        for n, offset, text in zip(range(first, first + len(texts)), offsets, texts, strict=True)
-    ]
-
-
-def answer(n: int, **facts: Any) -> Finished:
-    known = {"state": DONE, "output": b"answer %d\n" % n, "call_id": f"call-{n}", "attempt": 2}
-    known |= {"input_tokens": 100, "cached_tokens": 10, "output_tokens": 20, "cash_nanos": 1_000 + n}
-    return Finished(n=n, **{**known, **facts})
-
-
-def fault(n: int, code: str = "bad", state: LineState = FAILED) -> Finished:
-    return Finished(n=n, state=state, output=b"%s %d\n" % (code.encode(), n), error_code=code)
-
-
-async def ended(jobs: JobStore, no: int, *ends: Finished) -> None:
-    await jobs.finish(no, [await jobs.spool(no, end) for end in ends])
-
-
-async def claimed(jobs: JobStore, no: int, count: int = 100, bytes_max: int = MUCH) -> list[int]:
-    return [line.n for line in await jobs.claim(no, count, bytes_max=bytes_max)]
-
-
-async def found(jobs: JobStore, number: int = 1) -> Job:
-    job = await jobs.job(a_job(number).id)
-    assert job is not None
-    return job
-
-
-async def counts(jobs: JobStore) -> tuple[int, int, int]:
-    job = await found(jobs)
-    return job.done, job.failed, job.cancelled
-
-
-async def outputs(jobs: JobStore, no: int, *, done: bool = True, failed: bool = True) -> list[bytes]:
-    return [one.line for one in await jobs.outputs(no, done=done, failed=failed)]
 
 
 # Files.
@@ -678,6 +570,33 @@ def test_failed_lines_are_counted_by_their_errors(place: Place) -> None:
     run(test)
 
 
+@pytest.mark.parametrize("is_ended", [False, True])
+def test_a_job_goes_on_with_what_failed(place: Place, is_ended: bool) -> None:
+    """In one step with its lines: who dies then leaves no ended job with lines that wait."""
+
+    async def test() -> None:
+        async with place.owner() as jobs:
+            no = await begun(jobs, [b"1", b"2"])
+            await ended(jobs, no, answer(1), fault(2))
+            before = await jobs.change(
+                no,
+                {
+                    "ended_ns": NOW_NS if is_ended else None,
+                    "cancel_ns": NOW_NS,
+                    "expired_ns": NOW_NS,
+                    "pause": Pause(halt=Halt.STOPPED, word="w", message="m"),
+                },
+            )
+            assert await jobs.retry(no, ["nothing"], deadline_ns=5) == 0
+            assert await found(jobs) == before
+            assert await jobs.retry(no, None, deadline_ns=5) == 1
+            deadline_ns = 5 if is_ended else before.deadline_ns
+            open_again = {"ended_ns": None, "cancel_ns": None, "expired_ns": None, "pause": None}
+            assert await found(jobs) == replace(before, failed=0, deadline_ns=deadline_ns, **open_again)
+
+    run(test)
+
+
 @pytest.mark.parametrize(
     ("codes", "left", "waiting"),
     [
@@ -702,7 +621,7 @@ def test_failed_lines_wait_again(
                 jobs, no, answer(1), fault(2), fault(3, "other"), fault(4), fault(5, "late", CANCELLED)
             )
             await jobs.close_job(no)
-            assert await jobs.retry(no, codes) == len(waiting)
+            assert await jobs.retry(no, codes, deadline_ns=NOW_NS) == len(waiting)
             assert await counts(jobs) == left
             lines = await jobs.claim(no, 9, bytes_max=MUCH)
             assert [line.n for line in lines] == waiting

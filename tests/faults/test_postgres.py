@@ -193,20 +193,13 @@ def test_what_no_database_can_hold_is_spelled_out(kept: Kept) -> None:
 # --- the connection breaks during a commit --------------------------------------------------------------
 
 
-def through(wire: Wire, kept: Kept) -> Kept:
-    """Give the same ledger, reached through a wire."""
-    assert kept.store is not None
-    before, _, rest = kept.store.partition("host=")
-    return kept.replica(f"{before}host={wire.folder}&{rest.partition('&')[2]}")
-
-
 @pytest.mark.parametrize("when", list(Cut), ids=lambda when: when.name)
 def test_a_commit_whose_end_nobody_saw_is_done_once(kept: Kept, postgres_server: Server, when: Cut) -> None:
     """Whether the server had done it or not: a hold stands, a settlement counts, a call ends, once."""
 
     async def test() -> None:
         with Wire(postgres_server.socket) as wire:
-            async with through(wire, kept).journal(randomness=os.urandom, limits=PATIENT) as journal:
+            async with kept.through(wire.folder).journal(randomness=os.urandom, limits=PATIENT) as journal:
                 wire.cut = when
                 await journal.hold(held(1))
                 wire.cut = when
@@ -231,7 +224,7 @@ def test_a_hold_that_is_refused_in_doubt_does_not_stay(
 
     async def test() -> None:
         with Wire(postgres_server.socket) as wire:
-            async with through(wire, kept).journal(randomness=os.urandom, limits=HASTY) as journal:
+            async with kept.through(wire.folder).journal(randomness=os.urandom, limits=HASTY) as journal:
                 wire.cut = when
                 with pytest.raises(StorageUnavailable, match="out of reach"):
                     await journal.hold(held(1))
@@ -249,7 +242,7 @@ def test_a_correction_in_doubt_says_so(kept: Kept, postgres_server: Server) -> N
 
     async def test() -> None:
         with Wire(postgres_server.socket) as wire:
-            async with through(wire, kept).journal(randomness=os.urandom, limits=PATIENT) as journal:
+            async with kept.through(wire.folder).journal(randomness=os.urandom, limits=PATIENT) as journal:
                 await journal.hold(held(1))
                 journal.settle(settled(1))
                 await journal.flush()

@@ -233,6 +233,7 @@ def test_a_batch_whose_input_is_being_read_is_taken_over(replicas: Replicas) -> 
             "batches",
             {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"},
         )["id"]
+        until(lambda: replicas.rows("SELECT 1 FROM line LIMIT 1"), what="the first lines")
         one.signal(signal.SIGSTOP)
         assert replicas.rows("SELECT read_ns, reader_epoch FROM job") == [(None, old)]
         replicas.bury(old)

@@ -117,6 +117,8 @@ class Copy:
         return End.KILLED, run.failed[0]
 
     def _why_no_program(self, guard: Guard) -> str:
+        if not guard.file.endswith(".py"):
+            return ""  # SQL: whether it is any, only its test can tell
         module = guard.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         checked = self._python("-m", "ruff", "check", "--isolated", "-q", _WRONG_NAMES, guard.path)
         return checked.stdout or self._python("-c", f"import tiergate.{module}").stderr

@@ -155,10 +155,10 @@ class Batches:
             raise InvalidRequest(f"The batch {job_id} is being ended: try again when all its lines have.")
         if job.read_ns is None:
             return 0
-        count = await self.store.retry(job.no, codes)
+        deadline_ns = self._clock.wall_ns() + job.window_s * 1_000_000_000
+        count = await self.store.retry(job.no, codes, deadline_ns=deadline_ns)
         if count:
-            opened = await self.shifts.again(job)
-            await self.shifts.change(opened, ended_ns=None, cancel_ns=None, expired_ns=None, pause=None)
+            await self.shifts.go_on(await self.shifts.fresh(job))
         return count
 
     async def file(self, caller: Caller, file_id: str) -> StoredFile:

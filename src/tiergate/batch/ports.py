@@ -193,10 +193,13 @@ class JobStore(FileStore, Protocol):
         """Give how many bytes all of these outputs have."""
         ...
 
-    async def retry(self, no: int, codes: Sequence[str] | None) -> int:
-        """Let lines wait again that failed or were cancelled; gives how many.
+    async def retry(self, no: int, codes: Sequence[str] | None, *, deadline_ns: int) -> int:
+        """Let lines wait again that failed or were cancelled, and their job go on; gives how many.
 
-        `codes`: those with these error codes; None: all.
+        Args:
+            no: of the job.
+            codes: those with these error codes; None: all.
+            deadline_ns: of the job, where it had ended.
         """
         ...
 

@@ -303,7 +303,7 @@ class SqliteJobs:
         )
         return int(size)
 
-    async def retry(self, no: int, codes: Sequence[str] | None) -> int:
+    async def retry(self, no: int, codes: Sequence[str] | None, *, deadline_ns: int) -> int:
         """Let failed lines wait again; see `batch.JobStore`."""
 
         def retry() -> int:
@@ -311,6 +311,8 @@ class SqliteJobs:
             with self._books.transaction():
                 for code in found:
                     self._books.run("uncount", job=no, code=code)
+                if found:
+                    self._books.run("reopen", no=no, deadline_ns=deadline_ns)
                 return sum(self._books.run("retry", job=no, code=code) for code in found)
 
         return await self._do(retry)

@@ -366,7 +366,7 @@ class MemoryJobs:
         self._enter("output_bytes")
         return sum(len(one.line) for one in self._outputs(no, done=done, failed=failed))
 
-    async def retry(self, no: int, codes: Sequence[str] | None) -> int:
+    async def retry(self, no: int, codes: Sequence[str] | None, *, deadline_ns: int) -> int:
         """Let failed lines wait again; see `batch.JobStore`."""
         self._enter("retry")
         kept = self.kept[no]
@@ -377,6 +377,10 @@ class MemoryJobs:
             failed=kept.job.failed - states[LineState.FAILED],
             cancelled=kept.job.cancelled - states[LineState.CANCELLED],
         )
+        if found:
+            deadline_ns = kept.job.deadline_ns if kept.job.ended_ns is None else deadline_ns
+            reopened = dict.fromkeys(("ended_ns", "cancel_ns", "expired_ns", "pause"))
+            kept.job = replace(kept.job, deadline_ns=deadline_ns, **reopened)
         for n in found:
             kept.lines[n] = KeptLine(kept.lines[n].new)
         return len(found)

@@ -205,12 +205,14 @@ class JobBooks:
                 self.run("forget_unread_inputs", job=no)
         return bool(lines)
 
-    def retry(self, no: int, codes: Sequence[str] | None) -> int:
+    def retry(self, no: int, codes: Sequence[str] | None, deadline_ns: int) -> int:
         """Let failed lines wait again; give how many."""
         with self.transaction():
             found = [code for code, _ in self.rows("errors", job=no) if codes is None or code in codes]
             for code in found:
                 self.run("uncount", job=no, code=code)
+            if found:
+                self.run("reopen", no=no, deadline_ns=deadline_ns)
             return sum(self.run("retry", job=no, code=code) for code in found)
 
     def forget(self, before_ns: int, tenant: str) -> int:

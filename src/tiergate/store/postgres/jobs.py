@@ -328,9 +328,9 @@ class PostgresJobs:
         ((size,),) = await self._look(lambda look: look.rows("jobs", "output_bytes", facts))
         return int(size)
 
-    async def retry(self, no: int, codes: Sequence[str] | None) -> int:
+    async def retry(self, no: int, codes: Sequence[str] | None, *, deadline_ns: int) -> int:
         """Let failed lines wait again; see `batch.JobStore`."""
-        return await self._do(lambda: self._books.retry(no, codes))
+        return await self._do(lambda: self._books.retry(no, codes, deadline_ns))
 
     async def recover(self, no: int) -> list[Finished]:
         """Take over what owners left behind that are not alive; see `batch.JobStore`."""

@@ -174,6 +174,13 @@ SET failed = failed - (SELECT count(*) FROM line WHERE job = :job AND state = 'f
                 - (SELECT count(*) FROM line WHERE job = :job AND state = 'cancelled' AND error_code = :code)
 WHERE no = :job;
 
+-- name: reopen
+UPDATE job
+SET deadline_ns = CASE WHEN ended_ns IS NULL THEN deadline_ns ELSE :deadline_ns END,
+    ended_ns = NULL, cancel_ns = NULL, expired_ns = NULL,
+    halt = NULL, halt_word = NULL, halt_message = NULL, halt_until_ns = NULL
+WHERE no = :no;
+
 -- name: retry
 UPDATE line SET state = 'waiting', tries = 0, interrupted = 0, epoch = NULL, out_offset = NULL, out_bytes = NULL,
                 error_code = NULL

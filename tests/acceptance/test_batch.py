@@ -352,6 +352,34 @@ def test_ctrl_c_says_what_becomes_of_it(place: Place, request: pytest.FixtureReq
     assert place.asked("slow") <= (64 if is_alone else 60)
 
 
+def test_a_command_that_ends_in_a_moment_asks_no_line(alone: Place) -> None:
+    """It would be paid and lost. A batch that nobody works waits, can be looked at, and can be cancelled."""
+    alone.put("in.jsonl", rows_of(40, model="slow", user=alone.tag))
+    process = alone.begin("in.jsonl", "--concurrency", "4")
+    until(lambda: alone.asked("slow") > 8, what="some calls")
+    process.kill()
+    before = alone.asked("slow")
+    (batch,) = alone.batches()
+    for command in (
+        ("chat", "-m", "echo", "hello"),
+        ("batch", "status", batch["id"]),
+        ("batch", "output", batch["id"]),
+        ("batch", "resume", batch["id"], "--concurrency", "2"),
+        ("keys", "list"),
+    ):
+        done = cli(*command, folder=alone.folder)
+        assert done.returncode == 0, done.stderr
+    alone.put("other.jsonl", rows_of(3))
+    assert alone.run("other.jsonl", "--dry-run").returncode == 0
+    assert alone.asked("slow") == before
+    assert cli("batch", "cancel", batch["id"], folder=alone.folder).returncode == 0
+    (batch,) = alone.batches()
+    assert (batch["status"], alone.asked("slow")) == ("cancelled", before)
+    counts = batch["request_counts"]
+    assert counts["completed"] + counts["failed"] + batch["tiergate"]["cancelled"] >= 40
+    assert counts["completed"] >= before - 4
+
+
 def test_ctrl_c_cancels_where_that_is_wished(served: Place, gateway: GatewayProcess) -> None:
     """`--cancel-on-exit` leaves nothing behind that costs."""
     served.put("in.jsonl", rows_of(100, model="slow", user=served.tag))

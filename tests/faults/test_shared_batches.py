@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from admin import admin
-from batches import FORM, Batches, check_rows, code_of, form, ids, rows_of
-from house import NO_BREAKERS, GatewayProcess, calls_of, until
+from batches import FORM, Batches, check_rows, code_of, form, ids, rows_in, rows_of, written
+from house import NO_BREAKERS, GatewayProcess, calls_of, cli, environment, nursery, until
 from postgres import Server, run
 from tiergate.testing import MockProcess
 
@@ -48,6 +48,10 @@ class Replicas:
             "resilience": NO_BREAKERS,
         }
         self.store = store
+
+    def settled(self, name: str) -> Path:
+        """Give a folder with settings, in which no gateway runs."""
+        return GatewayProcess(self._folder / name, self._settings).folder
 
     @contextmanager
     def started(self, *names: str) -> Iterator[list[GatewayProcess]]:
@@ -262,6 +266,33 @@ def test_an_erasure_at_one_replica_leaves_nothing_at_all(replicas: Replicas) -> 
         until(lambda: not asking(one) and not asking(two), timeout_s=20, what="quiet")
         assert first.until(first.begin(rows_of(3, model="quick")))["status"] == "completed"
         assert [line["event"] for line in one.log() if line["event"] == "batch_failed"] == []
+
+
+def test_a_command_without_a_gateway_is_a_replica_while_it_runs(
+    replicas: Replicas, mock: MockProcess
+) -> None:
+    """It is killed, and the others finish; given again, it has only the answers to fetch."""
+    with replicas.started("one") as (one,):
+        folder = replicas.settled("two")
+        before = len(calls_of(mock, "m"))
+        (folder / "in.jsonl").write_bytes(written(rows_of(100)))
+        command = ["batch", "run", "in.jsonl", "-o", "out.jsonl", "--concurrency", "8"]
+        files = {name: folder / name for name in ("out", "err")}
+        process = nursery().start(command, folder=folder, environ=environment(), **files)
+        first = Batches(one)
+        (batch,) = until(lambda: first.get("batches")["data"], timeout_s=20, what="the batch")
+        until(lambda: len(replicas.askers(batch["id"])) == 2, timeout_s=20, what="both at work")
+        process.kill()
+        replicas.bury(replicas.epochs()[-1])
+        ended = first.until(batch["id"])
+        assert ended["request_counts"]["completed"] == 100
+        asked = len(calls_of(mock, "m")) - before
+        assert asked - 100 <= ended["tiergate"]["interrupted"] <= 9
+        done = cli(*command, folder=folder)
+        assert done.returncode == 0, done.stderr
+        assert ids(rows_in((folder / "out.jsonl").read_bytes())) == names(100)
+        assert len(calls_of(mock, "m")) - before == asked
+        replicas.check_money(batch["id"])
 
 
 def asking(gateway: GatewayProcess) -> float:

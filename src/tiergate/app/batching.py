@@ -26,6 +26,7 @@ async def open_batches(
     *,
     on_ceilings: Callable[[], None],
     tell: Emit,
+    is_idle: bool,
 ) -> Batches:
     """Open the batches that are kept beside a ledger. They go on once `Shifts.open` is called.
 
@@ -53,6 +54,7 @@ async def open_batches(
         clock=rooms.clock,
         emit=tell,
         at_once=settings.limits.batches,
+        is_idle=is_idle,
     )
     stack.push_async_callback(shifts.aclose)
     return Batches(store, shifts, estimator, clock=rooms.clock, randomness=Entropy())

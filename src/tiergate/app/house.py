@@ -220,6 +220,7 @@ async def open_house(
     environ: Mapping[str, str],
     emit: Emit | None = None,
     write_log: Callable[[bytes], object] | None = None,
+    works_batches: bool = False,
 ) -> AsyncIterator[House]:
     """Become the owner of the data folder and open every room.
 
@@ -228,6 +229,7 @@ async def open_house(
         environ: what a reload fills `${NAME}` from.
         emit: receives every event beside the log.
         write_log: receives lines of the log; None: no log is written.
+        works_batches: whether it stays long enough for that; others leave them for the next one.
 
     Raises:
         StoreOwned: another process serves this data folder.
@@ -297,6 +299,7 @@ async def open_house(
             journal,
             on_ceilings=lambda: house.use_ceilings(),  # noqa: PLW0108 - the house comes after them
             tell=tell,
+            is_idle=not works_batches,
         )
         sinks.hearers.append(batches.shifts.hear)
         house = House(
@@ -319,7 +322,7 @@ async def open_house(
         if settings.store is not None:
             in_background(stack, follow_keys(cabinet), "Following the keys of other replicas", tell)
         await batches.shifts.open()
-        if place.is_shared:
+        if place.is_shared and works_batches:
             in_background(stack, batches.shifts.follow(), "Following the batches of other replicas", tell)
         forgetting = forget_batches(batches, lambda: house.settings, clock)
         in_background(stack, forgetting, "Deleting old batches", tell)

@@ -53,7 +53,7 @@ async def serve(
     Raises:
         StoreOwned, CannotStart: before anything was served.
     """
-    async with open_house(loaded, environ=environ, write_log=write_to_stderr) as house:
+    async with open_house(loaded, environ=environ, write_log=write_to_stderr, works_batches=True) as house:
         # Whoever learns where we listen may send a signal at once.
         told, reload_asked = _on_signals()
         doors = opened_doors(house, limits=limits, body_wait_s=body_wait_s, grace_s=grace_s, drain_s=drain_s)

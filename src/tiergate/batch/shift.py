@@ -54,8 +54,9 @@ class Turns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hands:
-    """What a shift works with."""
+    """What a shift works with. Where `is_idle`, it works no job, but for the end of those that are ended."""
 
+    is_idle: bool
     store: JobStore
     make_engine: MakeEngine
     reader: Callable[[Job], InputReader]
@@ -194,6 +195,9 @@ class Shift:
         if self._nap_s:
             nap_s, self._nap_s = self._nap_s, 0.0
             await self._rest(nap_s)
+            return
+        if self._hands.is_idle and self.job.cancel_ns is None and self.job.expired_ns is None:
+            await self._wake.wait()
             return
         pause = self.job.pause
         if pause is not None and self.job.state in (JobState.PARKED, JobState.STOPPED):

@@ -31,6 +31,7 @@ class Shifts:
         clock: time.
         emit: hears of what happens.
         at_once: so many are worked at one time; others wait for their turn.
+        is_idle: none is worked, as by a process that ends in a moment: whatever it asked would be lost.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Shifts:
         clock: Clock,
         emit: Emit,
         at_once: int = 4,
+        is_idle: bool = False,
     ) -> None:
         self._store = store
         self._asks = asks
@@ -60,6 +62,7 @@ class Shifts:
         self._is_closing = False
         self._turns = Turns(at_once)
         self._hands = Hands(
+            is_idle=is_idle,
             store=store,
             make_engine=make_engine,
             reader=self.reader,

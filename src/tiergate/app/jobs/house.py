@@ -30,7 +30,7 @@ class BatchHouse(NamedTuple):
 
 @asynccontextmanager
 async def batch_house(
-    loaded: Loaded | None, environ: Mapping[str, str], *, gateway: str | None
+    loaded: Loaded | None, environ: Mapping[str, str], *, gateway: str | None, works: bool = False
 ) -> AsyncIterator[BatchHouse]:
     """Find the house, or become it.
 
@@ -38,6 +38,7 @@ async def batch_house(
         loaded: the settings; None where a gateway is named.
         environ: has the key for that one, as `TIERGATE_API_KEY`.
         gateway: its URL; None: the one on this machine.
+        works: whether batches are worked here, where this process becomes it.
 
     Raises:
         CannotStart: it cannot be.
@@ -64,7 +65,7 @@ async def batch_house(
             await client.aclose()
         return
     async with (
-        open_house(loaded, environ=environ, emit=_say_if_severe) as house,
+        open_house(loaded, environ=environ, emit=_say_if_severe, works_batches=works) as house,
         opened_doors(house, listen=_LOOPBACK, admin_listen=_LOOPBACK) as doors,
     ):
         client = GatewayClient(doors.address, token=house.token, answer_s=_ANSWER_S)

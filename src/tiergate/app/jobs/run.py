@@ -69,7 +69,7 @@ async def run_batch(loaded: Loaded | None, environ: Mapping[str, str], wish: Run
     """
     check_place(wish.output)
     with _read_twice(wish.source) as source:
-        async with batch_house(loaded, environ, gateway=wish.gateway) as house:
+        async with batch_house(loaded, environ, gateway=wish.gateway, works=not wish.is_dry) as house:
             run = _Run(house, source, wish)
             try:
                 return await run.run()

@@ -327,6 +327,18 @@ def test_a_detached_batch_is_looked_at_and_cancelled(served: Place, gateway: Gat
     assert len(served.rows()) == served.asked("slow") == 200
 
 
+def test_its_calls_are_found_in_the_ledger(served: Place) -> None:
+    """Each with its line; others are not listed."""
+    served.put("in.jsonl", rows_of(3))
+    assert served.run("in.jsonl").returncode == 0
+    (batch,) = served.batches()
+    listed = cli("entries", "list", "--batch", batch["id"], "--json", folder=served.folder)
+    calls = json.loads(listed.stdout)["data"]
+    assert sorted((call["batch"], call["line"]) for call in calls) == [(batch["id"], n) for n in (1, 2, 3)]
+    shown = cli("entries", "show", calls[0]["id"], folder=served.folder)
+    assert f"batch     {batch['id']}, line {calls[0]['line']}" in shown.stdout
+
+
 def test_detaching_needs_somebody_who_goes_on(alone: Place) -> None:
     """Without a gateway nothing is sent, and the sentence says why."""
     alone.put("in.jsonl", rows_of(3))

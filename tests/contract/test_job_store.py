@@ -35,7 +35,7 @@ from contract.job_records import (
     run,
     stored,
 )
-from tiergate.batch import Crew, Finished, Halt, Job, JobStore, NewLine, Pause, Problem
+from tiergate.batch import Crew, Erased, Finished, Halt, Job, JobStore, NewLine, Pause, Problem
 from tiergate.core import CannotStart, DataClass, StorageUnavailable
 from tiergate.store import SqliteJobs
 from tiergate.store.spool import write_record
@@ -915,8 +915,8 @@ def test_all_of_a_tenant_is_erased(place: Place) -> None:
             await jobs.begin_file(file(4))
             for number in range(100, 250):
                 await jobs.add(a_job(number))
-            assert await jobs.erase(TEAM) == 151 + 3
-            assert await jobs.erase(TEAM) == 0
+            assert await jobs.erase(TEAM) == Erased(151, 3)
+            assert await jobs.erase(TEAM) == Erased(0, 0)
             assert await jobs.files(TEAM) == [] and await jobs.jobs(TEAM) == []
             assert [await jobs.read_file(file(number).id, 0, 9) for number in (1, 2, 3)] == [b"", b"12", b""]
             assert await outputs(jobs, others) == [b"answer 1\n"]

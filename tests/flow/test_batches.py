@@ -17,7 +17,7 @@ from tiergate.ledger import Entry
 from tiergate.testing import MockProcess
 
 KEY = "batch-client-key-0123456789abcdef"
-MODELS = ("m", "rejects", "once", "slow", "tail", "cached", "blank")
+MODELS = ("m", "rejects", "once", "slow", "tail", "wide", "cached", "blank")
 PER_TOKEN_USD = 0.0001
 """Of output; the input costs nothing here, so that sums can be told from counts."""
 SCRIPT = json.dumps(
@@ -29,6 +29,9 @@ SCRIPT = json.dumps(
             {"when": {"model": "slow"}, "then": {"words": 5, "ttft_ms": 150}},
             {"when": {"model": "tail", "probability": 0.08}, "then": {"words": [150, 300]}},
             {"when": {"model": "tail", "probability": 0.3}, "then": {"words": [40, 80]}},
+            {"when": {"model": "wide", "probability": 0.08}, "then": {"words": [30, 48], "ttft_ms": 700}},
+            {"when": {"model": "wide", "probability": 0.3}, "then": {"words": [8, 16], "ttft_ms": 700}},
+            {"when": {"model": "wide"}, "then": {"words": [1, 3], "ttft_ms": 700}},
         ],
     }
 )
@@ -408,13 +411,25 @@ def test_a_thousand_in_flight_never_pass_the_cap(mock: MockProcess, tmp_path: Pa
     cap_usd = 5.0
     with GatewayProcess(tmp_path, settings(mock)) as gateway:
         batches = Batches(gateway, KEY)
-        rows = rows_of(2_000, model="tail", max_tokens=300)
+        # A thousand worst cases of $0.0048 fit under it; answers cost a sixth of that on the average.
+        rows = rows_of(12_000, model="wide", max_tokens=48)
         batch = batches.begin(rows, budget_usd=cap_usd, concurrency=1_000)
-        found = batches.until(batch, "stopped", "completed", timeout_s=60)
+        most = 0
+
+        def stopped() -> Any:
+            nonlocal most
+            found = batches.look(batch)
+            most = max(most, found["tiergate"]["in_flight"])
+            is_over = found["tiergate"]["state"] in ("stopped", "completed")
+            return found if is_over and found["tiergate"]["limit"] is None else None
+
+        found = until(stopped, timeout_s=120, what="its end")
         ours = found["tiergate"]
         entries = entries_of(gateway, batch)
     total = spent_usd(entries)
-    print(f"used {total / cap_usd:.4f} of the cap with {found['request_counts']['completed']} answers")
+    done = found["request_counts"]["completed"]
+    print(f"used {total / cap_usd:.4f} of the cap with {done} answers, {most} lines in flight at most")
+    assert most > 900
     assert (ours["state"], ours["reason"]) == ("stopped", "budget")
     assert 0.9 * cap_usd <= total <= cap_usd
     assert ours["spent_usd"] == pytest.approx(total, abs=1e-9)

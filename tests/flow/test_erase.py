@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from admin import admin
+from batches import Batches, ids, row
 from flow.plain_http import Answer, ask, bearer
 from house import GatewayProcess, calls_of, cli, until
 from tiergate.testing import MockProcess
@@ -51,9 +52,9 @@ def chat(gateway: GatewayProcess, key: str, *, receipt: str = "", model: str = "
     return answer
 
 
-def text_in(folder: Path) -> list[str]:
-    """Give the files that hold the canary."""
-    return [path.name for path in folder.iterdir() if path.is_file() and b"canary-of-an" in path.read_bytes()]
+def text_in(gateway: GatewayProcess) -> list[str]:
+    """Give the files that hold a canary."""
+    return [path.name for path in gateway.data_files() if b"canary-of" in path.read_bytes()]
 
 
 def test_nothing_is_left_of_who_is_erased(gateway: GatewayProcess, mock: MockProcess) -> None:
@@ -68,7 +69,7 @@ def test_nothing_is_left_of_who_is_erased(gateway: GatewayProcess, mock: MockPro
     chat(gateway, "lone")
     asked = len(calls_of(mock, "m"))
     done = cli("erase", "--team", "x", folder=gateway.folder)
-    assert done.returncode == 0 and "1 receipts are gone" in done.stdout
+    assert done.returncode == 0 and "1 receipts, 0 batches and 0 files are gone" in done.stdout
     assert (
         ask(gateway.port, "/v1/chat/completions", body, headers=headers).header("x-tiergate-receipt") == "new"
     )
@@ -78,12 +79,33 @@ def test_nothing_is_left_of_who_is_erased(gateway: GatewayProcess, mock: MockPro
     assert admin(gateway, "/api/erase", body={"key": "x"}).json["erased"]
     assert admin(gateway, "/api/erase", body={"team": "x"}).json["receipts"] == 1
     gateway.stop()
-    assert text_in(gateway.data_dir) == []
+    assert text_in(gateway) == []
     with closing(sqlite3.connect(gateway.data_dir / "ledger.db")) as ledger:
         hashes = ledger.execute("SELECT request_hash FROM call WHERE team = 'x'").fetchall()
     # The same question under the salts of before and after.
     told = [one for (one,) in hashes if one is not None]
     assert (len(told), len(set(told))) == (3, 2)
+
+
+def test_batches_and_files_go_too(gateway: GatewayProcess) -> None:
+    """Those that ended, that run and that stand still; nothing of another tenant's."""
+    web, lone = Batches(gateway, KEYS["web"]), Batches(gateway, KEYS["lone"])
+    question = "canary-of-a-question"
+    ended = web.begin([row("canary-of-an-id", question)])
+    web.until(ended)
+    running = web.begin([row(f"r{n}", question, model="slow") for n in range(20)], concurrency=2)
+    other = lone.begin([row("mine", "canary-free")])
+    lone.until(other)
+    assert text_in(gateway)
+    done = admin(gateway, "/api/erase", body={"team": "x"}).json
+    assert (done["batches"], done["files"]) == (2, 2)
+    assert [web.ask(f"batches/{one}").status for one in (ended, running)] == [404, 404]
+    assert web.get("files")["data"] == [] and len(lone.get("files")["data"]) == 1
+    assert ids(lone.answers(other)) == ["mine"]
+    # Its answer is the other's own, and holds a canary, too.
+    assert admin(gateway, "/api/erase", body={"key": "x"}).json["batches"] == 1
+    gateway.stop()
+    assert text_in(gateway) == []
 
 
 def test_what_is_on_its_way_is_not_kept_either(gateway: GatewayProcess, mock: MockProcess) -> None:

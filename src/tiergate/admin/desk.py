@@ -30,7 +30,7 @@ class Desk:
         restore: the same; asks it again. False: no such provider.
         cache: what is kept of answers, and what became of calls and answers there since the start.
         purge: team, key, model (None: any): deletes what is kept of them; gives how many answers.
-        erase: team, key (one of them): deletes all text that is kept of a tenant; gives how many receipts.
+        erase: team, key (one of them): deletes all text that is kept of a tenant; gives how much of what.
         settings: those in force, secrets hidden.
         reload: reads the settings again; False: they were refused, and the log says why.
         metrics: the page for Prometheus.
@@ -52,7 +52,7 @@ class Desk:
     restore: Callable[[str, str], bool]
     cache: Callable[[], Mapping[str, Any]]
     purge: Callable[[str | None, str | None, str | None], Awaitable[int]]
-    erase: Callable[[str | None, str | None], Awaitable[int]]
+    erase: Callable[[str | None, str | None], Awaitable[Mapping[str, int]]]
     settings: Callable[[], Mapping[str, Any]]
     reload: Callable[[], Awaitable[bool]]
     metrics: Callable[[], Awaitable[bytes]]

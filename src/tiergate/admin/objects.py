@@ -55,6 +55,8 @@ def entry_object(entry: Entry) -> dict[str, Any]:
         "receipt": None if entry.receipt is None else entry.receipt.value,
         "cache": _cache(entry),
         "answer_of": entry.answer_of,
+        "batch": entry.job,
+        "line": entry.line,
         "avoided": _avoided(entry),
         "usage": None if last is None else usage_buckets(last.usage),
         "cost_usd": nanos_to_usd(sum(known)) if len(known) == len(costs) else None,

@@ -202,7 +202,7 @@ class _Plane:
         team, key = _name_or_none(body, "team"), _name_or_none(body, "key")
         if (team is None) is (key is None):
             raise InvalidRequest("Say whose: `team`, or `key` for a key without a team.", param="team")
-        return {"erased": True, "receipts": await self._desk.erase(team, key)}
+        return {"erased": True, **(await self._desk.erase(team, key))}
 
     async def config(self, request: Request) -> Any:
         return self._desk.settings()
@@ -283,7 +283,7 @@ def _listed(rows: list[Any], *, following: str | None = None) -> dict[str, Any]:
 
 
 def _query(asked: Mapping[str, str], *, now_ns: int, zone: str) -> EntryQuery:
-    known = {"after", "limit", "key", "team", "tag", "model", "state", "from"}
+    known = {"after", "limit", "key", "team", "tag", "model", "batch", "state", "from"}
     unknown = sorted(set(asked) - known)
     if unknown:
         raise InvalidRequest(
@@ -304,6 +304,7 @@ def _query(asked: Mapping[str, str], *, now_ns: int, zone: str) -> EntryQuery:
         team=asked.get("team"),
         tag=asked.get("tag"),
         model=asked.get("model"),
+        job=asked.get("batch"),
         is_lapsed=state == "lapsed",
     )
 

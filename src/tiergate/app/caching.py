@@ -60,6 +60,7 @@ async def erase_tenant(
         print(dumps(done).decode())
     else:
         print(
-            f"No text of it is kept any more: nothing in the cache, and {done['receipts']:,} receipts are "
-            "gone. Its calls stay in the ledger, with numbers only."
+            f"No text of it is kept any more: nothing in the cache; {done['receipts']:,} receipts, "
+            f"{done['batches']:,} batches and {done['files']:,} files are gone. "
+            "Its calls stay in the ledger, with numbers only."
         )

@@ -305,7 +305,7 @@ def erase(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Delete all text that is kept of a tenant: answers in the cache and of receipts; unlink its hashes."""
+    """Delete all text of a tenant: cached answers, those of receipts, batches, files; unlink its hashes."""
     from tiergate.app.caching import erase_tenant
     from tiergate.app.starting import file_or_default
 

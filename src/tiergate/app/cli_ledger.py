@@ -166,6 +166,7 @@ def entries_list(
     team: Annotated[str | None, typer.Option(help="Of this team only.")] = None,
     tag: Annotated[str | None, typer.Option(help="With this tag only.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Of this asked model only.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Of the lines of this batch only.")] = None,
     lapsed: Annotated[
         bool, typer.Option("--lapsed", help="Only those that a dead process left unsettled.")
     ] = False,
@@ -184,6 +185,7 @@ def entries_list(
         "team": team,
         "tag": tag,
         "model": model,
+        "batch": batch,
         "state": "lapsed" if lapsed else None,
         "from": begin,
         "after": after,

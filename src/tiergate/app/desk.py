@@ -75,16 +75,16 @@ async def _purge(house: House, team: str | None, key: str | None, model: str | N
         ) from error
 
 
-async def _erase(house: House, team: str | None, key: str | None) -> int:
+async def _erase(house: House, team: str | None, key: str | None) -> Mapping[str, int]:
     tenant = _tenant(team, key)
     assert tenant is not None
     house.rooms.flights.keep_nothing_of(tenant)
-    count = await house.tenants.erase(tenant)
-    count += await house.batches.erase(tenant)
+    receipts = await house.tenants.erase(tenant)
+    erased = await house.batches.erase(tenant)
     # What has come meanwhile was looked up before.
     house.rooms.flights.keep_nothing_of(tenant)
     await _purge(house, team, key, None)
-    return count
+    return {"receipts": receipts, "batches": erased.jobs, "files": erased.files}
 
 
 def _tenant(team: str | None, key: str | None) -> str | None:

@@ -88,6 +88,8 @@ def _show(entry: Mapping[str, Any], zone: str, *, as_json: bool) -> None:
     if entry["receipt"] is not None:
         of = entry["answer_of"]
         console.print(Text(f"{'receipt':10}"), shown(entry["receipt"] + ("" if of is None else f", of {of}")))
+    if entry["batch"] is not None:
+        console.print(Text(f"{'batch':10}"), shown(f"{entry['batch']}, line {entry['line']:,}"))
     for step in entry["route"]:
         console.print(Text(f"{'route':10}"), shown(f"{step['target']}: {step['reason']}"))
     console.print(Text(f"{'cost':10}"), _usd(entry["cost_usd"]))

@@ -8,6 +8,7 @@ from tiergate.batch.ports import Engine, FileStore, JobStore, Lane, MakeEngine
 from tiergate.batch.records import (
     Claimed,
     Crew,
+    Erased,
     Finished,
     Halt,
     Job,
@@ -43,6 +44,7 @@ __all__ = [
     "Claimed",
     "Crew",
     "Engine",
+    "Erased",
     "Estimate",
     "Estimator",
     "FileStore",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tiergate.batch.estimating import Estimator
 from tiergate.batch.ports import JobStore
-from tiergate.batch.records import Job, StoredFile
+from tiergate.batch.records import Erased, Job, StoredFile
 from tiergate.batch.shifts import Shifts
 from tiergate.batch.wishes import NoSuchBatch, View, Wish
 from tiergate.core import Caller, Clock, InvalidRequest, new_id
@@ -172,7 +172,7 @@ class Batches:
             raise NoSuchBatch(f"There is no file {file_id[:100]!r} here.")
         return found
 
-    async def erase(self, tenant: str) -> int:
+    async def erase(self, tenant: str) -> Erased:
         """End all batches of a tenant at once, and delete them with their files; gives how many these were.
 
         Raises:

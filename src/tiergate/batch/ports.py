@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from tiergate.batch.records import (
     Claimed,
     Crew,
+    Erased,
     Finished,
     Job,
     NewLine,
@@ -215,7 +216,7 @@ class JobStore(FileStore, Protocol):
         """Delete some jobs that ended before a moment, and files that are as old; gives how many."""
         ...
 
-    async def erase(self, tenant: str) -> int:
+    async def erase(self, tenant: str) -> Erased:
         """Delete all files and jobs of a tenant, none of which is worked any more; gives how many."""
         ...
 

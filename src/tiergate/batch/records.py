@@ -231,6 +231,13 @@ class Crew(NamedTuple):
         return most // self.size + (self.place < most % self.size)
 
 
+class Erased(NamedTuple):
+    """How much was deleted of a tenant."""
+
+    jobs: int
+    files: int
+
+
 class Output(NamedTuple):
     """A line's output."""
 

@@ -113,7 +113,7 @@ class Books:
         for row in batch.settlements:
             (later if settled_place(row) in held else first).append(row)
         if first:
-            self.session.many("ledger", "settle", first)
+            self.session.many("ledger", "settle", _firsts(first))
         batch = self._without_written(batch)
         refused = self._purse.admit(batch.asks)
         return refused, _without(batch, refused), later
@@ -140,7 +140,7 @@ class Books:
         if batch.again:
             many("ledger", "hold_again", batch.again)
         if settlements:
-            many("ledger", "settle", settlements)
+            many("ledger", "settle", _firsts(settlements))
         if batch.ends:
             many("ledger", "close_call", batch.ends)
         if batch.receipts or batch.kept or batch.freed:
@@ -302,6 +302,12 @@ class Books:
             self._sums.committed()
         finally:
             self._sums.rolled_back()
+
+
+def _firsts(settlements: list[Row]) -> list[Row]:
+    """Give the first settlement of each attempt: it stands, also of two that come together."""
+    by_place = {settled_place(row): row for row in reversed(settlements)}
+    return settlements if len(by_place) == len(settlements) else list(reversed(by_place.values()))
 
 
 def _without(batch: Batch, refused: Mapping[Place, TiergateError]) -> Batch:

@@ -9,7 +9,7 @@ from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
-from tiergate.batch import Claimed, Crew, Finished, Job, NewLine, Output, Spooled, StoredFile
+from tiergate.batch import Claimed, Crew, Erased, Finished, Job, NewLine, Output, Spooled, StoredFile
 from tiergate.core import StorageUnavailable
 from tiergate.ledger import LineState
 from tiergate.store.jobbooks import JobBooks, spool_name, text_name
@@ -329,12 +329,12 @@ class SqliteJobs:
         """Delete what is old; see `batch.JobStore`."""
         return await self._do(lambda: self._books.forget(before_ns, "") + self._books.forget_files(before_ns))
 
-    async def erase(self, tenant: str) -> int:
+    async def erase(self, tenant: str) -> Erased:
         """Delete all of a tenant; see `batch.JobStore`."""
-        count = 0
+        jobs = 0
         while forgotten := await self._do(lambda: self._books.forget(-1, tenant)):
-            count += forgotten
-        return count + await self._do(lambda: self._books.erase_files(tenant))
+            jobs += forgotten
+        return Erased(jobs, await self._do(lambda: self._books.erase_files(tenant)))
 
     async def _do(self, work: Callable[[], Done]) -> Done:
         try:

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -22,12 +23,14 @@ from tiergate.store.rollups import Rollups
 from tiergate.store.rows import Row
 from tiergate.store.session import Checkpoints, Facts, Lapsed, Look, Reading, Sayings, Sums
 from tiergate.store.sqlite_errors import UNWRITABLE, trouble_of, word_of
-from tiergate.store.statements import statements
+from tiergate.store.statements import of_rows, statements
 from tiergate.store.trouble import Trouble, Unwritten
 
 _OPENING_WAIT_MS: Final = 5_000
 _WRITING_WAIT_MS: Final = 100
 """How long one attempt to begin writing waits for another writer; in between, overdue holds are refused."""
+_ROWS_AT_ONCE: Final = (32, 8, 4, 2, 1)
+"""So many rows are written by one statement; each number is a statement that is prepared once."""
 _PRAGMAS: Final = (
     "journal_mode = WAL",
     "synchronous = NORMAL",
@@ -139,9 +142,22 @@ class SqliteSession:
             return self.connection.execute(statements(file)[name], facts).rowcount
 
     def many(self, file: str, name: str, rows: Iterable[Row]) -> None:
-        """Run a statement for each row; see `Session`."""
+        """Run a statement for each row; see `Session`.
+
+        Those that have VALUES are run for some rows at one time. Each run lets other threads of the process
+        go on and waits for its turn after it, which costs as much as writing the row.
+        """
+        statement = statements(file)[name]
+        rows = list(rows)
         with _translated():
-            self.connection.executemany(statements(file)[name], rows)
+            while rows:
+                count = next(count for count in _ROWS_AT_ONCE if count <= len(rows))
+                some, rows = rows[:count], rows[count:]
+                several = of_rows(statement, count)
+                if several is None:
+                    self.connection.executemany(statement, [*some, *rows])
+                    return
+                self.connection.execute(several, list(chain.from_iterable(some)))
 
     def rows(self, file: str, name: str, facts: Facts = ()) -> list[Row]:
         """Give all rows of a question; see `Session`."""

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 _NAME: Final = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_ROW: Final = re.compile(r"(?<=\bVALUES )\((?:[^()]|\([^()]*\))*\)")
 _COMMENT: Final = re.compile(r"^\s*--.*$", re.MULTILINE)
 
 
@@ -19,6 +20,19 @@ def statements(file: str, package: str = "tiergate.store") -> Mapping[str, str]:
     """
     found = resources.files(package).joinpath("sql", f"{file}.sql")
     return MappingProxyType(parse(found.read_text(encoding="utf-8")) if found.is_file() else {})
+
+
+@cache
+def of_rows(statement: str, count: int) -> str | None:
+    """Give a statement of one row of VALUES as one of so many; None: it has no such row.
+
+    >>> of_rows("INSERT INTO a VALUES (?, zeroblob(9)) ON CONFLICT DO NOTHING", 2)
+    'INSERT INTO a VALUES (?, zeroblob(9)), (?, zeroblob(9)) ON CONFLICT DO NOTHING'
+    """
+    row = _ROW.search(statement)
+    if row is None:
+        return None
+    return statement[: row.start()] + ", ".join([row[0]] * count) + statement[row.end() :]
 
 
 def parse(text: str) -> dict[str, str]:

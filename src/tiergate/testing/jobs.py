@@ -8,7 +8,18 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from tiergate.batch import Claimed, Crew, Finished, Job, NewLine, Output, Spooled, StoredFile, counts_of
+from tiergate.batch import (
+    Claimed,
+    Crew,
+    Erased,
+    Finished,
+    Job,
+    NewLine,
+    Output,
+    Spooled,
+    StoredFile,
+    counts_of,
+)
 from tiergate.core import StorageUnavailable
 from tiergate.ledger import LineState
 
@@ -420,7 +431,7 @@ class MemoryJobs:
             del self.kept[no]
         return len(old) + self._forget_files(before_ns)
 
-    async def erase(self, tenant: str) -> int:
+    async def erase(self, tenant: str) -> Erased:
         """Delete all of a tenant; see `batch.JobStore`."""
         self._enter("erase")
         jobs = [no for no, kept in self.kept.items() if kept.job.tenant == tenant]
@@ -429,7 +440,7 @@ class MemoryJobs:
             del self.kept[no]
         for file_id in files:
             del self.texts[file_id]
-        return len(jobs) + len(files)
+        return Erased(len(jobs), len(files))
 
     # Inside.
 

@@ -111,9 +111,9 @@ class Plane:
         self.purged.append((team, key, model))
         return 3
 
-    async def _erase(self, team: str | None, key: str | None) -> int:
+    async def _erase(self, team: str | None, key: str | None) -> dict[str, int]:
         self.purged.append((team, key, "erased"))
-        return 4
+        return {"receipts": 4, "batches": 2, "files": 3}
 
     async def _create(self, wish: KeyWish) -> tuple[VirtualKey, str]:
         key = VirtualKey(
@@ -464,7 +464,7 @@ def test_answers_are_purged_by_whose_they_are() -> None:
             assert (answer.status, answer.json) == (200, {"purged": 3})
         assert plane.purged == [("x", None, "m"), (None, "k", None), (None, None, None)]
         erased = await plane.ask("/api/erase", method="POST", body=b'{"key": "k"}')
-        assert erased.json == {"erased": True, "receipts": 4}
+        assert erased.json == {"erased": True, "receipts": 4, "batches": 2, "files": 3}
         assert plane.purged[-1] == (None, "k", "erased")
 
     asyncio.run(test())

@@ -13,7 +13,7 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 import psycopg
 
-from tiergate.batch import Claimed, Crew, Finished, Job, NewLine, Output, Spooled, StoredFile
+from tiergate.batch import Claimed, Crew, Erased, Finished, Job, NewLine, Output, Spooled, StoredFile
 from tiergate.core import StorageUnavailable, StoreOwned
 from tiergate.ledger import LineState
 from tiergate.store.jobrows import change_facts, file_of, job_facts, job_of
@@ -350,12 +350,12 @@ class PostgresJobs:
             )
         )
 
-    async def erase(self, tenant: str) -> int:
+    async def erase(self, tenant: str) -> Erased:
         """Delete all of a tenant; see `batch.JobStore`."""
-        count = 0
+        jobs = 0
         while forgotten := await self._do(lambda: self._books.forget(-1, tenant)):
-            count += forgotten
-        return count + await self._do(lambda: self._books.erase_files(tenant))
+            jobs += forgotten
+        return Erased(jobs, await self._do(lambda: self._books.erase_files(tenant)))
 
     # Threads.
 

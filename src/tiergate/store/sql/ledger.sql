@@ -50,12 +50,22 @@ INSERT INTO attempt (call_id, n, provider, model, tier, credential_id, queued_ns
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, zeroblob(368));
 
 -- name: settle
+WITH told (hold_state, replica, sent_ns, first_ns, last_ns, outcome, blame, error_code, status, input, cache_read,
+           cache_write_5m, cache_write_1h, output, reasoning, audio_in, audio_out, images, usage_source, cash_nanos,
+           upstream_cost_nanos, upstream_request_id, service_tier, gpu_ms, call_id, n, owner_epoch)
+AS (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
 UPDATE attempt
-SET hold_state = ?, replica = ?, sent_ns = ?, first_ns = ?, last_ns = ?, outcome = ?, blame = ?, error_code = ?,
-    status = ?, input = ?, cache_read = ?, cache_write_5m = ?, cache_write_1h = ?, output = ?, reasoning = ?,
-    audio_in = ?, audio_out = ?, images = ?, usage_source = ?, cash_nanos = ?, upstream_cost_nanos = ?,
-    upstream_request_id = ?, service_tier = ?, gpu_ms = ?, room = NULL
-WHERE call_id = ? AND n = ? AND owner_epoch = ? AND hold_state = 'held';
+SET hold_state = told.hold_state, replica = told.replica, sent_ns = told.sent_ns, first_ns = told.first_ns,
+    last_ns = told.last_ns, outcome = told.outcome, blame = told.blame, error_code = told.error_code,
+    status = told.status, input = told.input, cache_read = told.cache_read, cache_write_5m = told.cache_write_5m,
+    cache_write_1h = told.cache_write_1h, output = told.output, reasoning = told.reasoning,
+    audio_in = told.audio_in, audio_out = told.audio_out, images = told.images, usage_source = told.usage_source,
+    cash_nanos = told.cash_nanos, upstream_cost_nanos = told.upstream_cost_nanos,
+    upstream_request_id = told.upstream_request_id, service_tier = told.service_tier, gpu_ms = told.gpu_ms,
+    room = NULL
+FROM told
+WHERE attempt.call_id = told.call_id AND attempt.n = told.n AND attempt.owner_epoch = told.owner_epoch
+  AND attempt.hold_state = 'held';
 
 -- The whole call, where it never held anything; else only its end.
 -- name: close_call

@@ -220,6 +220,11 @@ def test_a_dry_run_asks_nobody(served: Place) -> None:
     assert "never above $0.5000" in done.stderr and "fits into $9: 100%" in done.stderr
     assert (served.batches(), served.asked("m")) == ([], 0)
     assert not served.path("out.jsonl").exists()
+    source = str(served.path("in.jsonl"))
+    done = cli("batch", "run", source, "-m", "m", "--dry-run", folder=served.folder)
+    assert done.returncode == 0 and "Estimate for 50 lines: $" in done.stderr
+    done = cli("batch", "run", source, "-m", "m", folder=served.folder)
+    assert done.returncode == 2 and "says where the answers go" in done.stderr
 
 
 # Going on.
@@ -336,7 +341,7 @@ def test_its_calls_are_found_in_the_ledger(served: Place) -> None:
     calls = json.loads(listed.stdout)["data"]
     assert sorted((call["batch"], call["line"]) for call in calls) == [(batch["id"], n) for n in (1, 2, 3)]
     shown = cli("entries", "show", calls[0]["id"], folder=served.folder)
-    assert f"batch     {batch['id']}, line {calls[0]['line']}" in shown.stdout
+    assert f"{batch['id']}, line {calls[0]['line']}" in shown.stdout
 
 
 def test_detaching_needs_somebody_who_goes_on(alone: Place) -> None:

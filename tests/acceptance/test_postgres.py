@@ -2,6 +2,8 @@
 
 import json
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,6 +85,39 @@ def test_calls_of_all_replicas_are_in_one_ledger(replicas: tuple[GatewayProcess,
         entries = cli("entries", "list", "--json", folder=gateway.folder)
         assert len(json.loads(entries.stdout)["data"]) == 2
         assert "web" in cli("keys", "list", folder=gateway.folder).stdout
+
+
+def test_a_key_that_is_revoked_at_one_opens_nothing_at_the_other(
+    replicas: tuple[GatewayProcess, GatewayProcess],
+) -> None:
+    """Within five seconds, however busy that one is, and for good."""
+    one, two = replicas
+    key = create(one, "leaver")
+    until(lambda: chat(two, key).status == 200, what="the key at the other replica")
+    answers: list[tuple[float, int]] = []
+    with ThreadPoolExecutor(8) as pool:
+        over = threading.Event()
+
+        def call() -> None:
+            while not over.is_set():
+                status = chat(two, key).status
+                answers.append((time.monotonic(), status))
+
+        callers = [pool.submit(call) for _ in range(8)]
+        until(lambda: len(answers) > 20, what="some answers")
+        assert cli("keys", "revoke", "leaver", folder=one.folder).returncode == 0
+        revoked = time.monotonic()
+        until(lambda: answers[-1][1] == 401, timeout_s=10, what="the first refusal")
+        time.sleep(1)
+        over.set()
+        for caller in callers:
+            caller.result()
+    assert {status for _, status in answers} == {200, 401}
+    last_good = max(at for at, status in answers if status == 200)
+    first_bad = min(at for at, status in answers if status == 401)
+    assert last_good < revoked + 5.5
+    assert last_good < first_bad + 0.5
+    assert chat(two, key).status == chat(one, key).status == 401
 
 
 def test_nobody_is_told_the_databases_address(

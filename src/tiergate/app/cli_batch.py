@@ -38,7 +38,9 @@ def run(
             help="OpenAI batch lines, {messages} or {prompt} lines, a JSON array, CSV; `-`: standard input.",
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Answers, in the order of the input.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Answers, in the order of the input.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Asked by all lines, whatever they name.")
     ] = None,
@@ -80,7 +82,9 @@ def run(
     """Ask the lines of a file. Given again, the same command goes on where it was.
 
     A gateway that runs on this machine works the batch, and goes on whatever becomes of this command; without
-    one the command works it itself. Exit status: 0 all answered, 1 some failed, 3 stopped by a budget.
+    one the command works it itself.
+
+    Exit status: 0 all answered, 1 some failed, 2 a wrong option, 3 stopped by a budget, 130 after Ctrl-C.
     """
     from tiergate.app.jobs.run import RunWish, run_batch
     from tiergate.app.jobs.wishes import Form, Wish
@@ -88,6 +92,8 @@ def run(
     forms = [one.value for one in Form]
     if form is not None and form not in forms:
         raise typer.BadParameter(f"--form is one of {', '.join(forms)}")
+    if output is None and not dry_run:
+        raise typer.BadParameter("--output (-o) says where the answers go; only --dry-run needs none")
     given = {"max_tokens": max_tokens, "temperature": temperature}
     wish = RunWish(
         source=None if source == "-" else Path(source),

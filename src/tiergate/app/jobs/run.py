@@ -43,7 +43,8 @@ class RunWish:
 
     source: Path | None
     """None: standard input."""
-    output: Path
+    output: Path | None
+    """None: nothing is written, as a dry run needs no place."""
     input: Wish
     budget_usd: Decimal | None = None
     concurrency: int | None = None
@@ -67,7 +68,8 @@ async def run_batch(loaded: Loaded | None, environ: Mapping[str, str], wish: Run
     Raises:
         TiergateError: it could not be begun; says what to do.
     """
-    check_place(wish.output)
+    if wish.output is not None:
+        check_place(wish.output)
     with _read_twice(wish.source) as source:
         async with batch_house(loaded, environ, gateway=wish.gateway, works=not wish.is_dry) as house:
             run = _Run(house, source, wish)
@@ -85,6 +87,11 @@ class _Run:
         self._wish = wish
         self._console = Console(stderr=True)
         self._batch: Mapping[str, Any] | None = None
+
+    @property
+    def _output(self) -> Path:
+        assert self._wish.output is not None, "only a dry run has none"
+        return self._wish.output
 
     async def run(self) -> int:
         if self._wish.is_detached and self._house.is_ours:
@@ -305,10 +312,10 @@ class _Run:
         wish = self._wish
         if wish.is_flat:
             await self._write_flat(batch)
-            return {"rows": wish.output}
-        files = {"answers": wish.output}
-        await self._download(batch["output_file_id"], wish.output)
-        errors = error_path(wish.output)
+            return {"rows": self._output}
+        files = {"answers": self._output}
+        await self._download(batch["output_file_id"], self._output)
+        errors = error_path(self._output)
         if batch["error_file_id"] is not None:
             await self._download(batch["error_file_id"], errors)
             files["errors"] = errors
@@ -331,7 +338,7 @@ class _Run:
 
             def write() -> None:
                 with open_input(self._source, wish=self._wish.input) as rows:
-                    write_table(self._wish.output, flat_rows(rows, outputs))
+                    write_table(self._output, flat_rows(rows, outputs))
 
             await asyncio.to_thread(write)
 

@@ -8,7 +8,7 @@ COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-engine guards check fix lock prices install-size bench-gateway bench-ledger bench-keys bench-outage bench-against bench-cache bench-batch bench-batch-tools bench-rivals batch-rivals soak clean
+.PHONY: help install demo serve test test-engine guards check fix lock prices install-size bench-gateway bench-ledger bench-keys bench-outage bench-against bench-cache bench-batch bench-batch-tools bench-throttled bench-rivals batch-rivals soak clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -81,6 +81,9 @@ bench-batch: $(VENV)/.dev  ## Measure batches: lines a second, what the ledger c
 
 bench-batch-tools: $(VENV)/.dev  ## Measure tiergate batch run beside other tools that ask many prompts; writes BENCHMARKS.md
 	$(BIN)/python benchmarks/batch_tools.py $(ARGUMENTS)
+
+bench-throttled: $(VENV)/.dev  ## Measure a batch whose provider refuses nine of ten for three minutes; writes BENCHMARKS.md
+	$(BIN)/python benchmarks/throttled.py $(ARGUMENTS)
 
 bench-against: $(VENV)/.dev  ## Measure this tree against an earlier commit (REVISION=...); writes BENCHMARKS.md
 	$(BIN)/python benchmarks/against.py $(REVISION)

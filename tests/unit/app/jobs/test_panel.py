@@ -11,9 +11,20 @@ from tiergate.app.jobs.panel import Speed, line, panel
 
 def batch(done: int = 540, failed: int = 3, *, total: int = 1_000, **ours: Any) -> dict[str, Any]:
     known = {
-        **{"state": "running", "reason": None, "message": None, "until": None, "cancelled": 0},
-        **{"budget_usd": None, "held_usd": None, "spent_usd": 1.5, "projected_usd": None},
-        **{"limit": 64, "in_flight": 61, "limited_by": "concurrency", "errors": {}, "asked_again": {}},
+        "state": "running",
+        "reason": None,
+        "message": None,
+        "until": None,
+        "cancelled": 0,
+        "budget_usd": None,
+        "held_usd": None,
+        "spent_usd": 1.5,
+        "projected_usd": None,
+        "limit": 64,
+        "in_flight": 61,
+        "limited_by": "concurrency",
+        "errors": {},
+        "asked_again": {},
     }
     return {
         "id": "batch_1",

@@ -32,7 +32,7 @@ async def main(config: Path, *, has_ledger: bool) -> None:
     loaded = load(config, os.environ)
     with Path(config).with_name("house.log").open("wb", buffering=0) as log:
         async with (
-            open_house(loaded, environ=os.environ, write_log=log.write) as house,
+            open_house(loaded, environ=os.environ, write_log=log.write, works_batches=True) as house,
             opened_doors(house),
         ):
             await asyncio.Event().wait()

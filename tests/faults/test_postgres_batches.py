@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -23,6 +23,7 @@ from contract.job_records import (
     found,
     jobs_of,
     outputs,
+    placed,
     run,
     stored,
 )
@@ -33,7 +34,7 @@ from tiergate.batch import Crew, JobStore
 from tiergate.core import StorageUnavailable, StoreOwned
 from tiergate.store import LedgerJournal
 
-MINUTE_NS = 60_000_000_000
+Done = TypeVar("Done")
 
 
 @pytest.fixture
@@ -46,6 +47,16 @@ def kept(postgres_places: Places) -> Kept:
 async def owner(kept: Kept) -> AsyncIterator[tuple[LedgerJournal, JobStore]]:
     async with kept.journal(randomness=os.urandom) as journal, jobs_of(kept, journal) as jobs:
         yield journal, jobs
+
+
+async def again(attempt: Callable[[], Awaitable[Done]]) -> Done:
+    """Try until the server is reached again."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await attempt()
+            except StorageUnavailable:
+                await asyncio.sleep(0.05)
 
 
 def bury(kept: Kept, journal: LedgerJournal) -> None:
@@ -225,6 +236,47 @@ def test_who_was_declared_dead_writes_nothing_any_more(kept: Kept) -> None:
     run(test)
 
 
+def test_an_end_that_nobody_has_in_the_hand_is_marked_when_its_job_is_let_go(kept: Kept) -> None:
+    """Whoever wrote it was called off before it could say so: the row is paid, and the job must end."""
+
+    async def test() -> None:
+        async with owner(kept) as (_, jobs):
+            no = await begun(jobs, [b"1", b"2"])
+            await claimed(jobs, no)
+            await jobs.spool(no, answer(1))
+            await jobs.close_job(no)
+            assert await counts(jobs) == (1, 0, 0)
+            assert await claimed(jobs, no) == [2]
+            await jobs.spool(no, answer(2))
+            await jobs.close_job(no)
+            assert await jobs.end(no, NOW_NS) is not None
+            assert await outputs(jobs, no) == [b"answer 1\n", b"answer 2\n"]
+
+    run(test)
+
+
+def test_a_job_that_is_erased_takes_no_lines_any_more(kept: Kept) -> None:
+    """Whoever reads its input at that moment leaves nothing behind."""
+
+    async def test() -> None:
+        async with owner(kept) as (_, one), owner(kept.replica()) as (_, two):
+            await stored(one, file(1), b"12")
+            no = (await one.add(a_job(), [file(1).id])).no
+            assert await one.begin_reading(no)
+            await one.add_lines(no, placed([b"1"]))
+            await two.erase(TEAM)
+            await one.add_lines(no, placed([b"2"], first=2))
+            await one.add_input(no, file(2).id)
+            await one.spool(no, fault(2))
+            with pytest.raises(StorageUnavailable, match="erased"):
+                await one.change(no, {"lines": 2})
+            await one.end_reading(no)
+            for table in ("job", "line", "job_input", "file", "file_part"):
+                assert kept.count(table) == 0, table
+
+    run(test)
+
+
 def test_a_file_that_a_dead_owner_received_in_part_goes(kept: Kept) -> None:
     """That of one who lives stays, and is found when it has ended."""
 
@@ -296,6 +348,48 @@ def test_an_end_whose_commit_nobody_saw_counts_once(kept: Kept, postgres_server:
     run(test)
 
 
+def test_a_reading_that_a_restart_broke_off_begins_anew(kept: Kept, postgres_server: Server) -> None:
+    """By the same owner, which could not even say that it has ended; one at a time all the same."""
+
+    async def test() -> None:
+        async with owner(kept) as (_, jobs), owner(kept.replica()) as (_, other):
+            no = (await jobs.add(a_job())).no
+            assert await jobs.begin_reading(no)
+            assert not await jobs.begin_reading(no) and not await other.begin_reading(no)
+            await asyncio.to_thread(postgres_server.crash)
+            try:
+                with pytest.raises(StorageUnavailable):
+                    await jobs.end_reading(no)
+            finally:
+                await asyncio.to_thread(postgres_server.start)
+            assert await again(lambda: jobs.begin_reading(no))
+            assert not await again(lambda: other.begin_reading(no))
+            await jobs.end_reading(no)
+            assert await other.begin_reading(no)
+
+    run(test)
+
+
+@pytest.mark.parametrize("when", list(Cut), ids=lambda when: when.name)
+def test_a_job_whose_commit_nobody_saw_is_not_added_twice(
+    kept: Kept, postgres_server: Server, when: Cut
+) -> None:
+    """Whoever would send it again would pay it twice."""
+
+    async def test() -> None:
+        with Wire(postgres_server.socket) as wire:
+            async with owner(kept.through(wire.folder)) as (_, jobs):
+                wire.cut = when
+                if when is Cut.AFTER:
+                    assert (await jobs.add(a_job())).no
+                else:
+                    with pytest.raises(StorageUnavailable):
+                        await jobs.add(a_job())
+                assert kept.count("job") == (when is Cut.AFTER)
+
+    run(test)
+
+
 def test_a_server_that_restarts_takes_nothing_with_it(kept: Kept, postgres_server: Server) -> None:
     """What comes while it is away is refused, with what it is about; afterwards all goes on."""
 
@@ -317,13 +411,7 @@ def test_a_server_that_restarts_takes_nothing_with_it(kept: Kept, postgres_serve
                         await attempt()
             finally:
                 await asyncio.to_thread(postgres_server.start)
-            async with asyncio.timeout(20):
-                while True:
-                    try:
-                        await jobs.finish(no, [spooled])
-                        break
-                    except StorageUnavailable:
-                        await asyncio.sleep(0.05)
+            await again(lambda: jobs.finish(no, [spooled]))
             assert await counts(jobs) == (1, 0, 0)
             assert await jobs.read_file(file(3).id, 0, 9) == b"three"
 

@@ -380,8 +380,6 @@ class Runner:
             except StorageUnavailable as error:
                 self._pace.why = "storage"
                 self._again["storage"] = self._again.get("storage", 0) + 1
-                if self._is_called_off:
-                    raise
                 self._weather.was_bad("storage", str(error), wait_s=None, now=self._clock.monotonic())
                 await asyncio.sleep(_TRY_AGAIN_S)
                 is_good_again = True

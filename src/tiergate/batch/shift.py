@@ -19,6 +19,8 @@ _COUNTED_EACH_S: Final = 5.0
 _AGAIN_S: Final = 1.0
 """When to look again at a job whose last lines others have, or whose input others read."""
 _NAP_MAX_S: Final = 30.0
+_KEYS_S: Final = 7.0
+"""Within this what is made or revoked at another replica holds here."""
 _ALONE: Final = Crew(1, 0, 0)
 
 
@@ -99,6 +101,7 @@ class Shift:
         self._nap_s = 0.0
         """So long it rests before the next run: others have what is left to do."""
         self._weather = Weather()
+        self._has_doubted_key = False
         self._is_let_go = False
         self._is_erased = False
 
@@ -155,10 +158,12 @@ class Shift:
             StoreOwned: this owner was declared dead.
         """
         if self.engine is not None:
-            self._crew = await self._store.join(self.job.no)
+            self._crew = await self._store.crew(self.job.no)
             self._tell_engine()
-        else:
-            self._wake.set()
+
+    def stir(self) -> None:
+        """Look again at once: others have left lines."""
+        self._wake.set()
 
     def timed(self, job: Job) -> Job:
         """Give the job with the time of the run that is going on."""
@@ -247,9 +252,11 @@ class Shift:
             return
         # Others may still ask as many as before this one came.
         is_done = await self._run(min(share, max(1, self.job.concurrency - self._crew.asking)))
-        if self.job.expired_ns is not None:
-            await self.change(expired_ns=self.job.expired_ns)
+        expired_ns = self.job.expired_ns
         await self._look()
+        job = self.job
+        if expired_ns is not None and job.is_open and job.expired_ns is None:
+            await self.change(expired_ns=expired_ns)
         if is_done:
             await self._end()
 
@@ -314,7 +321,7 @@ class Shift:
             if self._since is None:
                 continue  # where several work it, one counts
             worked_ms, self._since = self._worked_ms(), self._clock.monotonic()
-            with suppress(StorageUnavailable):  # whoever needs it for more than this tells of it
+            with suppress(StorageUnavailable, StoreOwned):  # whoever needs it for more tells of it
                 await self._store.worked(self.job.no, worked_ms)
 
     async def _paused(self, pause: Pause | None) -> None:
@@ -330,8 +337,13 @@ class Shift:
 
         What is refused for whoever asks is refused for all.
         """
-        is_for_all = pause.halt is Halt.STOPPED and pause.word != "budget"
-        if is_for_all or not self._store.is_shared:
+        if not self._store.is_shared:
+            return False
+        if pause.word == "key" and not self._has_doubted_key:
+            # One that was made elsewhere a moment ago is known here in some seconds.
+            self._has_doubted_key, self._nap_s = True, _KEYS_S
+            return True
+        if pause.halt is Halt.STOPPED and pause.word != "budget":
             return False
         if not (await self._store.leave(self.job.no)).size:
             return False
@@ -346,6 +358,9 @@ class Shift:
             return
         share = self._crew.share(self.job.concurrency)
         if share:
+            # Others may still ask more than their shares, as before this one came.
+            others = max(0, self._crew.asking - self.engine.progress().in_flight)
+            share = min(share, max(1, self.job.concurrency - others))
             self.engine.change(replace(self.job, concurrency=share))
         else:
             self.engine.call_off()

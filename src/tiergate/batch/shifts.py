@@ -106,6 +106,9 @@ class Shifts:
 
     def begin(self, job: Job, spent_nanos: int = 0) -> Shift:
         """Take a job on."""
+        known = self._open.get(job.id)
+        if known is not None and not known.is_over:
+            return known  # somebody else was faster
         shift = self._open[job.id] = Shift(job, self._hands, spent_nanos=spent_nanos)
         self.on_ceilings()
         if self._is_closing:
@@ -190,6 +193,7 @@ class Shifts:
                 await self._hear_of(shift)
             if shift.job.is_open and shift.job.no in abandoned:
                 await self._recover(shift.job)
+                shift.stir()
             if shift.job.is_open and self._open.get(shift.job.id) is shift:
                 await shift.meet()
         for job in found.values():
@@ -210,9 +214,11 @@ class Shifts:
     async def find(self, job: Job) -> Shift | None:
         """Give a job that is open, be it that others began it just now; None: it is not."""
         shift = self._open.get(job.id)
-        if shift is None and job.is_open and self._store.is_shared:
-            return await self._take_on(job)
-        return shift
+        if not self._store.is_shared:
+            return shift
+        if not job.is_open:
+            return None  # whatever is known here by now
+        return shift or await self._take_on(job)
 
     # What is asked of them.
 

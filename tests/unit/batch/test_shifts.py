@@ -11,6 +11,7 @@ from tiergate.batch import (
     Batches,
     Claimed,
     Crew,
+    Erased,
     Finished,
     Halt,
     Job,
@@ -229,7 +230,7 @@ def test_a_parked_job_goes_on_by_itself_and_a_stopped_one_does_not() -> None:
     house = House()
 
     async def test() -> None:
-        until_ns = house.clock.wall_ns() + 60 * 10**9
+        until_ns = house.clock.wall_ns() + 3_600 * 10**9
         house.pauses = [
             Pause(halt=Halt.PARKED, word="throttled", message="wait", until_ns=until_ns),
             Pause(halt=Halt.STOPPED, word="credential", message="mend it"),
@@ -385,6 +386,43 @@ def test_a_job_that_stands_still_here_goes_on_elsewhere(pause: Pause, others: in
     play(house, test)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_key_that_is_not_known_here_may_be_known_in_a_moment(times: int) -> None:
+    """Where others may have made it: it is looked for once more, some seconds later."""
+    house = House(store=SharedJobs())
+    unknown = Pause(halt=Halt.STOPPED, word="key", message="opens nothing any more")
+
+    async def test() -> None:
+        house.pauses = [unknown] * times
+        job_id = await house.job(2)
+        if times == 2:
+            assert (await house.until(job_id, JobState.STOPPED)).pause == unknown
+            return
+        job = await house.until(job_id, JobState.COMPLETED)
+        assert job.ended_ns is not None and job.ended_ns - job.created_ns >= 7_000_000_000
+
+    play(house, test)
+
+
+def test_a_job_that_two_let_go_on_is_worked_once() -> None:
+    """However both come in between of what the other does."""
+    house = House()
+
+    async def test() -> None:
+        job_id = await house.job(4)
+        job = await house.until(job_id, JobState.COMPLETED)
+        for n, code in ((1, "a"), (2, "b")):
+            kept = house.store.kept[job.no].lines[n]
+            kept.end = Finished(n=n, state=LineState.FAILED, output=b"x\n", error_code=code)
+        engines = len(house.engines)
+        counts = await asyncio.gather(*(house.batches.retry(WEB, job_id, [code]) for code in "ab"))
+        assert counts == [1, 1]
+        await house.until(job_id, JobState.COMPLETED)
+        assert len(house.engines) == engines + 1 and house.most == 1
+
+    play(house, test)
+
+
 def test_concurrency_is_shared_out_among_those_who_work_a_job() -> None:
     """Also as it changes, and as others come and go; whose share is none rests."""
     store = SharedJobs()
@@ -488,7 +526,7 @@ def test_an_erasure_ends_what_runs_and_leaves_nothing() -> None:
             await house.job(500)
         other = await house.job(3, SHOP)
         await asyncio.sleep(2)
-        assert await house.batches.erase(WEB.partition) == 4
+        assert await house.batches.erase(WEB.partition) == Erased(2, 2)
         assert await house.batches.listed(WEB, after=None, limit=9) == []
         assert (await house.until(other, JobState.COMPLETED, SHOP)).done == 3
 

@@ -1,6 +1,6 @@
 """The books of jobs on PostgreSQL, under one owner's epoch. What writes belongs to one thread."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -101,7 +101,7 @@ class JobBooks:
         self._doubtful.add(no)
         with self.transaction():
             if is_doubtful:
-                self.run("release_others", job=no, epoch=self._epoch, lines=array(mine))
+                self._tidy(no, mine)
             due = within(self.rows("due", job=no, rank=rank, n=last, count=count), bytes_max)
             if due:
                 lines = array([line.n for line in due])
@@ -136,6 +136,8 @@ class JobBooks:
 
     def _mark(self, no: int, ends: Sequence[Finished]) -> None:
         """Mark ends; one that is marked already is not counted twice."""
+        if not ends:
+            return
         lines = array([end.n for end in ends])
         marked = {n for (n,) in self.rows("finish", job=no, lines=lines)}
         counted = {end.n: end for end in reversed(ends) if end.n in marked}
@@ -159,10 +161,23 @@ class JobBooks:
         """Let go of a job that is not worked here any more, with all that was claimed of it."""
         self._passed.pop(no, None)
         self._mine.pop(no, None)
+        self._doubtful.add(no)
         with self.transaction():
-            self.run("release_others", job=no, epoch=self._epoch, lines="{}")
+            self._tidy(no, ())
             self.run("leave_crew", job=no, epoch=self._epoch)
         self._doubtful.discard(no)
+
+    def _tidy(self, no: int, mine: Collection[int]) -> None:
+        """Mark ends that are written and in nobody's hand, and let lines wait that nobody knows of."""
+        known = array(mine)
+        unmarked = self.rows("unmarked", job=no, epoch=self._epoch, lines=known)
+        self._mark(no, [_decode(facts) for _, facts in unmarked])
+        self.run("release_others", job=no, epoch=self._epoch, lines=known)
+
+    @property
+    def untidy(self) -> set[int]:
+        """Jobs in which this owner may have lines that nobody here knows of."""
+        return set(self._doubtful)
 
     # Jobs.
 
@@ -170,20 +185,16 @@ class JobBooks:
         """Note that this owner works a job, and give who does."""
         with self.transaction():
             self.run("join_crew", job=no, epoch=self._epoch)
-            return self.crew(no)
+            return self._crew(no)
 
     def leave(self, no: int) -> Crew:
         """Note that this owner works a job no more, and give who does."""
         with self.transaction():
             self.run("leave_crew", job=no, epoch=self._epoch)
-            return self.crew(no)
+            return self._crew(no)
 
-    def crew(self, no: int) -> Crew:
-        """Give who works a job; inside of a transaction."""
-        epochs = [epoch for (epoch,) in self.rows("crew", job=no)]
-        ((asking,),) = self.rows("asked", job=no)
-        place = epochs.index(self._epoch) if self._epoch in epochs else None
-        return Crew(len(epochs), place, asking)
+    def _crew(self, no: int) -> Crew:
+        return crew_of(lambda _, name, facts: self.rows(name, **facts), no, self._epoch)
 
     def begin_reading(self, no: int) -> bool:
         """Become the one who reads lines into a job, and delete what another reading left behind."""
@@ -196,6 +207,7 @@ class JobBooks:
 
     def _forget_unread(self, no: int) -> bool:
         with self.transaction():
+            self.rows("lock_job", no=no)
             lines = self.rows("unread", job=no, most=_FORGOTTEN_AT_ONCE)
             if lines:
                 failed = sum(LineState(state) is LineState.FAILED for _, state in lines)
@@ -208,6 +220,7 @@ class JobBooks:
     def retry(self, no: int, codes: Sequence[str] | None, deadline_ns: int) -> int:
         """Let failed lines wait again; give how many."""
         with self.transaction():
+            self.rows("lock_job", no=no)
             found = [code for code, _ in self.rows("errors", job=no) if codes is None or code in codes]
             for code in found:
                 self.run("uncount", job=no, code=code)
@@ -215,21 +228,19 @@ class JobBooks:
                 self.run("reopen", no=no, deadline_ns=deadline_ns)
             return sum(self.run("retry", job=no, code=code) for code in found)
 
-    def forget(self, before_ns: int, tenant: str) -> int:
-        """Delete jobs that ended before a moment, or all of a tenant; give how many."""
+    def gone(self, before_ns: int, tenant: str) -> list[int]:
+        """Give some jobs that ended before a moment, or are a tenant's."""
         with self.transaction():
-            jobs = [no for (no,) in self.rows("jobs_gone", before_ns=before_ns, tenant=tenant, most=100)]
-        for no in jobs:
-            while self._forget_lines(no):
-                pass
-            with self.transaction():
-                for name in ("forget_inputs", "forget_crew", "forget_job"):
-                    self.run(name, job=no)
-        return len(jobs)
+            return [no for (no,) in self.rows("jobs_gone", before_ns=before_ns, tenant=tenant, most=100)]
 
-    def _forget_lines(self, no: int) -> int:
+    def forget_some(self, no: int) -> bool:
+        """Delete some lines of a job, and with the last ones the job; False: it is gone."""
         with self.transaction():
-            return self.run("forget_lines", job=no, most=_FORGOTTEN_AT_ONCE)
+            if self.run("forget_lines", job=no, most=_FORGOTTEN_AT_ONCE):
+                return True
+            for name in ("forget_inputs", "forget_crew", "forget_job"):
+                self.run(name, job=no)
+            return False
 
     # Statements.
 
@@ -247,10 +258,11 @@ class JobBooks:
         """Run a statement; give how many rows it touched."""
         return self._reach.connection.execute(self._statements[name], facts).rowcount
 
-    def add_lines(self, rows: Iterable[Row]) -> None:
-        """Add lines, all or none."""
+    def add_lines(self, no: int, rows: Iterable[Row]) -> None:
+        """Add lines, all or none; none where the job was erased meanwhile."""
         with self.transaction():
-            self._many("add_line", list(rows))
+            if self.rows("reads", no=no, epoch=self._epoch):
+                self._many("add_line", [(no, *row) for row in rows])
 
     def _many(self, name: str, rows: Sequence[Row]) -> None:
         if rows:
@@ -264,3 +276,10 @@ class JobBooks:
             if alive is None:
                 raise StoreOwned(DEAD)
             yield
+
+
+def crew_of(rows: Callable[[str, str, Mapping[str, Any]], list[Row]], no: int, epoch: int) -> Crew:
+    """Give who works a job, as an owner sees it. `rows` answers a question of a file of SQL."""
+    epochs = [one for (one,) in rows("jobs", "crew", {"job": no})]
+    ((asking,),) = rows("jobs", "asked", {"job": no})
+    return Crew(len(epochs), epochs.index(epoch) if epoch in epochs else None, asking)

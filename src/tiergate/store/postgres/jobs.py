@@ -19,7 +19,7 @@ from tiergate.ledger import LineState
 from tiergate.store.jobrows import change_facts, file_of, job_facts, job_of
 from tiergate.store.lines import claimed
 from tiergate.store.postgres.connection import Address
-from tiergate.store.postgres.jobbooks import PART_BYTES, JobBooks, Notes
+from tiergate.store.postgres.jobbooks import PART_BYTES, JobBooks, Notes, crew_of
 from tiergate.store.postgres.reading import PostgresReading, Readings
 from tiergate.store.session import Reading
 from tiergate.store.trouble import Unwritten
@@ -55,6 +55,9 @@ class PostgresJobs:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tiergate-jobs")
         self._books: JobBooks
         self._receiving: dict[str, _Receiving] = {}
+        self._reading: set[int] = set()
+        """Jobs into which this process reads lines now; the database may know of more, that failed."""
+        self._working: set[int] = set()
         self._notes = Notes()
         self._noted: list[asyncio.Future[None]] = []
         """Those who wait for the notes to be written."""
@@ -151,7 +154,14 @@ class PostgresJobs:
                     self._books.run("add_input", job=no, source=source, file_id=file_id)
                 return int(no)
 
-        return msgspec.structs.replace(job, no=await self._do(add))
+        try:
+            return msgspec.structs.replace(job, no=await self._do(add))
+        except StorageUnavailable:
+            # Whoever asked would send it again, and pay twice, if it was committed and nobody saw it.
+            found = await self.job(job.id)
+            if found is None:
+                raise
+            return found
 
     async def job(self, job_id: str) -> Job | None:
         """Give a job; see `batch.JobStore`."""
@@ -169,12 +179,20 @@ class PostgresJobs:
 
     async def change(self, no: int, what: Mapping[str, Any]) -> Job:
         """Write down what was decided about a job; see `batch.JobStore`."""
-        (row,) = await self._named("change_job", no=no, **change_facts(what))
-        return job_of(row)
+        rows = await self._named("change_job", no=no, **change_facts(what))
+        if not rows:
+            raise StorageUnavailable("The batch is not there any more: somebody has erased it.")
+        return job_of(rows[0])
 
     async def end(self, no: int, now_ns: int) -> Job | None:
         """End a job none of whose lines waits; see `batch.JobStore`."""
-        rows = await self._named("end_job", no=no, now_ns=now_ns)
+
+        def end() -> list[Mapping[str, Any]]:
+            with self._books.transaction():
+                self._books.rows("lock_job", no=no)
+                return self._books.named_rows("end_job", no=no, now_ns=now_ns)
+
+        rows = await self._do(end)
         return job_of(rows[0]) if rows else None
 
     async def worked(self, no: int, worked_ms: int) -> None:
@@ -186,6 +204,8 @@ class PostgresJobs:
 
         def add() -> int:
             with self._books.transaction():
+                if not self._books.rows("lock_job", no=no):
+                    return 0  # it was erased, and so is what would be read
                 known = [one for _, one in self._books.rows("inputs", job=no)]
                 if file_id not in known:
                     self._books.run("add_input", job=no, source=len(known), file_id=file_id)
@@ -200,17 +220,27 @@ class PostgresJobs:
 
     async def begin_reading(self, no: int) -> bool:
         """Become the one who reads lines into a job; see `batch.JobStore`."""
-        return await self._do(lambda: self._books.begin_reading(no))
+        if no in self._reading:
+            return False
+        self._reading.add(no)
+        is_ours = False
+        try:
+            is_ours = await self._do(lambda: self._books.begin_reading(no))
+        finally:
+            if not is_ours:
+                self._reading.discard(no)
+        return is_ours
 
     async def end_reading(self, no: int) -> None:
         """Let others read lines into a job; see `batch.JobStore`."""
+        self._reading.discard(no)
         await self._run("end_reading", no=no, epoch=self._epoch)
 
     # Lines.
 
     async def add_lines(self, no: int, lines: Sequence[NewLine]) -> None:
         """Add lines; see `batch.JobStore`."""
-        await self._do(lambda: self._books.add_lines((no, *line) for line in lines))
+        await self._do(lambda: self._books.add_lines(no, lines))
 
     async def alike(self, no: int) -> list[tuple[int, int]]:
         """Give lines that may be named alike; see `batch.JobStore`."""
@@ -291,23 +321,21 @@ class PostgresJobs:
 
     async def join(self, no: int) -> Crew:
         """Note that this owner works a job; see `batch.JobStore`."""
+        self._working.add(no)
         return await self._do(lambda: self._books.join(no))
 
     async def crew(self, no: int) -> Crew:
         """Give who works a job now; see `batch.JobStore`."""
-
-        def crew() -> Crew:
-            with self._books.transaction():
-                return self._books.crew(no)
-
-        return await self._do(crew)
+        return await self._look(lambda look: crew_of(look.rows, no, self._epoch))
 
     async def leave(self, no: int) -> Crew:
         """Note that this owner works a job no more; see `batch.JobStore`."""
+        self._working.discard(no)
         return await self._do(lambda: self._books.leave(no))
 
     async def close_job(self, no: int) -> None:
         """Let go of a job; see `batch.JobStore`."""
+        self._working.discard(no)
         await self._do(lambda: self._books.let_go(no))
 
     async def errors(self, no: int) -> dict[str, int]:
@@ -337,23 +365,32 @@ class PostgresJobs:
         return await self._do(lambda: self._books.recover(no))
 
     async def abandoned(self) -> set[int]:
-        """Give the jobs of which owners have lines that are not alive; see `batch.JobStore`."""
+        """Give the jobs of which owners have lines that are not alive; see `batch.JobStore`.
+
+        What this owner itself could not let go of, it lets go of now.
+        """
+        for no in self._books.untidy - self._working:
+            await self._do(lambda: self._books.let_go(no))  # noqa: B023 - awaited within this turn
         return {no for (no,) in await self._look(lambda look: look.rows("jobs", "abandoned"))}
 
     async def forget(self, before_ns: int) -> int:
         """Delete what is old; see `batch.JobStore`."""
-        return await self._do(
-            lambda: (
-                self._books.forget(before_ns, "")
-                + self._books.forget_files(before_ns)
-                + self._books.forget_torn()
-            )
-        )
+        jobs = await self._forget_jobs(before_ns, "")
+        files = await self._do(lambda: self._books.forget_files(before_ns))
+        return jobs + files + await self._do(self._books.forget_torn)
+
+    async def _forget_jobs(self, before_ns: int, tenant: str) -> int:
+        """Delete some jobs a piece at a time: others need the thread in between."""
+        jobs = await self._do(lambda: self._books.gone(before_ns, tenant))
+        for no in jobs:
+            while await self._do(lambda: self._books.forget_some(no)):  # noqa: B023 - awaited within this turn
+                pass
+        return len(jobs)
 
     async def erase(self, tenant: str) -> Erased:
         """Delete all of a tenant; see `batch.JobStore`."""
         jobs = 0
-        while forgotten := await self._do(lambda: self._books.forget(-1, tenant)):
+        while forgotten := await self._forget_jobs(-1, tenant):
             jobs += forgotten
         return Erased(jobs, await self._do(lambda: self._books.erase_files(tenant)))
 

@@ -1,9 +1,9 @@
 -- Statements that are other ones on PostgreSQL than in `store/sql/jobs.sql`; the rest of that file is used here too.
 
 -- Every transaction begins with this. The lock on the owner's row makes its burial wait for this transaction, or this
--- one find it buried.
+-- one find it buried; its heartbeat does not wait.
 -- name: alive
-SELECT epoch FROM owner WHERE epoch = ? AND state = 'alive' FOR SHARE;
+SELECT epoch FROM owner WHERE epoch = ? AND state = 'alive' FOR KEY SHARE;
 
 -- Files.
 
@@ -40,10 +40,19 @@ SELECT * FROM job WHERE (:tenant::text IS NULL OR tenant = :tenant) AND id < :af
 -- name: begin_reading
 UPDATE job SET reader_epoch = :epoch
 WHERE no = :no
-  AND (reader_epoch IS NULL OR reader_epoch NOT IN (SELECT epoch FROM owner WHERE state = 'alive'));
+  AND (reader_epoch IS NULL OR reader_epoch = :epoch
+       OR reader_epoch NOT IN (SELECT epoch FROM owner WHERE state = 'alive'));
+
+-- name: reads
+SELECT no FROM job WHERE no = :no AND reader_epoch = :epoch FOR SHARE;
 
 -- name: end_reading
 UPDATE job SET reader_epoch = NULL WHERE no = :no AND reader_epoch = :epoch;
+
+-- What decides by the lines of a job whether and how its row changes locks the row first: the next statement sees what
+-- came before the lock was given.
+-- name: lock_job
+SELECT no FROM job WHERE no = :no FOR UPDATE;
 
 -- name: end_job
 UPDATE job
@@ -51,7 +60,8 @@ SET ended_ns = :now_ns, halt = NULL, halt_word = NULL, halt_message = NULL, halt
 WHERE no = :no
   AND NOT EXISTS (SELECT FROM line
                   WHERE line.job = job.no AND line.state = 'waiting' AND line.owner_epoch IS NULL AND line.n <= job.lines)
-  AND NOT EXISTS (SELECT FROM line WHERE line.job = job.no AND line.owner_epoch IS NOT NULL) AND ended_ns IS NULL
+  AND NOT EXISTS (SELECT FROM line WHERE line.job = job.no AND line.owner_epoch IS NOT NULL AND line.n <= job.lines)
+  AND ended_ns IS NULL
 RETURNING *;
 
 -- name: join_crew
@@ -111,6 +121,11 @@ UPDATE line SET owner_epoch = NULL, is_asked = false, tries = greatest(line.trie
 FROM unnest(?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[]) AS told (job, n, epoch, tries)
 WHERE line.job = told.job AND line.n = told.n AND line.owner_epoch = told.epoch AND line.state = 'waiting'
   AND line.facts IS NULL;
+
+-- Ends that an owner has written and does not know of: nobody saw whether that was committed, or it was called off.
+-- name: unmarked
+SELECT n, facts FROM line
+WHERE job = :job AND owner_epoch = :epoch AND facts IS NOT NULL AND n <> ALL(:lines::bigint[]) ORDER BY n;
 
 -- What an owner has and does not know of: a claim was committed as its connection was lost.
 -- name: release_others

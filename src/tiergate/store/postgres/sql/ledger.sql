@@ -30,7 +30,7 @@ UPDATE owner SET state = 'left', ended_ns = now_ns() WHERE epoch = :epoch AND st
 -- Whoever had this seat is dead, since its lock was freed. The server may have to end its last transaction yet.
 -- name: bury_seat
 UPDATE owner SET state = 'dead', ended_ns = now_ns()
-WHERE state = 'alive' AND seat = :seat AND epoch <> :epoch;
+WHERE epoch IN (SELECT epoch FROM owner WHERE state = 'alive' AND seat = :seat AND epoch <> :epoch FOR UPDATE);
 
 -- So is whose heart has stopped, unless the server was away a moment ago, when nobody's could beat. Who is in the middle
 -- of a transaction is passed over for now.

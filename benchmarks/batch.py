@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import median
 
 import httpx2 as httpx
+import pgserver
 
 from against import cpu_s
 from gateway import (
@@ -53,11 +54,25 @@ class Seen:
 
 
 @contextmanager
-def house(folder: Path, kind: str) -> Iterator[int]:
+def database() -> Iterator[str]:
+    """Run a PostgreSQL server with its defaults, and give the address of its database."""
+    with tempfile.TemporaryDirectory(prefix="tiergate-bench-") as folder:
+        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+@contextmanager
+def house(folder: Path, kind: str, store: str | None = None) -> Iterator[int]:
     """Run a house; give its process."""
     folder.mkdir()
     config = folder / "tiergate.yaml"
-    config.write_text(SETTINGS.format(port=GATEWAY_PORT, data=folder / "data", upstream=UPSTREAM_PORT))
+    settings = SETTINGS.format(port=GATEWAY_PORT, data=folder / "data", upstream=UPSTREAM_PORT)
+    if store is not None:
+        settings += f"\nstore: {store}\nsecret: of-a-benchmark-0123456789abcdef-0123456789\n"
+    config.write_text(settings)
     script = Path(__file__).with_name("batch_house.py")
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -162,17 +177,26 @@ def main() -> int:
                     with house(folder / f"{kind}{number}", kind) as pid:
                         speeds.append(speed(run(pid, given.lines), given.lines))
                         print(kind, *(round(one) for one in speeds[-1]), flush=True)
+            with database() as store, house(folder / "postgres", "ledger", store) as pid:
+                shared = speed(run(pid, given.lines), given.lines)
+                print("postgres", *(round(one) for one in shared), flush=True)
             if given.large:
                 with house(folder / "large", "ledger") as pid:
                     large = run(pid, given.large)
                     for one in large[:: max(1, len(large) // 20)]:
                         print(f"{one.done:,} lines: {one.resident_mb:.0f} MB", flush=True)
-    write_part(given.output, "batch", page(found, large, given.lines, given.large))
+    write_part(given.output, "batch", page(found, shared, large, given.lines, given.large))
     print(f"\nWritten: {given.output}")
     return 0
 
 
-def page(found: dict[str, list[tuple[float, float]]], large: list[Seen], lines: int, many: int) -> str:
+def page(
+    found: dict[str, list[tuple[float, float]]],
+    shared: tuple[float, float],
+    large: list[Seen],
+    lines: int,
+    many: int,
+) -> str:
     """Write the part of the page."""
     rows = []
     for kind, words in (("ledger", "everything on"), ("none", "a ledger that writes nothing down")):
@@ -180,6 +204,8 @@ def page(found: dict[str, list[tuple[float, float]]], large: list[Seen], lines: 
         best = max(one[0] for one in found[kind])
         cpu_us = median(one[1] for one in found[kind])
         rows.append(f"| {words} | {per_s:,.0f} | {best:,.0f} | {cpu_us:.0f} |")
+    words = "ledger and batches on PostgreSQL, one replica, one turn; the server beside it"
+    rows.append(f"| {words} | {shared[0]:,.0f} | {shared[0]:,.0f} | {shared[1]:.0f} |")
     ratio = median(one[0] / other[0] for one, other in zip(found["ledger"], found["none"], strict=True))
     memory = ""
     if large:

@@ -65,7 +65,9 @@ class Nursery:
         self._ended: dict[int, int] = {}
         self._born: list[int] = []
         self._news = threading.Condition()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._starting = threading.Lock()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         atexit.register(self.close)
 
     def start(
@@ -82,8 +84,12 @@ class Nursery:
         wish = {"arguments": arguments, "folder": folder, "environ": environ}
         wish |= {"given": given, "out": out, "err": err}
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(wish, default=str).encode() + b"\n")
-        self._process.stdin.flush()
+        with self._starting:
+            self._process.stdin.write(json.dumps(wish, default=str).encode() + b"\n")
+            self._process.stdin.flush()
+            return self._born_next()
+
+    def _born_next(self) -> Child:
         with self._news:
             assert self._news.wait_for(lambda: self._born, _START_S), "the nursery gives no child"
             return Child(self, self._born.pop(0))
@@ -99,6 +105,7 @@ class Nursery:
 
         It is told, too: a test that has copied our descriptors may hold its input open.
         """
+        atexit.unregister(self.close)
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.write(b"null\n")
@@ -108,6 +115,7 @@ class Nursery:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._listener.join()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -119,6 +127,7 @@ class Nursery:
                 else:
                     self._ended[said["ended"]] = said["status"]
                 self._news.notify_all()
+        self._process.stdout.close()
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from tiergate.batch.ports import JobStore, Lane
 from tiergate.batch.records import Claimed, Finished, Halt, Job, Pause, Progress, Spooled
 from tiergate.batch.verdict import Again, Broke, Fails, Stops, verdict
 from tiergate.batch.weather import Weather
-from tiergate.core import Clock, StorageUnavailable, TiergateError
+from tiergate.core import Clock, StorageBroken, StorageUnavailable, TiergateError
 from tiergate.serve import STOPPING
 
 CLAIMED_BYTES_MAX: Final = 4 << 20
@@ -377,6 +377,8 @@ class Runner:
         while spooled is None:
             try:
                 spooled = await self._store.spool(self.job.no, finished)
+            except StorageBroken:
+                raise
             except StorageUnavailable as error:
                 self._pace.why = "storage"
                 self._again["storage"] = self._again.get("storage", 0) + 1
@@ -404,8 +406,11 @@ class Runner:
         self._marking = len(batch)
         try:
             await self._store.finish(self.job.no, batch)
-        except StorageUnavailable:
+        except StorageBroken:
+            raise
+        except StorageUnavailable as error:
             # What is spooled outlives us; marking it can wait.
+            self._weather.was_bad("storage", str(error), wait_s=None, now=self._clock.monotonic())
             self._unmarked.extendleft(reversed(batch))
             self._marking = 0
             await asyncio.sleep(_TRY_AGAIN_S)

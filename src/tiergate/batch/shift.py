@@ -12,13 +12,24 @@ from tiergate.batch.input import InputReader
 from tiergate.batch.ports import Engine, JobStore, MakeEngine
 from tiergate.batch.records import Crew, Finished, Halt, Job, JobState, Pause
 from tiergate.batch.weather import Weather
-from tiergate.core import Clock, Emit, Notice, StorageUnavailable, StoreOwned, place_of, usd_text
+from tiergate.core import (
+    Clock,
+    Emit,
+    Notice,
+    StorageBroken,
+    StorageUnavailable,
+    StoreOwned,
+    place_of,
+    usd_text,
+)
 
 _TRY_AGAIN_S: Final = 5.0
 _COUNTED_EACH_S: Final = 5.0
 _AGAIN_S: Final = 1.0
 """When to look again at a job whose last lines others have, or whose input others read."""
 _NAP_MAX_S: Final = 30.0
+_BROKEN_FOR_S: Final = 60.0
+"""After an error of the disk: whoever starts after that goes on at once."""
 _KEYS_S: Final = 7.0
 """Within this what is made or revoked at another replica holds here."""
 _ALONE: Final = Crew(1, 0, 0)
@@ -102,6 +113,8 @@ class Shift:
         """So long it rests before the next run: others have what is left to do."""
         self._weather = Weather()
         self._has_doubted_key = False
+        self._broken: str | None = None
+        """Why nothing is done here any more before the next start."""
         self._is_let_go = False
         self._is_erased = False
 
@@ -197,6 +210,9 @@ class Shift:
 
     async def _step(self) -> None:
         self._wake.clear()
+        if self._broken is not None:
+            await self._wait_for_the_next_start(self._broken)
+            return
         if self._nap_s:
             nap_s, self._nap_s = self._nap_s, 0.0
             await self._rest(nap_s)
@@ -214,11 +230,27 @@ class Shift:
             return
         try:
             await self._work()
+        except StorageBroken as error:
+            self._broken = str(error)
+            self._tell("batch_parked", self._broken, severe=True)
         except StorageUnavailable as error:
             self._hands.emit(Notice(word="batch_storage", message=str(error), severe=True))
             await self._rest(_TRY_AGAIN_S)
         finally:
             self._hands.turns.give_back()
+
+    async def _wait_for_the_next_start(self, why: str) -> None:
+        """Let the job stand still: ends are in its spool that only whoever starts next can mark."""
+        if self.job.pause is None:
+            until_ns = self._clock.wall_ns() + int(_BROKEN_FOR_S * 1e9)
+            pause = Pause(halt=Halt.PARKED, word="storage_broken", message=why, until_ns=until_ns)
+            try:
+                await self.change(pause=pause)
+            except StorageUnavailable:
+                await self._rest(_TRY_AGAIN_S)
+                return
+        self._wake.clear()
+        await self._wake.wait()
 
     async def _is_pause_over(self, pause: Pause) -> bool:
         """Wait for the end of a pause, a change, or the job's own end; True: the pause is over."""

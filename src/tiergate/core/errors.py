@@ -30,6 +30,7 @@
     ├── NoTargetAvailable              nothing left to try; carries each target's reason
     ├── DeadlineExceeded               the caller's time is over
     ├── StorageUnavailable             the ledger cannot promise durability now
+    │   └── StorageBroken              nor before the next start: nobody knows what is on the disk
     ├── SettingsError                  the settings file, with line and column
     ├── StoreOwned                     another process owns the data folder
     └── CannotStart                    anything else that stops a start, in a sentence
@@ -335,6 +336,10 @@ class StorageUnavailable(TiergateError):
     """The ledger cannot write now, so no call that can cost is started."""
 
     code = "storage_unavailable"
+
+
+class StorageBroken(StorageUnavailable):
+    """After an error of the disk nothing more is promised before the next start, which sees what is there."""
 
 
 class SettingsError(TiergateError):

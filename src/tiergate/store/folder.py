@@ -49,8 +49,9 @@ def kept_secret(path: Path, make: Callable[[], str]) -> str:
         secret = make()
         path.write_text(secret + "\n", encoding="ascii")
     except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise CannotStart(
-            f"The file {path} cannot be used. It must belong to the user who runs Tiergate."
+            f"The file {path} cannot be used: {why}. It must belong to the user who runs Tiergate."
         ) from error
     return secret
 

@@ -197,10 +197,13 @@ class JobBooks:
         found: list[Finished] = []
         size, reach = self.texts.size(name), READ_AT_ONCE
         while at < size:
-            read = list(read_records(self.texts.read(name, at, reach), at=at))
+            data = self.texts.read(name, at, reach)
+            read = list(read_records(data, at=at))
             if not read and at + reach >= size:
                 break
             reach = READ_AT_ONCE if read else 2 * reach
+            if read:
+                self.texts.write_again(name, at, data[: read[-1].end - at])
             self.texts.sync(name)
             self._mark(no, [_spooled(one, epoch) for one in read])
             found += [one.finished for one in read]

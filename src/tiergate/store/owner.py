@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -74,7 +75,11 @@ class OwnerLock:
     def publish(
         self, address: str, token: str, *, admin: str | None = None, admin_token: str | None = None
     ) -> None:
-        """Say where the owner listens, in `owner.json`, mode 0600; readers see the old text or the new."""
+        """Say where the owner listens, in `owner.json`, mode 0600; readers see the old text or the new.
+
+        Raises:
+            CannotStart: it cannot be written.
+        """
         assert self._descriptor is not None, "the lock was released"
         facts = {
             "pid": os.getpid(),
@@ -86,23 +91,25 @@ class OwnerLock:
         }
         path = self._data_dir / OWNER_FILE
         fresh = path.with_suffix(".new")
-        fresh.unlink(missing_ok=True)
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(facts, file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        try:
+            fresh.unlink(missing_ok=True)
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(facts, file)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        except OSError as error:
+            raise CannotStart(_unusable(path, error)) from error
 
     def release(self) -> None:
         """Take back what was published and free the lock; a second time does nothing."""
         if self._descriptor is None:
             return
         descriptor, self._descriptor = self._descriptor, None
-        try:
+        with suppress(OSError):  # what is left there counts for nothing, as nobody holds the lock
             (self._data_dir / OWNER_FILE).unlink(missing_ok=True)
-        finally:
-            os.close(descriptor)
+        os.close(descriptor)
 
     def __enter__(self) -> Self:
         return self

@@ -10,10 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tiergate.core import CannotStart, StorageUnavailable
+from tiergate.core import CannotStart, StorageBroken, StorageUnavailable
 from tiergate.store.folder import make_folder
 
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,64}(/[a-z0-9_-]{1,64})?")
+_BROKEN: Final = (
+    "The folder of jobs gave an error when it was to be written to its disk, and nobody knows what is on it. "
+    "Check the disk, then restart Tiergate: what is in the files is taken over, and goes on."
+)
 
 
 class Texts:
@@ -31,13 +35,21 @@ class Texts:
         """Of the open ones; nobody else writes them."""
         self._unsynced: set[str] = set()
         """Files whose names may not be on the disk yet."""
+        self._unsynced_for_good: set[str] = set()
+        """Files of which nobody knows what is on the disk: after an error the kernel takes what it could not
+        write for written, so that the next sync would say that all is well."""
+        self._torn: set[str] = set()
+        """Files that end with half a record."""
 
     def append(self, name: str, data: bytes) -> int:
         """Write at the end of a file; gives where that was.
 
         Raises:
             StorageUnavailable: nothing was written.
+            StorageBroken: nor will be, before the next start.
         """
+        if name in self._torn:
+            raise StorageBroken(_BROKEN)
         try:
             descriptor = self._descriptor(name)
         except OSError as error:
@@ -49,7 +61,10 @@ class Texts:
                 written += os.write(descriptor, data[written:] if written else data)
         except OSError as error:
             # Half a record is worse than none: whatever comes next would stand behind it.
-            os.ftruncate(descriptor, at)
+            try:
+                os.ftruncate(descriptor, at)
+            except OSError:
+                self._torn.add(name)
             raise _unwritable(error) from error
         self._sizes[name] = at + len(data)
         return at
@@ -112,14 +127,35 @@ class Texts:
         """Return when a loss of power takes nothing away of what was written to a file.
 
         Raises:
-            StorageUnavailable: nobody knows what is on the disk.
+            StorageBroken: nobody knows what is on the disk, and nothing more is said of this file before the
+                next start.
         """
+        if name in self._unsynced_for_good:
+            raise StorageBroken(_BROKEN)
         try:
             os.fdatasync(self._descriptor(name))
             if name in self._unsynced:
                 _sync_folder(self._path(name).parent)
                 _sync_folder(self._folder)
                 self._unsynced.discard(name)
+        except OSError as error:
+            self._unsynced_for_good.add(name)
+            raise StorageBroken(_BROKEN) from error
+
+    def write_again(self, name: str, offset: int, data: bytes) -> None:
+        """Write once more what was read from a file, so that the next `sync` takes care of it.
+
+        An owner that is gone may have been told of an error, after which the kernel takes what stands in its
+        memory alone for written.
+        """
+        try:
+            descriptor = os.open(self._path(name), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                written = 0
+                while written < len(data):
+                    written += os.pwrite(descriptor, data[written:], offset + written)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise _unwritable(error) from error
 

@@ -20,6 +20,7 @@ from tiergate.core import (
     BudgetExceeded,
     BudgetUnbounded,
     InvalidKey,
+    StorageBroken,
     StorageUnavailable,
     TiergateError,
     UpstreamAuthFailed,
@@ -774,6 +775,37 @@ def test_a_bug_where_ends_are_marked_stops_the_run() -> None:
     with pytest.raises(ZeroDivisionError):
         stage.run()
     assert stage.clock.monotonic() < 60
+
+
+class BrokenDisk(MemoryJobs):
+    """A store whose disk has given an error: at once it is said of these methods that nothing can be done."""
+
+    broken: Sequence[str] = ()
+
+    async def spool(self, no: int, finished: Finished) -> Spooled:
+        if "spool" in self.broken:
+            raise StorageBroken("restart")
+        return await super().spool(no, finished)
+
+    async def finish(self, no: int, spooled: Sequence[Spooled]) -> None:
+        if "finish" in self.broken:
+            raise StorageBroken("restart")
+        await super().finish(no, spooled)
+
+
+@pytest.mark.parametrize("method", ["spool", "finish"])
+def test_a_disk_that_is_broken_is_not_waited_for(method: str) -> None:
+    """F30: the run is over with the reason; trying again would have the kernel say that all is well."""
+    jobs = BrokenDisk()
+    stage = Stage(100, concurrency=4, jobs=jobs)
+    with pytest.raises(StorageBroken, match="restart"):
+        stage.run((2.5, lambda: setattr(jobs, "broken", [method])))
+    assert stage.clock.monotonic() < 10
+    stage.jobs = jobs.died()
+    asyncio.run(stage.jobs.recover(stage.no))
+    stage.anew()
+    assert stage.run()
+    assert all_done(stage)
 
 
 def test_a_bug_where_lines_are_asked_stops_the_run() -> None:

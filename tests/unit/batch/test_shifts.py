@@ -26,7 +26,7 @@ from tiergate.batch import (
     Wish,
 )
 from tiergate.batch.weather import Weather
-from tiergate.core import Caller, Event, InvalidRequest, StorageUnavailable
+from tiergate.core import Caller, Event, InvalidRequest, StorageBroken, StorageUnavailable
 from tiergate.ledger import LapsedLine, LineState, SoleBook
 from tiergate.testing import FakeClock, MemoryJobs, MemoryJournal, run_virtual
 
@@ -342,6 +342,34 @@ def test_trouble_with_the_store_passes_and_a_bug_stops_one_job() -> None:
         await house.until(job_id, JobState.COMPLETED)
 
     play(house, test)
+
+
+def test_a_broken_disk_parks_a_job_until_the_next_start() -> None:
+    """F30: nothing of it is asked before, whatever anybody wishes; then it goes on by itself."""
+    house = House()
+
+    async def test() -> None:
+        house.trouble = [StorageBroken("restart")]
+        job_id = await house.job(2)
+        job = await house.until(job_id, JobState.PARKED)
+        assert job.pause is not None
+        assert (job.pause.word, job.pause.message) == ("storage_broken", "restart")
+        await asyncio.sleep(3_600)
+        await house.batches.change(WEB, job_id)
+        await house.until(job_id, JobState.PARKED)
+        assert len(house.engines) == 1
+        words = [getattr(event, "word", "") for event in house.events]
+        assert words == ["batch_begun", "batch_parked"]
+
+    play(house, test)
+    after = House(store=house.store.died(), journal=house.journal)
+
+    async def goes_on() -> None:
+        await after.shifts.open()
+        (job,) = await after.store.jobs(None)
+        await after.until(job.id, JobState.COMPLETED)
+
+    play(after, goes_on)
 
 
 class SharedJobs(MemoryJobs):

@@ -25,6 +25,7 @@ from tiergate.core import (
     Refused,
     RequestTooLarge,
     SettingsError,
+    StorageBroken,
     StorageUnavailable,
     StoreOwned,
     TargetFull,
@@ -75,6 +76,7 @@ FIRST: list[tuple[TiergateError, Verdict]] = [
     (TargetResting("x", retry_after_s=7.0), Again(word="outage", wait_s=7.0, is_weather=True)),
     (UpstreamThrottled("x", retry_after_s=7.0), THROTTLED),
     (StorageUnavailable("x"), Again(word="storage", wait_s=1.0, is_weather=True)),
+    (StorageBroken("x"), Again(word="storage", wait_s=1.0, is_weather=True)),
     (Stopping(), Again(word="stopping")),
     # A try of this line's.
     (UpstreamError("x"), OUTAGE),

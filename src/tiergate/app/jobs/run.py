@@ -21,7 +21,7 @@ from tiergate.app.jobs.flat import flat_rows
 from tiergate.app.jobs.house import BatchHouse, batch_house
 from tiergate.app.jobs.inputs import open_input
 from tiergate.app.jobs.panel import Speed, clock, ended, line, panel, total
-from tiergate.app.jobs.tables import check_place, replacing, write_table
+from tiergate.app.jobs.tables import check_place, replacing, take_away, write_table
 from tiergate.app.jobs.wishes import Wish
 from tiergate.config import Loaded
 from tiergate.core import CannotStart
@@ -31,6 +31,8 @@ DONE, FAILED, BUDGET, INTERRUPTED = 0, 1, 3, 130
 _POLL_S: Final = 0.5
 _LINE_EACH_S: Final = 10.0
 _OVER: Final = frozenset({"completed", "failed", "expired", "cancelled"})
+_STANDS_PARKED: Final = ("budget", "storage_broken")
+"""Why a batch that is parked waits for somebody, and not only for time to pass."""
 _RESUMED: Final = ("batch_cancelled", "batch_expired")
 _PAGE: Final = 100
 
@@ -320,7 +322,7 @@ class _Run:
             await self._download(batch["error_file_id"], errors)
             files["errors"] = errors
         else:
-            errors.unlink(missing_ok=True)
+            take_away(errors)
         return files
 
     async def _download(self, file_id: str, path: Path) -> None:
@@ -401,7 +403,8 @@ def error_path(output: Path) -> Path:
 
 def _stands(batch: Mapping[str, Any]) -> bool:
     ours = batch["tiergate"]
-    is_to_stand = (ours["state"], ours["reason"]) == ("parked", "budget") or ours["state"] == "stopped"
+    is_parked = ours["state"] == "parked" and ours["reason"] in _STANDS_PARKED
+    is_to_stand = is_parked or ours["state"] == "stopped"
     # Until nobody works on it any more, answers are on their way.
     return is_to_stand and ours["limit"] is None
 

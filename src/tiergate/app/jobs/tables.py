@@ -84,6 +84,18 @@ def replacing(path: Path) -> Iterator[Writable]:
             beside.unlink(missing_ok=True)
 
 
+def take_away(path: Path) -> None:
+    """Delete a file, if it is there.
+
+    Raises:
+        CannotStart: it cannot be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise CannotStart(f"{path} cannot be deleted: {error.strerror or error}.") from error
+
+
 def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from admin import admin
 from flow.plain_http import Answer, ask, bearer
 from house import GatewayProcess, cli, until
 from tiergate.store import find_owner
@@ -74,6 +75,20 @@ def test_a_key_works_at_once_and_its_holder_can_look_at_it(gateway: GatewayProce
     assert (budgets["key:web"]["spent_usd"], budgets["key:web"]["left_usd"]) == (0.003, 0.097)
     refused = chat(gateway, key, "hosted", max_tokens=200)
     assert refused.status == 402 and "key:web per day" in refused.error["message"]
+
+
+def test_what_was_noted_of_a_key_comes_back(gateway: GatewayProcess) -> None:
+    """To operators; its holder and callers never see it."""
+    key = create(gateway, "noted", "--note", "asked for by the search team")
+    body = {"name": "tagged", "metadata": {"ticket": "OPS-7", "owner": "search"}}
+    made = admin(gateway, "/api/keys", body=body).json
+    assert made["metadata"] == body["metadata"]
+    listed = {one["name"]: one["metadata"] for one in admin(gateway, "/api/keys").json["data"]}
+    assert listed["noted"] == {"note": "asked for by the search team"}
+    assert listed["tagged"] == body["metadata"]
+    rotated = cli("keys", "rotate", "tagged", "--json", folder=gateway.folder)
+    assert json.loads(rotated.stdout)["metadata"] == body["metadata"]
+    assert "search team" not in about(gateway, key).body.decode()
 
 
 def test_a_key_asks_only_for_what_it_may(gateway: GatewayProcess) -> None:

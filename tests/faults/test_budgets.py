@@ -4,7 +4,8 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -13,7 +14,8 @@ import openai
 import pytest
 
 from flow.plain_http import Answer, ask, bearer
-from house import GatewayProcess, until
+from house import GatewayProcess, calls_of, cli, until
+from postgres import Server
 from tiergate.app.client import GatewayClient, GatewayError
 from tiergate.testing import MockProcess
 
@@ -73,23 +75,33 @@ def spent(gateway: GatewayProcess) -> float:
     return sum((one.cash_nanos or 0) for entry in entries for one in entry.attempts) / 1e9
 
 
-def test_a_thousand_calls_at_two_hundred_at_a_time_never_pass_the_cap(
-    mock: MockProcess, tmp_path: Path
-) -> None:
-    """And most of it is used; then every call is told what, how much and until when."""
-    cap_usd, calls, at_once, max_tokens = 15.0, 1_000, 200, 600
-    ends: Counter[str] = Counter()
+MAX_TOKENS = 600
 
-    async def one(client: GatewayClient, number: int, places: asyncio.Semaphore) -> None:
+
+def billed(mock: MockProcess) -> float:
+    """What the provider has written under the model with a heavy tail, in USD."""
+    return float(sum(one["tokens"] for one in calls_of(mock, "tail")) * PER_TOKEN_USD)
+
+
+async def ask_all(ports: Sequence[int], calls: int, at_once: int) -> Counter[str]:
+    """Ask so many questions, half of them streamed, at gateways in turn; give how they ended.
+
+    Who is told that others hold the money comes again.
+    """
+    ends: Counter[str] = Counter()
+    clients = [GatewayClient(f"127.0.0.1:{port}", token=KEYS["web"]) for port in ports]
+
+    async def one(number: int, places: asyncio.Semaphore) -> None:
+        client = clients[number % len(clients)]
         body = {
             "model": "tail",
-            "max_tokens": max_tokens,
+            "max_tokens": MAX_TOKENS,
             "messages": [{"role": "user", "content": f"question {number}"}],
         }
         async with places:
             for _ in range(50):
                 try:
-                    if number % 2:
+                    if number // len(clients) % 2:
                         await client.chat(body)
                     else:
                         async for _ in client.stream({**body, "stream": True}):
@@ -104,17 +116,23 @@ def test_a_thousand_calls_at_two_hundred_at_a_time_never_pass_the_cap(
                 return
             ends["gave up"] += 1
 
-    async def load(port: int) -> None:
-        client = GatewayClient(f"127.0.0.1:{port}", token=KEYS["web"])
-        places = asyncio.Semaphore(at_once)
-        async with asyncio.timeout(120):
-            await asyncio.gather(*(one(client, number, places) for number in range(calls)))
+    places = asyncio.Semaphore(at_once)
+    async with asyncio.timeout(120):
+        await asyncio.gather(*(one(number, places) for number in range(calls)))
+    for client in clients:
         await client.aclose()
+    return ends
 
+
+def test_a_thousand_calls_at_two_hundred_at_a_time_never_pass_the_cap(
+    mock: MockProcess, tmp_path: Path
+) -> None:
+    """And most of it is used; then every call is told what, how much and until when."""
+    cap_usd, calls = 15.0, 1_000
     budget = {"scope": "all", "usd": cap_usd, "per": "month"}
     with GatewayProcess(tmp_path, settings(mock, budget)) as gateway:
-        asyncio.run(load(gateway.port))
-        refused = chat(gateway, "tail", max_tokens)
+        ends = asyncio.run(ask_all([gateway.port], calls, 200))
+        refused = chat(gateway, "tail", MAX_TOKENS)
         told = [line for line in gateway.log() if line["event"] == "budget_reached"]
         total = spent(gateway)
     assert ends["answered"] + ends["402 budget_exceeded"] == calls, ends
@@ -123,6 +141,30 @@ def test_a_thousand_calls_at_two_hundred_at_a_time_never_pass_the_cap(
     assert refused.status == 402 and refused.error["code"] == "budget_exceeded"
     assert f"all per month is ${cap_usd:.0f}" in refused.error["message"]
     assert [line["share"] for line in told][:2] == [0.5, 0.8]
+
+
+def test_two_hundred_calls_at_a_time_at_four_processes_never_pass_the_cap(
+    postgres_server: Server, mock: MockProcess, tmp_path: Path
+) -> None:
+    """S24: four gateways share a ledger; what the provider bills stays below the cap and uses most of it."""
+    cap_usd, calls, before = 15.0, 1_000, billed(mock)
+    with postgres_server.schema() as store, ExitStack() as stack:
+        shared = settings(
+            mock,
+            {"scope": "all", "usd": cap_usd, "per": "month"},
+            store=store,
+            secret="the same at every replica, 32 characters or more",
+        )
+        gateways = [stack.enter_context(GatewayProcess(tmp_path / str(n), shared)) for n in range(4)]
+        ends = asyncio.run(ask_all([one.port for one in gateways], calls, 200))
+        codes = {chat(one, "tail", MAX_TOKENS).error["code"] for one in gateways}
+        (budget,) = json.loads(cli("report", "budgets", "--json", folder=gateways[0].folder).stdout)["data"]
+    assert ends["answered"] + ends["402 budget_exceeded"] == calls, ends
+    assert 0.2 * calls < ends["answered"] < 0.9 * calls, ends
+    assert billed(mock) - before == pytest.approx(budget["spent_usd"])
+    assert 0.9 * cap_usd <= budget["spent_usd"] <= cap_usd
+    assert budget["held_usd"] == 0
+    assert codes == {"budget_exceeded"}
 
 
 def test_a_budget_is_a_reason_to_go_on_to_another_target(mock: MockProcess, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from tiergate.app.gateway import Gateway
 from tiergate.app.ledgers import ledger_place
 from tiergate.app.starting import FOUND, file_or_found
-from tiergate.catalog import Vendor
+from tiergate.catalog import Vendor, data_problems
 from tiergate.config import Loaded, Settings, fill
 from tiergate.core import (
     CannotStart,
@@ -59,7 +59,12 @@ async def examine(loaded: Loaded, *, environ: Mapping[str, str], call: bool) -> 
     `call`: ask each provider's first target one question of one token, too, which may cost a fraction of a
     cent.
     """
-    findings = [*_settings(loaded), *_data_folder(loaded.settings.data_dir), *_store(loaded.settings)]
+    findings = [
+        *_settings(loaded),
+        *_package(),
+        *_data_folder(loaded.settings.data_dir),
+        *_store(loaded.settings),
+    ]
     vendors, providers = fill.vendors(loaded.settings), fill.providers(loaded.settings)
     transport = open_transport()
     try:
@@ -121,6 +126,19 @@ def _settings(loaded: Loaded) -> list[Finding]:
     findings = [Finding(subject="settings", verdict=Verdict.GOOD, seen=f"{where}: {count}")]
     return findings + [
         Finding(subject="settings", verdict=Verdict.NOTE, seen=notice) for notice in loaded.notices
+    ]
+
+
+def _package() -> list[Finding]:
+    """Look at the prices and the facts of models that come with the package."""
+    return [
+        Finding(
+            subject="package",
+            verdict=Verdict.BAD,
+            seen=problem,
+            remedy="Under budgets, calls whose price is not known otherwise are refused.",
+        )
+        for problem in data_problems()
     ]
 
 

@@ -23,6 +23,7 @@ from tiergate.app.upkeep import follow_keys, keep_up
 from tiergate.app.webhook import Webhook
 from tiergate.batch import Batches
 from tiergate.cache import CacheKeys
+from tiergate.catalog import data_problems
 from tiergate.config import Loaded, Settings, fill, first_snapshot
 from tiergate.config import reload as next_snapshot
 from tiergate.core import LOCAL, Caller, Clock, Emit, Event, Notice, SettingsError, SystemClock, usd_text
@@ -239,6 +240,8 @@ async def open_house(
     async with AsyncExitStack() as stack:
         sinks = _sinks(stack, settings, emit, write_log)
         tell = sinks.tell
+        for problem in data_problems():
+            tell(Notice(word="package_damaged", message=problem, severe=True))
         lock = stack.enter_context(OwnerLock.acquire(settings.data_dir))
         place = ledger_place(settings)
         journal = await stack.enter_async_context(

@@ -18,7 +18,7 @@ from typing import Any, Final, assert_never
 from tiergate.batch.pace import Pace
 from tiergate.batch.ports import JobStore, Lane
 from tiergate.batch.records import Claimed, Finished, Halt, Job, Pause, Progress, Spooled
-from tiergate.batch.verdict import Again, Broke, Fails, Stops, verdict
+from tiergate.batch.verdict import Again, Broke, Fails, Over, Stops, verdict
 from tiergate.batch.weather import Weather
 from tiergate.core import Clock, StorageBroken, StorageUnavailable, TiergateError
 from tiergate.serve import STOPPING
@@ -321,6 +321,8 @@ class Runner:
                 await self._store.rest(self.job.no, line.n)
                 await self._is_broke(line, found, str(error))
                 return False
+            case Over():
+                raise error
             case _:
                 assert_never(found)
         return True

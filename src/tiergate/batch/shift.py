@@ -233,6 +233,8 @@ class Shift:
         except StorageBroken as error:
             self._broken = str(error)
             self._tell("batch_parked", self._broken, severe=True)
+            with suppress(StorageUnavailable):  # then others take this owner for one who works it
+                await self._store.leave(self.job.no)
         except StorageUnavailable as error:
             self._hands.emit(Notice(word="batch_storage", message=str(error), severe=True))
             await self._rest(_TRY_AGAIN_S)
@@ -240,8 +242,8 @@ class Shift:
             self._hands.turns.give_back()
 
     async def _wait_for_the_next_start(self, why: str) -> None:
-        """Let the job stand still: ends are in its spool that only whoever starts next can mark."""
-        if self.job.pause is None:
+        """Let the job stand still here: ends are in its spool that only whoever starts next can mark."""
+        if self.job.pause is None and not self._store.is_shared:
             until_ns = self._clock.wall_ns() + int(_BROKEN_FOR_S * 1e9)
             pause = Pause(halt=Halt.PARKED, word="storage_broken", message=why, until_ns=until_ns)
             try:

@@ -16,6 +16,7 @@ from tiergate.core import (
     NoTargetAvailable,
     RateLimited,
     Refused,
+    StorageBroken,
     StorageUnavailable,
     TargetFull,
     TargetResting,
@@ -67,7 +68,11 @@ class Broke(msgspec.Struct, frozen=True, kw_only=True):
     until_ns: int | None
 
 
-Verdict = Fails | Again | Stops | Broke
+class Over(msgspec.Struct, frozen=True):
+    """Nothing of the job can be done before the next start."""
+
+
+Verdict = Fails | Again | Stops | Broke | Over
 
 
 def verdict(error: TiergateError, tries: int, *, is_spared: Callable[[], bool] = lambda: False) -> Verdict:
@@ -96,6 +101,8 @@ def _verdict(error: TiergateError) -> Verdict:
             return Broke(budget=error.budget, until_ns=error.until_ns)
         case UpstreamAuthFailed():
             return Stops(word="credential")
+        case StorageBroken():
+            return Over()
         case StorageUnavailable():
             return Again(word="storage", wait_s=1.0, is_weather=True)
         case Stopping():

@@ -1,6 +1,6 @@
 """Facts as dated rows: providers, models, abilities, token prices, GPU prices, published measurements."""
 
-from tiergate.catalog.known import Catalog, price_count
+from tiergate.catalog.known import Catalog, data_problems, price_count
 from tiergate.catalog.models import NOTHING_KNOWN, Ability, ModelFacts
 from tiergate.catalog.prices import (
     OWNED,
@@ -37,6 +37,7 @@ __all__ = [
     "Rates",
     "Tariff",
     "Vendor",
+    "data_problems",
     "price_count",
     "vendor_at",
     "vendor_named",

@@ -10,14 +10,14 @@ from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
 from functools import cache
-from importlib import resources
 from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 
 from tiergate.catalog.prices import PriceRecord
-from tiergate.catalog.rates import Rates, Tariff
+from tiergate.catalog.rates import BUCKETS, Rates, Tariff
+from tiergate.catalog.reading import read_data
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -51,6 +51,13 @@ class Data(msgspec.Struct, frozen=True):
 
 
 SINCE_EVER: Final = date(1970, 1, 1)
+PRICES_FILE: Final = "prices.json"
+
+_BUCKETS: Final = frozenset(BUCKETS)
+_NEEDED: Final = frozenset({"input", "output"})
+_WORDS: Final = frozenset({"is", "starts", "ends", "has"})
+_RATE_MAX: Final = 100_000
+"""USD per 1M tokens. The dearest rate of the data is 600."""
 
 _MISTAKEN: Final = frozenset(
     {
@@ -72,9 +79,36 @@ and replies count both as output: such a price is unknown, too."""
 
 @cache
 def bundled_data() -> Data:
-    """Read the data; 10 ms, once."""
-    file = resources.files("tiergate.catalog").joinpath("data", "prices.json")
-    return msgspec.json.decode(file.read_bytes(), type=Data)
+    """Read the data; 12 ms, once."""
+    nothing = Data(source="", checked=SINCE_EVER, vendors={})
+    return read_data(PRICES_FILE, Data, otherwise=nothing, check=_check)
+
+
+def _check(data: Data) -> None:
+    for models in data.vendors.values():
+        for model in models:
+            _check_match(model.match)
+            for row in model.rows:
+                for one in (row, *row.tiers.values()):
+                    _check_rates(one.rates, *(rates for _, rates in one.above))
+
+
+def _check_match(test: list[Any]) -> None:
+    word, *rest = test
+    if word in ("or", "and"):
+        for one in rest:
+            _check_match(one)
+    elif word == "re":
+        re.compile(rest[0])
+    elif word not in _WORDS or not isinstance(rest[0], str):
+        raise ValueError("no such test of a name")
+
+
+def _check_rates(*found: dict[str, Decimal]) -> None:
+    for rates in found:
+        is_whole = _NEEDED <= rates.keys() <= _BUCKETS
+        if not is_whole or not all(0 <= rate < _RATE_MAX for rate in rates.values()):
+            raise ValueError("rates that cannot be")
 
 
 def find_model(vendor: str, name: str) -> Model | None:

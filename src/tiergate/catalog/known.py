@@ -5,9 +5,10 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from tiergate.catalog.bundled import bundled_records, find_model, model_count
+from tiergate.catalog.bundled import bundled_data, bundled_records, find_model, model_count
 from tiergate.catalog.models import NOTHING_KNOWN, Ability, ModelFacts, model_facts
 from tiergate.catalog.prices import PriceRecord
+from tiergate.catalog.reading import found_problems
 from tiergate.catalog.vendor_prices import VENDOR_PRICES
 from tiergate.catalog.vendors import Vendor
 from tiergate.core import Target
@@ -87,6 +88,13 @@ def _facts(vendor: Vendor, name: str) -> ModelFacts:
         abilities=MappingProxyType({**facts.abilities, **missing}),
         unsupported=vendor.unsupported,
     )
+
+
+def data_problems() -> list[str]:
+    """Read what comes with the package, and tell what is wrong with it, a sentence for each file."""
+    bundled_data()
+    model_facts("", "")
+    return found_problems()
 
 
 def price_count(vendor: Vendor) -> int:

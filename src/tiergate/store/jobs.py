@@ -244,7 +244,7 @@ class SqliteJobs:
             except StorageUnavailable as error:
                 for _, written in own:
                     if not written.done():
-                        written.set_exception(StorageUnavailable(str(error)))
+                        written.set_exception(type(error)(str(error)))
                 continue
             for (_, written), one in zip(own, spooled, strict=True):
                 if not written.done():

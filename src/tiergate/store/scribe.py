@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tiergate.core import Clock, Notice, StorageUnavailable, StoreOwned, TiergateError
+from tiergate.core import Clock, Notice, StorageBroken, StorageUnavailable, StoreOwned, TiergateError
 from tiergate.store.books import Batch, Books
 from tiergate.store.inbox import (
     Answer,
@@ -321,7 +321,7 @@ class Scribe:
 
     def _refuse_work(self, sentence: str) -> None:
         if self._pending.work is not None:
-            self._told.append((self._pending.work.answer, StorageUnavailable(sentence)))
+            self._told.append((self._pending.work.answer, self._refusal(sentence)))
             self._pending.work = None
 
     def _refuse_overdue(self) -> None:
@@ -437,7 +437,10 @@ class Scribe:
             self.finished -= 1
         self.refused += 1
         self.finished += 1
-        self._told.append((hold.answer, StorageUnavailable(sentence)))
+        self._told.append((hold.answer, self._refusal(sentence)))
+
+    def _refusal(self, sentence: str) -> TiergateError:
+        return StorageUnavailable(sentence) if self.broken is None else StorageBroken(sentence)
 
     def _lose(self, records: int) -> None:
         self.lost += records
@@ -453,7 +456,7 @@ class Scribe:
     def _drop_pending(self, sentence: str) -> None:
         for hold in self._pending.holds:
             self._refuse(hold, sentence)
-        self._told += [(answer, StorageUnavailable(sentence)) for answer in self._pending.flushes]
+        self._told += [(answer, self._refusal(sentence)) for answer in self._pending.flushes]
         self._refuse_work(sentence)
         self._lose(len(self._pending.settlements) + len(self._pending.ends))
         self._pending = _Pending()

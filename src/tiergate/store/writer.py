@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tiergate.core import Clock, Emit, Notice, StorageUnavailable
+from tiergate.core import Clock, Emit, Notice, StorageBroken, StorageUnavailable
 from tiergate.ledger import Ask, JournalStatistics
 from tiergate.store.books import Books
 from tiergate.store.inbox import (
@@ -85,10 +85,12 @@ class Writer:
         """
         refusal = self._refusal()
         if refusal is None and self._waiting() >= self._limits.waiting_max:
-            refusal = f"The ledger has {self._waiting()} records to write first. Try again shortly."
+            refusal = StorageUnavailable(
+                f"The ledger has {self._waiting()} records to write first. Try again shortly."
+            )
         if refusal is not None:
             self._refused += 1
-            raise StorageUnavailable(refusal)
+            raise refusal
         answer: Answer = self._loop.create_future()
         self._taken += 1
         until = time.monotonic() + self._limits.hold_wait_s
@@ -150,13 +152,13 @@ class Writer:
     def _answer(self) -> Answer:
         refusal = self._refusal()
         if refusal is not None:
-            raise StorageUnavailable(refusal)
+            raise refusal
         return self._loop.create_future()
 
-    def _refusal(self) -> str | None:
+    def _refusal(self) -> StorageUnavailable | None:
         if self._scribe is None or self._stopping:
-            return "The ledger is closed."
-        return self._scribe.broken
+            return StorageUnavailable("The ledger is closed.")
+        return None if self._scribe.broken is None else StorageBroken(self._scribe.broken)
 
     def _waiting(self) -> int:
         return 0 if self._scribe is None else self._taken - self._scribe.finished

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tiergate.batch.verdict import TRIES, Again, Broke, Fails, Stops, Verdict, verdict
+from tiergate.batch.verdict import TRIES, Again, Broke, Fails, Over, Stops, Verdict, verdict
 from tiergate.core import (
     AnswerNotKept,
     BudgetBusy,
@@ -76,7 +76,7 @@ FIRST: list[tuple[TiergateError, Verdict]] = [
     (TargetResting("x", retry_after_s=7.0), Again(word="outage", wait_s=7.0, is_weather=True)),
     (UpstreamThrottled("x", retry_after_s=7.0), THROTTLED),
     (StorageUnavailable("x"), Again(word="storage", wait_s=1.0, is_weather=True)),
-    (StorageBroken("x"), Again(word="storage", wait_s=1.0, is_weather=True)),
+    (StorageBroken("x"), Over()),
     (Stopping(), Again(word="stopping")),
     # A try of this line's.
     (UpstreamError("x"), OUTAGE),

@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tiergate.core import (
     AttemptFailed,
+    BudgetReached,
     CallClass,
     CallEnded,
     EndState,
@@ -88,6 +89,29 @@ def test_calls_are_in_time_by_their_deadline_or_the_goal_of_their_class(
         if name == "tiergate_timed_calls_total"
     }
     assert found == ({} if in_time is None else {in_time: 1.0})
+
+
+def test_alerts_of_budgets_are_counted_by_budget_and_share() -> None:
+    """Whoever watches the page learns of them without a webhook."""
+    metrics = Metrics()
+    for share in (0.5, 0.8, 0.8):
+        metrics(
+            BudgetReached(
+                budget="key:web per day",
+                share=share,
+                spent_nanos=5,
+                held_nanos=0,
+                amount_nanos=10,
+                window_start_ns=0,
+                window_end_ns=None,
+            )
+        )
+    found = {
+        (dict(labels)["budget"], dict(labels)["share"]): value
+        for (name, labels), value in samples(metrics).items()
+        if name == "tiergate_budget_alerts_total"
+    }
+    assert found == {("key:web per day", "0.5"): 1, ("key:web per day", "0.8"): 2}
 
 
 def test_calls_tokens_money_and_times() -> None:

@@ -20,8 +20,8 @@ import yaml
 
 from batches import rows_in, rows_of, written
 from diskfaults import Point, counted, faults, library, was_hit
-from house import calls_of, environment
-from nursery import Nursery
+from house import calls_of, environment, until
+from nursery import Child, Nursery
 from tiergate.app.house import read_ledger
 from tiergate.ledger import HoldState
 from tiergate.testing import MockProcess
@@ -62,10 +62,14 @@ def laid_out(folder: Path, mock: MockProcess) -> Path:
     return folder
 
 
+def begin(nursery: Nursery, folder: Path, **told: str) -> Child:
+    files = {name: folder.with_suffix(f".{name}") for name in ("out", "err")}
+    return nursery.start(RUN, folder=folder, environ=environment(**told), **files)
+
+
 def run(nursery: Nursery, folder: Path, **told: str) -> int:
     """Run the command to its end, and give its exit status."""
-    files = {name: folder.with_suffix(f".{name}") for name in ("out", "err")}
-    child = nursery.start(RUN, folder=folder, environ=environment(**told), **files)
+    child = begin(nursery, folder, **told)
     try:
         return child.wait(60)
     except subprocess.TimeoutExpired:
@@ -74,7 +78,8 @@ def run(nursery: Nursery, folder: Path, **told: str) -> int:
 
 
 def said(folder: Path) -> str:
-    return folder.with_suffix(".err").read_text()
+    file = folder.with_suffix(".err")
+    return file.read_text() if file.exists() else ""
 
 
 async def charged(folder: Path) -> int:
@@ -143,3 +148,21 @@ def test_whatever_call_is_the_last_the_batch_goes_on(
     with ThreadPoolExecutor(4) as threads:
         hit = sum(threads.map(one, range(len(wanted))))
     assert hit > 30
+
+
+def test_a_kill_while_an_input_is_read_begins_no_second_batch(
+    nursery: Nursery, mock: MockProcess, tmp_path: Path
+) -> None:
+    """The same command waits until it is known what the first one holds, and asks nothing twice."""
+    folder = laid_out(tmp_path / "reading", mock)
+    with (folder / "in.jsonl").open("ab") as file:
+        file.write(b"no line of a batch\n" * 40_000)  # which take a second to be read
+    child = begin(nursery, folder)
+    until(lambda: "worked by this process" in said(folder), what="the batch")
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
+    assert calls_of(mock, folder.name) == []
+    assert run(nursery, folder) == 1, said(folder)
+    assert "is being read" in said(folder)
+    assert "12 answered, 40,000 failed" in said(folder)
+    assert len(calls_of(mock, folder.name)) == ROWS

@@ -144,17 +144,32 @@ class _Run:
     # Finding and sending.
 
     async def _scan(self) -> Scanned:
-        known = [] if self._wish.is_fresh else [batch async for batch in self._batches()]
+        known = [] if self._wish.is_fresh else await self._known()
         with self._counting("Reading the input: {:,} rows") as heard:
             return await asyncio.to_thread(scan, self._source, self._wish.input, known, heard)
 
+    async def _known(self) -> list[Mapping[str, Any]]:
+        """Give the batches that this input may belong to, when it is known what they hold."""
+        told = ""
+        while True:
+            batches = [batch async for batch in self._batches()]
+            unread = [batch["id"] for batch in batches if batch["tiergate"]["state"] == "reading"]
+            if not unread or self._wish.is_dry:
+                return [batch for batch in batches if batch["tiergate"]["sha256"] is not None]
+            if told != unread[0]:
+                told = unread[0]
+                self._say(
+                    f"{told} is being read and may have these lines: waiting for it (--fresh does not)."
+                )
+            await asyncio.sleep(_POLL_S)
+
     async def _batches(self) -> AsyncIterator[Mapping[str, Any]]:
-        """Give all batches that this input may belong to."""
+        """Give all batches that were not refused."""
         after = ""
         while True:
             page = await self._client.get(f"/v1/batches?limit={_PAGE}{after}")
             for batch in page["data"]:
-                if batch["tiergate"]["sha256"] is not None and batch["status"] != "failed":
+                if batch["status"] != "failed":
                     yield batch
             if not page["has_more"]:
                 return

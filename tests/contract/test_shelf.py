@@ -19,6 +19,7 @@ from tiergate.testing import FakeShelf
 
 NOW_NS = 1_800_000_000_000_000_000
 HOUR_NS = 3_600_000_000_000
+TIMES: Any = {"now_ns": NOW_NS, "expires_ns": NOW_NS + HOUR_NS}
 HERE = Place(b"k" * 32, "team:web", "m")
 Test = Callable[[Shelf], Coroutine[Any, Any, None]]
 
@@ -352,6 +353,22 @@ def test_a_file_is_bounded(tmp_path: Path) -> None:
     on_disk(tmp_path / CACHE_FILE, test, bytes_max=10_000)
 
 
+def test_a_file_that_may_hold_less_gives_way_a_little_at_a_time(tmp_path: Path) -> None:
+    """As after a reload; what is soonest too old goes first."""
+
+    async def test(shelf: Shelf) -> None:
+        for number in range(500):
+            assert await put(shelf, place(number), bytes(1_000), for_ns=HOUR_NS + number)
+        shelf.resize(100_000)
+        for first in (200, 400, 400):
+            await shelf.sweep(NOW_NS)
+            kept = [number for number in range(500) if await got(shelf, place(number)) is not None]
+            assert kept == list(range(first, 500))
+        assert not await put(shelf, place(999), bytes(13_000))
+
+    on_disk(tmp_path / CACHE_FILE, test, bytes_max=1 << 20)
+
+
 def test_a_purge_leaves_no_text_on_the_disk(tmp_path: Path) -> None:
     """Neither in the file nor in its log."""
     path = tmp_path / CACHE_FILE
@@ -420,3 +437,32 @@ def test_a_crowd_is_no_failure_of_redis(redis: RedisServer) -> None:
             assert set(await asyncio.gather(*(got(shelf, one) for one in places))) == {None}
 
     asyncio.run(test())
+
+
+def test_a_crowd_at_the_start_is_a_few_exchanges(redis: RedisServer) -> None:
+    """No connection is open yet, nobody has a stamp; those that leave take nothing from the others."""
+
+    async def test() -> None:
+        async with asyncio.timeout(20), redis_shelf(redis.url) as shelf:
+            looks = [asyncio.create_task(shelf.get(place(number), NOW_NS)) for number in range(700)]
+            left = looks[::7]
+            await asyncio.sleep(0)
+            for look in left:
+                look.cancel()
+            found = await asyncio.gather(*(look for look in looks if look not in left))
+            assert len({one.ticket for one in found}) == 1
+            put_there = [
+                shelf.put(place(number), b"%d" % number, ticket=found[0].ticket, **TIMES)
+                for number in range(700)
+            ]
+            assert set(await asyncio.gather(*put_there)) == {True}
+            values = await asyncio.gather(*(got(shelf, place(number)) for number in range(700)))
+            assert values == [b"%d" % number for number in range(700)]
+
+    def connections() -> int:
+        (line,) = (one for one in redis.ask("INFO", "stats").splitlines() if "total_connections" in one)
+        return int(line.partition(":")[2])
+
+    before = connections()
+    asyncio.run(test())
+    assert connections() - before < 12

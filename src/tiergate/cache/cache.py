@@ -301,6 +301,8 @@ class Cache:
         self.records_prefixes = records_prefixes
         self._memory.resize(bytes_max)
         self._opened.resize(bytes_max // _OPENED_SHARE)
+        if self._shelf is not None:
+            self._shelf.resize(bytes_max)
 
     def held(self) -> Held:
         """Give what is kept now."""

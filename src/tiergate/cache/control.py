@@ -41,7 +41,8 @@ def read_control(header: str | None) -> Control:
         return SAYS_NOTHING
     found = _directives(header)
     if found is None:
-        return Control(no_store=True, no_cache=True)
+        # Who wants nobody asked must not be the cause of a call, whatever else is meant.
+        return Control(no_store=True, no_cache=True, only_if_cached="only-if-cached" in header.lower())
     ages, fresh, stale = (found.get(name, []) for name in ("max-age", "min-fresh", "max-stale"))
     return Control(
         no_store="no-store" in found,

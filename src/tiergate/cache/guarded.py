@@ -63,8 +63,12 @@ class GuardedShelf:
         """
         await self._shelf.purge(tenant, entry)
 
+    def resize(self, bytes_max: int) -> None:
+        """Keep so many bytes at most from now on."""
+        self._shelf.resize(bytes_max)
+
     async def sweep(self, now_ns: int) -> None:
-        """Delete some of what is too old, while it is there: what costs it nothing shows nothing."""
+        """Delete some of what is too old, or too much, while it is there: that tells nothing else."""
         if not self.is_there:
             return
 

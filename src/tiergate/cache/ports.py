@@ -57,8 +57,12 @@ class Shelf(Protocol):
         """
         ...
 
+    def resize(self, bytes_max: int) -> None:
+        """Keep so many bytes at most from now on, where that is ours to say; `sweep` makes room."""
+        ...
+
     async def sweep(self, now_ns: int) -> None:
-        """Delete some of what is too old, where that does not happen by itself.
+        """Delete some of what is too old, or too much, where that does not happen by itself.
 
         Raises:
             ShelfUnavailable: it could not.

@@ -81,9 +81,13 @@ class SqliteShelf:
         """Delete what is there of them, from the log of writes too; see `cache.Shelf`."""
         await self._do(lambda: self._purge(tenant, entry))
 
+    def resize(self, bytes_max: int) -> None:
+        """Keep so many bytes at most from now on; see `cache.Shelf`."""
+        self.bytes_max = bytes_max
+
     async def sweep(self, now_ns: int) -> None:
-        """Delete some of what is too old; see `cache.Shelf`."""
-        await self._do(lambda: self._deleted("forget_old", most=_AT_ONCE, now_ns=now_ns))
+        """Delete some of what is too old, or too much; see `cache.Shelf`."""
+        await self._do(lambda: self._sweep(now_ns))
 
     def close(self) -> None:
         """Close the file."""
@@ -133,6 +137,12 @@ class SqliteShelf:
         self._bytes += len(value) - before
         while self._bytes > self.bytes_max and self._deleted("make_room", most=1):
             pass
+
+    def _sweep(self, now_ns: int) -> None:
+        self._deleted("forget_old", most=_AT_ONCE, now_ns=now_ns)
+        for _ in range(_AT_ONCE):
+            if self._bytes <= self.bytes_max or not self._deleted("make_room", most=1):
+                return
 
     def _deleted(self, name: str, **facts: Any) -> int:
         """Delete some; give how many."""

@@ -40,6 +40,9 @@ class FakeShelf:
             if tenant in (None, place) and kept_entry == entry:
                 self._stamps[place, kept_entry] = os.urandom(16)
 
+    def resize(self, bytes_max: int) -> None:
+        """Do nothing: it keeps everything; see `cache.Shelf`."""
+
     async def sweep(self, now_ns: int) -> None:
         """Delete what is too old; see `cache.Shelf`."""
         await self._wait()

@@ -26,7 +26,8 @@ from tiergate.cache.control import FOR_EVER_S, SAYS_NOTHING, Control, read_contr
         ("max-age=99999999999", Control(max_age_s=0)),
         ("max-age=9999999999", Control(max_age_s=FOR_EVER_S)),
         ("no-transform, stale-if-error=60, x=y", SAYS_NOTHING),
-        ("no-cache , only-if-cached;", Control(no_store=True, no_cache=True)),
+        ("no-cache , only-if-cached;", Control(no_store=True, no_cache=True, only_if_cached=True)),
+        ('max-age="60, Only-If-Cached', Control(no_store=True, no_cache=True, only_if_cached=True)),
         ('x="a, no-store", max-age=1', Control(max_age_s=1)),
         # What cannot be read gives less of the cache, never more.
         ("max-age", Control(max_age_s=0)),

@@ -9,6 +9,7 @@ found again and goes with its time. Plain commands only: those of Redis 6, Valke
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from hmac import digest
 from typing import Any, Final, NamedTuple
@@ -20,6 +21,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 from tiergate.cache import Found, Place, ShelfUnavailable
 from tiergate.core import CannotStart, derived
+from tiergate.store.redis.gathered import Gathered
 
 _ANSWER_S: Final = 0.25
 """Whoever looks waits less; a purge waits for this."""
@@ -63,6 +65,7 @@ class RedisShelf:
                 retry=Retry(NoBackoff(), 0),
             )
             self._redis: Any = Redis.from_pool(pool)
+            self._gathered = Gathered(self._redis)
         except ValueError as error:
             raise CannotStart("The setting `redis` is no address of a Redis server.") from error
         # Names of tenants and models say something to whoever reads the keys; these do not.
@@ -73,7 +76,7 @@ class RedisShelf:
         """Look for an answer; see `cache.Shelf`."""
         names = self._names(place)
         try:
-            value, *stamps = await self._redis.mget(names)
+            value, *stamps = await self._gathered.ask(lambda pipe: pipe.mget(names))
             if not _are_stamps(stamps):
                 return Found(None, await self._stamped(names))
         except (RedisError, OSError, TimeoutError) as error:
@@ -88,7 +91,8 @@ class RedisShelf:
         if life_ms <= 0 or len(ticket) != 2 * _STAMP_BYTES:
             return False
         try:
-            await self._redis.set(self._names(place).answer, ticket + value, px=life_ms)
+            name, data = self._names(place).answer, ticket + value
+            await self._gathered.ask(lambda pipe: pipe.set(name, data, px=life_ms))
         except OutOfMemoryError:
             return False
         except (RedisError, OSError, TimeoutError) as error:
@@ -106,11 +110,15 @@ class RedisShelf:
         except (RedisError, OSError, TimeoutError) as error:
             raise ShelfUnavailable(_why(error)) from error
 
+    def resize(self, bytes_max: int) -> None:
+        """Do nothing: how much Redis keeps is said to Redis (`maxmemory`)."""
+
     async def sweep(self, now_ns: int) -> None:
         """Do nothing: Redis deletes what is too old by itself."""
 
     async def aclose(self) -> None:
         """Close the connections."""
+        await self._gathered.aclose()
         with suppress(RedisError, OSError):
             await self._redis.aclose()
 
@@ -118,14 +126,15 @@ class RedisShelf:
 
     async def _stamped(self, names: _Names) -> bytes:
         """Make the stamps that are missing; whoever comes first makes them for all."""
+        both = [names.tenant, names.model]
         for _ in range(2):
-            for name in (names.tenant, names.model):
-                await self._redis.set(name, os.urandom(_STAMP_BYTES), nx=True)
-            stamps = await self._redis.mget([names.tenant, names.model])
+            for name in both:
+                await self._gathered.ask(partial(_set_stamp, name=name))
+            stamps = await self._gathered.ask(lambda pipe: pipe.mget(both))
             if _are_stamps(stamps):
                 return b"".join(stamps)
             # Something else lies in their place.
-            await self._redis.unlink(names.tenant, names.model)
+            await self._redis.unlink(*both)
         raise ShelfUnavailable("its stamps cannot be set")
 
     async def _stamp(self, tags: Sequence[str], entry: str | None) -> None:
@@ -158,6 +167,10 @@ class RedisShelf:
 
     def _hash(self, name: str) -> str:
         return digest(self._secret, name.encode(), "sha256").hex()[:24]
+
+
+def _set_stamp(pipe: Any, *, name: str) -> None:
+    pipe.set(name, os.urandom(_STAMP_BYTES), nx=True)
 
 
 def _are_stamps(found: Sequence[bytes | None]) -> bool:

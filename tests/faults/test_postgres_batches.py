@@ -416,3 +416,34 @@ def test_a_server_that_restarts_takes_nothing_with_it(kept: Kept, postgres_serve
             assert await jobs.read_file(file(3).id, 0, 9) == b"three"
 
     run(test)
+
+
+# --- much at one time -----------------------------------------------------------------------------------
+
+HURRIED = """
+CREATE FUNCTION hurried() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('statement_timeout') <> '10min' THEN RAISE 'there is not enough time'; END IF;
+    RETURN NEW;
+END $$
+"""
+ON_LINES = """
+CREATE TRIGGER hurried BEFORE UPDATE ON line FOR EACH ROW
+WHEN (OLD.state = 'failed' AND NEW.state = 'waiting') EXECUTE FUNCTION hurried()
+"""
+
+
+def test_a_retry_of_very_many_lines_is_given_its_time(kept: Kept) -> None:
+    """It is one step, half a minute for a million lines: longer than anything else may take."""
+
+    async def test() -> None:
+        async with owner(kept) as (_, jobs):
+            no = await begun(jobs, [b"a", b"b"])
+            await claimed(jobs, no)
+            await ended(jobs, no, fault(1), fault(2))
+            for statement in (HURRIED, ON_LINES):
+                kept.rows(statement)
+            assert await jobs.retry(no, None, deadline_ns=NOW_NS) == 2
+            assert await counts(jobs) == (0, 0, 0)
+
+    run(test)

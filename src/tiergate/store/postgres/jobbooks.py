@@ -220,6 +220,7 @@ class JobBooks:
     def retry(self, no: int, codes: Sequence[str] | None, deadline_ns: int) -> int:
         """Let failed lines wait again; give how many."""
         with self.transaction():
+            self.run("take_long")
             self.rows("lock_job", no=no)
             found = [code for code, _ in self.rows("errors", job=no) if codes is None or code in codes]
             for code in found:

@@ -174,6 +174,10 @@ SELECT coalesce(sum(out_bytes), 0) FROM line
 WHERE job = :job AND facts IS NOT NULL
   AND ((state = 'done' AND :done) OR (state IN ('failed', 'cancelled') AND :failed));
 
+-- All lines of a large job in one step: half a minute for a million.
+-- name: take_long
+SET LOCAL statement_timeout = '10min';
+
 -- name: retry
 UPDATE line SET state = 'waiting', tries = 0, interrupted = 0, end_state = NULL, facts = NULL, output = NULL,
                 out_bytes = NULL, error_code = NULL

@@ -123,6 +123,11 @@ bench-rivals:  ## Install LiteLLM, sglang-router and (with npm) Portkey for make
 	if command -v npm >/dev/null; then npm install --silent --prefix .venv-portkey @portkey-ai/gateway; fi
 
 # The same for what asks many prompts.
-batch-rivals:  ## Install flexllm and curator for make bench-batch-tools
+COOKBOOK ?= 04a3090348d4ce2e7977612fdf99b7f906a00b43
+
+batch-rivals:  ## Install flexllm, curator and the script of OpenAI's cookbook for make bench-batch-tools
 	$(PYTHON) -m venv .venv-flexllm && .venv-flexllm/bin/python -m pip install --quiet flexllm
 	$(PYTHON) -m venv .venv-curator && .venv-curator/bin/python -m pip install --quiet bespokelabs-curator
+	$(PYTHON) -m venv .venv-cookbook && .venv-cookbook/bin/python -m pip install --quiet aiohttp tiktoken
+	test -e .venv-cookbook/api_request_parallel_processor.py || curl -fsSL -o .venv-cookbook/api_request_parallel_processor.py \
+		https://raw.githubusercontent.com/openai/openai-cookbook/$(COOKBOOK)/examples/api_request_parallel_processor.py

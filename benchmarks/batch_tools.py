@@ -5,7 +5,7 @@ the first core alone; a figure is of the whole command, from its start to its en
 its way and given the same command again: what is missing, there twice, out of order, and asked again?
 
     make bench-batch-tools                   Tiergate
-    make batch-rivals bench-batch-tools      also flexllm and curator, each in a place of its own
+    make batch-rivals bench-batch-tools      also flexllm, curator and the cookbook's script, each in its own place
 
 Needs nginx (Debian: apt install nginx-light) and two cores.
 """
@@ -28,11 +28,13 @@ from typing import Any
 import httpx2 as httpx
 
 from gateway import (
+    CERTIFICATES,
     GATEWAY_CORE,
     GATEWAY_PORT,
     REPLY,
     ROOT,
     SETTINGS,
+    TLS_PORT,
     UPSTREAM_PORT,
     _pip_version,
     reply_upstream,
@@ -40,6 +42,8 @@ from gateway import (
 from page import write_part
 
 CONCURRENCY = 64
+COOKBOOK = "04a3090348d4ce2e7977612fdf99b7f906a00b43"
+"""The commit of the cookbook's script; `make batch-rivals` brings the same."""
 KILLS_AT = (0.25, 0.5, 0.75)
 LONGEST_S = 600
 ANSWER = json.loads(REPLY)["choices"][0]["message"]["content"]
@@ -186,6 +190,42 @@ def curator() -> Tool | None:
     )
 
 
+def cookbook() -> Tool | None:
+    """The script of OpenAI's cookbook; it takes addresses with TLS alone, so nginx answers it over that."""
+    folder = ROOT / ".venv-cookbook"
+    script = folder / "api_request_parallel_processor.py"
+    if not script.exists():
+        return None
+
+    def command(_: Path) -> Sequence[str]:
+        limits = ("--max_requests_per_minute", "1000000000", "--max_tokens_per_minute", "1000000000000")
+        files = ("--requests_filepath", "in.jsonl", "--save_filepath", "out.jsonl")
+        where = ("--request_url", f"https://127.0.0.1:{TLS_PORT}/v1/chat/completions", "--api_key", "none")
+        return (str(folder / "bin/python"), str(script), *files, *where, *limits, "--logging_level", "30")
+
+    def rows(folder: Path) -> list[int]:
+        return [
+            row[2]["row"]
+            for row in _lines(folder / "out.jsonl")
+            if isinstance(row[1], dict) and row[1]["choices"][0]["message"]["content"] == ANSWER
+        ]
+
+    environment = {"SSL_CERT_FILE": str(CERTIFICATES / "issuer.pem")}
+    # Its tokenizer would be downloaded; the same file comes with a library of curator's.
+    found = list(ROOT.glob(".venv-curator/lib/*/site-packages/litellm/litellm_core_utils/tokenizers"))
+    if found:
+        environment["TIKTOKEN_CACHE_DIR"] = str(found[0])
+    return Tool(
+        name="cookbook script",
+        version=COOKBOOK[:7],
+        keeps="the question, usage",
+        line=lambda n: {"model": "m", "messages": _messages(n), "max_tokens": 500, "metadata": {"row": n}},
+        command=command,
+        rows=rows,
+        environment=environment,
+    )
+
+
 class Bench:
     """Runs tools in folders of their own."""
 
@@ -282,7 +322,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=2, help="of the whole command (default 2)")
     parser.add_argument("--output", type=Path, default=ROOT / "BENCHMARKS.md")
     given = parser.parse_args()
-    tools = [tool for tool in (tiergate(), flexllm(), curator()) if tool is not None]
+    tools = [tool for tool in (tiergate(), flexllm(), curator(), cookbook()) if tool is not None]
     runs: dict[str, list[Run]] = {tool.name: [] for tool in tools}
     with tempfile.TemporaryDirectory(prefix="tiergate-bench-") as name, reply_upstream(Path(name)):
         bench = Bench(Path(name), given.rows)
@@ -320,7 +360,8 @@ def page(tools: list[Tool], runs: dict[str, list[Run]], killed: dict[str, Killed
 {datetime.now(UTC):%Y-%m-%d}: the same {count:,} rows of half a kilobyte, an upstream that answers at once with 2.3 kB, {CONCURRENCY} asked at
 one time, one core for each; the whole command from start to end, median of {turns} turns in one run. "After kills": the command
 was killed with SIGKILL three times, after a quarter, a half and three quarters of its requests, and given again.
-`make batch-rivals bench-batch-tools`.
+`make batch-rivals bench-batch-tools`. The script of OpenAI's cookbook begins at most 1,000 requests a second (it sleeps a
+millisecond after each), asks over TLS, and begins anew whenever it is started. llm-minder is in no package index.
 
 | | rows/s | of Tiergate's | CPU µs a row | peak MB | after kills: missing | twice | order | asked again | keeps of a row |
 |---|---|---|---|---|---|---|---|---|---|

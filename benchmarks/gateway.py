@@ -36,7 +36,8 @@ from page import write_part
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 GATEWAY_CORE, LOAD_CORE = "0", "1"
-UPSTREAM_PORT, STREAM_PORT, GATEWAY_PORT = 4711, 4712, 4713
+UPSTREAM_PORT, STREAM_PORT, GATEWAY_PORT, TLS_PORT = 4711, 4712, 4713, 4714
+CERTIFICATES = ROOT / "tests/contract/certificates"
 KEY: Final = "bench-key-0123456789abcdef"
 UPSTREAM_KEY: Final = "bench-upstream-key-0123456789"
 
@@ -77,7 +78,8 @@ NGINX_UPSTREAM: Final = """
 daemon off; master_process off; error_log /dev/null crit; pid {folder}/upstream.pid;
 events {{ worker_connections 8192; }}
 http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {folder}/u;
-  server {{ listen 127.0.0.1:{port} backlog=4096;
+  server {{ listen 127.0.0.1:{port} backlog=4096; listen 127.0.0.1:{tls_port} ssl backlog=4096;
+    ssl_certificate {certificate}; ssl_certificate_key {certificate};
     location = /served {{ stub_status; }}
     location / {{ default_type application/json; return 200 '{reply}'; }} }} }}
 """
@@ -454,7 +456,14 @@ def _until_it_answers(contender: Contender, process: subprocess.Popen[bytes], up
 def reply_upstream(folder: Path) -> Iterator[None]:
     """Run an upstream that gives one whole reply to whatever it is asked."""
     config = folder / "upstream.conf"
-    config.write_text(NGINX_UPSTREAM.format(folder=folder, port=UPSTREAM_PORT, reply=REPLY), encoding="utf-8")
+    text = NGINX_UPSTREAM.format(
+        folder=folder,
+        port=UPSTREAM_PORT,
+        tls_port=TLS_PORT,
+        certificate=CERTIFICATES / "good.pem",
+        reply=REPLY,
+    )
+    config.write_text(text, encoding="utf-8")
     command = ["taskset", "-c", LOAD_CORE, "nginx", "-e", "/dev/null", "-c", str(config)]
     with _process(command, UPSTREAM_PORT):
         yield

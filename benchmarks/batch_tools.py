@@ -258,20 +258,21 @@ class Bench:
 
     def end(self, tool: Tool, folder: Path, process: subprocess.Popen[bytes], begin: float) -> Run:
         """Wait for a command's end."""
-        alarm = time.monotonic() + LONGEST_S
+        alarm, peak_mb = time.monotonic() + LONGEST_S, 0.0
         while True:
+            peak_mb = max(peak_mb, _peak_mb(process.pid))
             pid, status, used = os.wait4(process.pid, os.WNOHANG)
             if pid:
                 break
             if time.monotonic() > alarm:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise SystemExit(f"{tool.name} did not end in {LONGEST_S} s; see {folder / 'log'}")
-            time.sleep(0.01)
+            time.sleep(0.05)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             log = (folder / "log").read_text(errors="replace")[-2000:]
             raise SystemExit(f"{tool.name} ended with {process.returncode}:\n{log}")
-        return Run(time.monotonic() - begin, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000)
+        return Run(time.monotonic() - begin, used.ru_utime + used.ru_stime, peak_mb)
 
     def whole(self, tool: Tool) -> Run:
         """Run a command without any disturbance; all rows must be there."""
@@ -300,6 +301,19 @@ class Bench:
             is_ordered=rows == sorted(rows),
             again=served() - before - self.count,
         )
+
+
+def _peak_mb(pid: int) -> float:
+    """Give the most memory that a process had by now; 0: it is gone.
+
+    Not `ru_maxrss`, which counts that of whoever started it, too.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    found = (line.split() for line in status.splitlines() if line.startswith("VmHWM:"))
+    return next((int(words[1]) / 1000 for words in found), 0.0)
 
 
 _LOOKS = 0

@@ -1,8 +1,10 @@
 """Batches as callers have them: the official client, files by hand, and what the ledger says afterwards."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from tiergate.ledger import Entry
 from tiergate.testing import MockProcess
 
 KEY = "batch-client-key-0123456789abcdef"
-MODELS = ("m", "rejects", "once", "slow", "tail", "wide", "cached", "blank")
+MODELS = ("m", "rejects", "once", "slow", "tail", "wide", "cached", "blank", "alike")
 PER_TOKEN_USD = 0.0001
 """Of output; the input costs nothing here, so that sums can be told from counts."""
 SCRIPT = json.dumps(
@@ -71,6 +73,9 @@ def client(gateway: GatewayProcess) -> Iterator[OpenAI]:
 @pytest.fixture
 def batches(gateway: GatewayProcess) -> Batches:
     return Batches(gateway, KEY)
+
+
+PATIENT = "TIERGATE_PATIENT" in os.environ
 
 
 def entries_of(gateway: GatewayProcess, batch: str) -> list[Entry]:
@@ -434,3 +439,59 @@ def test_a_thousand_in_flight_never_pass_the_cap(mock: MockProcess, tmp_path: Pa
     assert 0.9 * cap_usd <= total <= cap_usd
     assert ours["spent_usd"] == pytest.approx(total, abs=1e-9)
     assert Counter(entry.line for entry in entries if entry.attempts).most_common(1)[0][1] == 1
+
+
+# Order, estimates, the end of a window.
+
+
+def alike(n: int) -> dict[str, Any]:
+    """Give a line whose prompt begins as those of every other line do."""
+    beginning = ("a short one " * 40, "a long one " * 400)[n % 2]
+    messages = [{"role": "system", "content": beginning}, {"role": "user", "content": f"question {n}"}]
+    return {**row(f"row-{n}"), "body": {"model": "alike", "messages": messages}}
+
+
+@pytest.mark.parametrize("by_prefix", [True, False])
+def test_lines_that_begin_alike_are_asked_one_after_the_other(
+    batches: Batches, mock: MockProcess, *, by_prefix: bool
+) -> None:
+    """If that is wished; the output is in the order of the input all the same."""
+    before = len(calls_of(mock, "alike"))
+    rows = [alike(n) for n in range(1, 21)]
+    batch = batches.begin(rows, concurrency=1, by_prefix=by_prefix)
+    batches.until(batch)
+    sizes = [one["body_bytes"] > 2_000 for one in calls_of(mock, "alike")[before:]]
+    changes = sum(one is not other for one, other in pairwise(sizes))
+    assert len(sizes) == 20 and changes == (1 if by_prefix else 19)
+    assert [one["custom_id"] for one in batches.answers(batch)] == [f"row-{n}" for n in range(1, 21)]
+
+
+def test_an_estimate_says_how_likely_a_budget_is_met(batches: Batches) -> None:
+    """Between never and surely where the budget is in the middle of what it may cost."""
+    bodies = [row("", f"question {n}", model="tail", max_tokens=200)["body"] for n in range(50)]
+
+    def estimate(budget_usd: float | None = None) -> Any:
+        budget = {} if budget_usd is None else {"budget_usd": str(budget_usd)}
+        return batches.post("batches/estimate", {"bodies": bodies, "lines": 50, **budget})
+
+    cost = estimate()["cost_usd"]
+    assert cost["low"] < cost["middle"] < cost["high"]
+    chances = [
+        estimate(budget)["chance_within_budget"]
+        for budget in (cost["low"] / 4, cost["middle"], cost["high"] * 4)
+    ]
+    assert chances[0] == 0 and 0.2 < chances[1] < 0.8 and chances[2] == 1
+
+
+@pytest.mark.skipif(not PATIENT, reason="TIERGATE_PATIENT=1 waits for the minute that a window has at least")
+def test_what_is_not_asked_within_the_window_expires(batches: Batches, mock: MockProcess) -> None:
+    """What is answered is kept; the rest has a row that says so, and can be asked again."""
+    before = len(calls_of(mock, "slow"))
+    batch = batches.begin(rows_of(700, model="slow"), window="1m", concurrency=1)
+    found = batches.until(batch, timeout_s=90)
+    counts = found["request_counts"]
+    assert found["status"] == "expired" and 200 < counts["completed"] < 500
+    assert counts["completed"] == len(calls_of(mock, "slow")) - before
+    errors = batches.errors(batch)
+    assert len(errors) == 700 - counts["completed"] and {code_of(one) for one in errors} == {"batch_expired"}
+    assert len(batches.answers(batch)) == counts["completed"]
